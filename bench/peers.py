@@ -1,0 +1,72 @@
+"""The quantizers that are compared: which script runs each, in which environment, with which options."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent
+SCRIPTS = BENCH / "peers"
+ENVIRONMENTS = BENCH / ".envs"
+REFEREE = "rtn"  # the environment the referee shares: torch and transformers only
+
+# Our own row: the installed command line. Widths that no runtime reads are simulated in float.
+BITWRIGHT = (
+    ".venv/bin/bitwright quantize {model} --bits {bits} --group {group} --calib {calibration} "
+    "--windows 128 --length 256 -o {out} --json"
+)
+SIMULATE = " --simulate"
+PACKED_BITS = (4,)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the comparison: the script bench/peers/<script>.py and its own options."""
+
+    script: str
+    options: tuple = ()
+
+    def command(self, **settings):
+        """Return the command line that quantizes, making the environment first if it is missing."""
+        flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+        return [environment(self.script), str(SCRIPTS / f"{self.script}.py"), *flags, *self.options]
+
+
+class Bitwright(Peer):
+    """Our own row, run as a user would run it."""
+
+    def command(self, **settings):
+        """Return our command line for these settings."""
+        simulate = "" if settings["bits"] in PACKED_BITS else SIMULATE
+        return (BITWRIGHT + simulate).format(**settings).split()
+
+
+PEERS = {
+    "bitwright": Bitwright(""),
+    "rtn": Peer("rtn"),
+    "rtn-sym": Peer("rtn", ("--symmetric",)),
+    "hqq": Peer("hqq_linear"),
+    "llm-compressor": Peer("llm_compressor"),
+    "llm-compressor-sym": Peer("llm_compressor", ("--symmetric",)),
+    "gptqmodel": Peer("gptq_model"),
+    "gptqmodel-sym": Peer("gptq_model", ("--symmetric",)),
+    "autoround": Peer("autoround", ("--iterations", "200")),
+}
+
+
+def environment(script):
+    """Return the Python of a script's virtual environment, made from <script>.txt unless it is up to date."""
+    folder, wanted = ENVIRONMENTS / script, SCRIPTS / f"{script}.txt"
+    python, stamp = folder / "bin" / "python", folder / "installed.txt"
+    if not stamp.exists() or stamp.read_text() != wanted.read_text():
+        print(f"making {folder.relative_to(BENCH.parent)}", file=sys.stderr)
+        base = [line for line in wanted.read_text().split() if line.startswith(("torch==", "numpy=="))]
+        pip = [str(python), "-m", "pip", "install", "--quiet"]
+        for step in (
+            [sys.executable, "-m", "venv", str(folder)],
+            pip + base,  # first and alone: some peers need torch to build, and none may replace it
+            pip + ["--no-build-isolation", "-c", str(wanted), "-r", str(wanted)],
+        ):
+            subprocess.run(step, check=True, stdout=sys.stderr)
+        stamp.write_text(wanted.read_text())
+    return str(python)

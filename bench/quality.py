@@ -1,0 +1,141 @@
+"""Compare weight quantizers side by side: quality on held-out text, CPU time, memory and size.
+
+    python bench/quality.py [--peers a,b] [--bits 4,3] [--group 128]
+
+Every peer quantizes the same model in its own environment and process, on one thread; the referee
+judges what comes out. Rows are kept in bench/results/quality.json and replaced when measured again.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import struct
+import subprocess
+import time
+
+from peers import BENCH, PEERS, REFEREE, environment
+
+ROOT = BENCH.parent
+SHARED = ROOT.parent / "shared"
+MODEL = SHARED / "models" / "docs18m"
+CALIBRATION = SHARED / "data" / "text" / "docs-calibration.jsonl"
+HELDOUT = SHARED / "data" / "text" / "docs-heldout.jsonl"
+RESULTS = BENCH / "results"
+ONE_THREAD = {
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON")},
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def measured(command, log):
+    """Run a command; return its exit code and its cost: CPU seconds and peak memory, imports included."""
+    start = time.monotonic()
+    with open(log, "wb") as sink:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | ONE_THREAD, stdout=sink, stderr=sink)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, {
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+        "wall_seconds": time.monotonic() - start,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def stored_bits(folder, bits):
+    """Return the bits per weight that a packed model folder spends on its quantized layers, or None."""
+    total = weights = 0
+    for file in folder.glob("*.safetensors"):
+        with open(file, "rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        for name, tensor in header.items():
+            if name.endswith(("weight_packed", "weight_scale", "weight_zero_point")):
+                begin, end = tensor["data_offsets"]
+                total += 8 * (end - begin)
+                if name.endswith("weight_packed"):
+                    weights += 8 * (end - begin) // bits
+    return total / weights if weights else None
+
+
+def judge(folder):
+    """Return the referee's figures for a result folder."""
+    command = [environment(REFEREE), str(BENCH / "referee.py")]
+    command += ["--model", MODEL, "--candidate", folder, "--heldout", HELDOUT]
+    answer = subprocess.run(command, check=False, env=os.environ | ONE_THREAD, capture_output=True, text=True)
+    if answer.returncode:
+        raise RuntimeError(f"referee, exit {answer.returncode}: {answer.stderr.strip()[-200:]}")
+    return json.loads(answer.stdout)
+
+
+def measure(name, bits, group):
+    """Run one peer and judge it; return its row, which names the error when it failed."""
+    row = {"peer": name, "bits": bits, "group": group, "date": time.strftime("%Y-%m-%d %H:%M")}
+    out = RESULTS / f"{name}-{bits}-{group}"
+    log = RESULTS / f"{out.name}.log"
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        settings = {"model": MODEL, "calibration": CALIBRATION, "bits": bits, "group": group, "out": out}
+        code, cost = measured(PEERS[name].command(**settings), log)
+        if code:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise RuntimeError(f"exit {code}: {lines[-1].strip() if lines else 'no output'}")
+        info = out / "info.json"
+        row |= json.loads(info.read_text()) if info.exists() else {"stored_bits_per_weight": stored_bits(out, bits)}
+        return row | cost | judge(out) | {"peer": name}
+    except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
+        return row | {"error": str(error).replace(f"{ROOT}/", "")[:300]}
+
+
+def table(rows):
+    """Return the rows as a Markdown table."""
+    lines = [
+        "| bits | group | peer | stored bits | KL (nats/token) | top-1 % | perplexity | CPU s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["bits"], row["group"], row["peer"]]
+        if "error" in row:
+            cells += [f"not available: {row['error'].replace('|', '/')}"] + [""] * 5
+        else:
+            stored = row["stored_bits_per_weight"]
+            cells += [
+                f"{stored:.3f}" if stored else "",
+                f"{row['kl']:.4f} ± {row['kl_se']:.4f}",
+                f"{100 * row['top1']:.1f}",
+                f"{row['perplexity']:.2f}",
+                f"{row['cpu_seconds']:.0f}",
+                f"{row['peak_mb']:.0f}",
+            ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def keep(record, row):
+    """Put a row into the record in place of its predecessor; return all rows by width, then quality."""
+    rows = json.loads(record.read_text()) if record.exists() else []
+    rows = [old for old in rows if any(old[key] != row[key] for key in ("peer", "bits", "group"))] + [row]
+    rows.sort(key=lambda each: (-each["bits"], each["group"], each.get("kl", math.inf), each["peer"]))
+    record.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def main():
+    """Measure what was asked for, keep it with the earlier rows, and print them all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: all")
+    parser.add_argument("--bits", default="4,3", help="comma-separated widths")
+    parser.add_argument("--group", type=int, default=128, help="weights that share one scale")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    record = RESULTS / "quality.json"
+    for bits in map(int, args.bits.split(",")):
+        for name in args.peers.split(","):
+            rows = keep(record, measure(name, bits, args.group))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

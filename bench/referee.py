@@ -1,0 +1,81 @@
+"""Independent judge: compare a quantized model with its float original on held-out windows.
+
+Uses only torch and transformers (none of Bitwright's code). The quantized model is either a
+`dequantized.safetensors` of float weights to swap into the original, or a folder that
+transformers can load. Prints JSON: the mean KL(float || quantized) in nats per token with its
+standard error over windows, both perplexities, and how often both rank the same token first.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from windows import token_windows
+
+
+def load_float(folder):
+    """Load a model of the Hugging Face layout in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def load_quantized(model, candidate):
+    """Load the candidate: dequantized weights swapped into the original, or a model folder of its own."""
+    candidate = Path(candidate)
+    weights = candidate / "dequantized.safetensors" if candidate.is_dir() else candidate
+    if not weights.exists():
+        return load_float(candidate).float()
+    quantized = load_float(model)
+    parameters = dict(quantized.named_parameters())
+    for name, weight in load_file(weights).items():
+        if parameters[name].shape != weight.shape or not weight.isfinite().all():
+            raise ValueError(f"{name}: wrong shape or values that are not finite")
+        parameters[name].data.copy_(weight)
+    return quantized
+
+
+def compare(reference, quantized, windows, batch):
+    """Return the figures of the comparison, holding the logits of one batch of windows at a time."""
+    divergences, losses, agreed = [], torch.zeros(2, dtype=torch.float64), 0
+    for rows in windows.split(batch):
+        targets = rows[:, 1:, None]
+        p = reference(rows).logits.log_softmax(-1)
+        q = quantized(rows).logits.log_softmax(-1)
+        agreed += (p.argmax(-1) == q.argmax(-1)).sum().item()
+        for which, logs in enumerate((p, q)):
+            losses[which] -= logs[:, :-1].gather(-1, targets).double().sum()
+        divergences.append((p.exp() * (p - q)).sum(-1).double().mean(-1))
+    each = torch.cat(divergences)
+    perplexities = (losses / windows[:, 1:].numel()).exp()
+    return {
+        "kl": each.mean().item(),
+        "kl_se": (each.std() / len(each) ** 0.5).item(),
+        "perplexity_float": perplexities[0].item(),
+        "perplexity": perplexities[1].item(),
+        "top1": agreed / windows.numel(),
+        "windows": len(windows),
+        "length": windows.shape[1],
+    }
+
+
+def main():
+    """Judge one candidate."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="float model directory")
+    parser.add_argument("--candidate", required=True, help="dequantized.safetensors, or a folder")
+    parser.add_argument("--heldout", required=True, help="JSONL of held-out texts")
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    windows = token_windows(args.model, args.heldout, args.windows, args.length)
+    reference, quantized = load_float(args.model), load_quantized(args.model, args.candidate)
+    with torch.inference_mode():
+        print(json.dumps(compare(reference, quantized, windows, args.batch)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,531 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bitwright import __version__
+from bitwright.errors import BitwrightError, InputError, Interrupted, RecipeError
+
+
+class _Commands(TyperGroup):
+    """A group that answers a mistyped command with the nearest one."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.4)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make neural networks small, and say honestly what every bit cost.",
+)
+
+Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or hub:OWNER/NAME to download one.")]
+Bits = Annotated[int | None, typer.Option(help="Bits per weight (integer format); 4 unless a recipe says otherwise.")]
+FormatName = Annotated[
+    str | None, typer.Option("--format", help="A format by name instead of --bits: fp8, nf4, codebook3 ...")
+]
+Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default 128.")]
+Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
+MethodName = Annotated[str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default) or lloyd.")]
+Acts = Annotated[str | None, typer.Option("--activations", help="Run-time input quantization: none, int8 or fp8.")]
+Calib = Annotated[str | None, typer.Option(help="Calibration text: file, JSONL, folder, stdlib, hub:NAME, or self.")]
+WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
+Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
+Heldout = Annotated[str | None, typer.Option(help="Text for the verdict; by default a part of --calib kept apart.")]
+HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 16.")]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Write decoded float weights: any format, nothing smaller.")]
+Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
+MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; it must not exist.")]
+
+
+def size(text: str | None) -> int | None:
+    """Bytes from text such as 2GB, 1.5GiB, 800MB; RecipeError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    try:
+        number = float(match[1]) if match else 0.0
+    except ValueError:
+        number = 0.0
+    if match is None or number <= 0:
+        raise RecipeError(f"{text!r} is not a size", where="--max-ram", fix="Write for example 2GB or 800MB")
+    power = " kmgt".index(match[2] or " ")
+    return int(number * (1024 if match[3] else 1000) ** power)
+
+
+def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
+    """The recipe of a file, or the default, with the options that were given."""
+    from bitwright.engine.recipe import Recipe
+
+    base = Recipe.load(path) if path else Recipe()
+    raw = base.model_dump(mode="python")
+    bits, format_name, group = given.pop("bits"), given.pop("format"), given.pop("group")
+    if bits is not None and format_name is not None:
+        raise RecipeError("given together with --format", where="--bits", fix="Give one of them")
+    layer: dict[str, Any] = {}
+    if bits is not None:
+        if not 1 <= bits <= 8:
+            raise RecipeError(f"{bits} bits", where="--bits", fix="Choose 1 to 8")
+        layer["format"] = f"int{bits}"
+    if format_name is not None:
+        layer["format"] = format_name
+        if format_name.startswith("codebook"):
+            layer["method"] = "lloyd"
+    if group is not None:
+        layer["group"] = int(group) if group.isdigit() else group
+    layer |= {key: given[key] for key in ("symmetric", "method", "activations") if given[key] is not None}
+    raw["layer"] |= layer
+    names = {"calib": "source", "windows": "windows", "length": "length", "heldout": "heldout"}
+    names["heldout_windows"] = "heldout_windows"
+    raw["calibration"] |= {names[key]: given[key] for key in names if given.get(key) is not None}
+    if given.get("simulate"):
+        raw["output"] = "float"
+    if given.get("indivisible") is not None:
+        raw["indivisible"] = given["indivisible"]
+    return Recipe.read(raw, "options")
+
+
+def find_model(text: str) -> Path:
+    """The folder a MODEL argument means; `hub:OWNER/NAME` downloads it, and nothing else touches the network."""
+    if not text.startswith("hub:"):
+        return Path(text)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
+    try:
+        return Path(snapshot_download(text.removeprefix("hub:"), allow_patterns=wanted))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot be downloaded ({line})", where=text, fix="Check the name and the network") from error
+
+
+class Show:
+    """Prints events: JSON lines, a progress bar with ETA on a terminal, or plain lines elsewhere."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.json = as_json
+        self._bar: Any = None
+        self._task: Any = None
+        self._phase = ""
+        self._tenth = -1
+
+    def line(self, text: str) -> None:
+        """One line for people (nothing in JSON mode)."""
+        if self.json:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            typer.echo(text)
+
+    def event(self, event: Any) -> None:
+        """Show one event."""
+        from bitwright.engine.check import Finding
+        from bitwright.engine.events import Note, Progress, Row, Started
+
+        if self.json:
+            typer.echo(json.dumps(event.json()))
+            return
+        if isinstance(event, Started):
+            self.close()
+            self._phase, self._tenth = event.phase, -1
+            resumed = f" (resuming: {event.resumed} tensors are already written)" if event.resumed else ""
+            self.line(f"{event.phase}: {event.detail}{resumed}")
+        elif isinstance(event, Note):
+            self.line(f"  {event.text}")
+        elif isinstance(event, Finding):
+            self.line(f"  {'ok  ' if event.good else 'BAD '} {event.what}: {event.detail}")
+        elif isinstance(event, Row) and event.notes:
+            self.line(f"  {event.name}: {'; '.join(event.notes)}")
+        elif isinstance(event, Progress):
+            self._progress(event)
+
+    def _progress(self, event: Any) -> None:
+        share = event.done / max(event.total, 1)
+        if not sys.stdout.isatty():
+            if int(share * 10) > self._tenth:
+                self._tenth = int(share * 10)
+                typer.echo(f"  {event.phase} {share:4.0%}  {event.label}")
+            return
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("  {task.fields[phase]:<9}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[label]}", style="dim"),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0, phase=event.phase, label="")
+        self._bar.update(self._task, completed=share, phase=event.phase, label=event.label[-48:])
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False) -> None:
+    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop."""
+    show = Show(as_json)
+    try:
+        work(show)
+    except BitwrightError as error:
+        show.close()
+        _fail(as_json, str(error), type(error).__name__, error.exit_code)
+    except KeyboardInterrupt:
+        show.close()
+        text = "stopped; finished tensors are kept, the same command goes on" if resume else "stopped"
+        _fail(as_json, text, "Interrupted", Interrupted.exit_code)
+    except MemoryError:
+        show.close()
+        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
+    except RuntimeError as error:
+        show.close()
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
+    finally:
+        show.close()
+
+
+def _fail(as_json: bool, text: str, kind: str, code: int) -> None:
+    if as_json:
+        typer.echo(json.dumps({"event": "error", "kind": kind, "text": text}))
+    typer.echo(f"bitwright: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"bitwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Make neural networks small, and say honestly what every bit cost."""
+
+
+def prepare_torch(threads: int | None) -> None:
+    """Set the number of threads and silence the libraries' own progress bars and warnings."""
+    import torch
+    from transformers.utils import logging
+
+    if threads:
+        torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def show_plan(plan: Any, show: Show) -> None:
+    """Print the plan on one screen."""
+    from collections import Counter
+
+    from bitwright.engine.plan import describe
+
+    if show.json:
+        typer.echo(json.dumps({"event": "plan", **plan.summary()}))
+        return
+    kinds = Counter((describe(i.scheme), i.layer.method) for i in plan.items.values())
+    show.line(f"plan: {plan.source} -> {plan.out}")
+    for (kind, method), count in kinds.items():
+        show.line(f"  {count} matrices as {kind} by {method}")
+    kept = sum(e.size for e in plan.copies)
+    show.line(f"  {len(plan.copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: embedding, norms, head)")
+    final, source = plan.layout.total_bytes, plan.source_bytes
+    show.line(
+        f"  {source / 1e6:,.1f} MB -> {final / 1e6:,.1f} MB ({final / source:.0%}), "
+        f"{plan.stored_bits:.3f} stored bits per quantized weight"
+    )
+    show.line(
+        f"  memory: about {plan.peak_memory() / 1e6:,.0f} MB; time: about {plan.seconds():,.0f} s on this machine"
+    )
+    show.line(f"  loads in: {'; '.join(plan.runtimes())}")
+    for note in plan.notes[:8]:
+        show.line(f"  note: {note}")
+
+
+@app.command()
+def plan(
+    model: Model,
+    bits: Bits = None,
+    format_name: FormatName = None,
+    group: Group = None,
+    symmetric: Symmetric = None,
+    method: MethodName = None,
+    activations: Acts = None,
+    calib: Calib = None,
+    windows: WindowCount = None,
+    length: Length = None,
+    simulate: Simulate = False,
+    indivisible: Indivisible = None,
+    recipe: RecipeFile = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Show what `quantize` would do: formats, final bytes, memory, time, runtimes. Nothing runs."""
+    given = dict(
+        bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
+        calib=calib, windows=windows, length=length, simulate=simulate, indivisible=indivisible,
+    )  # fmt: skip
+
+    def work(show: Show) -> None:
+        made = make_recipe(recipe, given)
+        from bitwright.engine import plan as planning
+
+        prepare_torch(None)
+        source = find_model(model)
+        show_plan(planning.make(source, Path(f"{source.name}-small"), made, device=device, check_out=False), show)
+
+    guarded(as_json, work)
+
+
+@app.command()
+def quantize(
+    model: Model,
+    out: Out,
+    bits: Bits = None,
+    format_name: FormatName = None,
+    group: Group = None,
+    symmetric: Symmetric = None,
+    method: MethodName = None,
+    activations: Acts = None,
+    calib: Calib = None,
+    windows: WindowCount = None,
+    length: Length = None,
+    heldout: Heldout = None,
+    heldout_windows: HeldoutCount = None,
+    simulate: Simulate = False,
+    indivisible: Indivisible = None,
+    recipe: RecipeFile = None,
+    max_ram: MaxRam = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on."""
+    given = dict(
+        bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
+        calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
+        simulate=simulate, indivisible=indivisible,
+    )  # fmt: skip
+    guarded(
+        as_json,
+        lambda show: do_quantize(
+            show, find_model(model), out, make_recipe(recipe, given), size(max_ram), device, threads
+        ),
+        resume=True,
+    )
+
+
+def do_quantize(
+    show: Show,
+    source: Path,
+    out: Path,
+    recipe: Any,
+    ceiling: int | None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Plan, run, certify and print the verdict."""
+    from bitwright.engine import plan as planning
+    from bitwright.engine.events import Finished
+    from bitwright.engine.report import verdict_lines
+    from bitwright.engine.run import run
+    from bitwright.engine.text import prepare
+
+    prepare_torch(threads)
+    made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
+    show_plan(made, show)
+    text = drain(prepare(made), show)
+    for event in run(made, text):
+        show.event(event)
+        if isinstance(event, Finished):
+            show.close()
+            for line in verdict_lines(event.certificate):
+                show.line(line)
+            show.line(f"written: {out}")
+
+
+def drain(events: Iterator[Any], show: Show) -> Any:
+    """Show a generator's events and return its value."""
+    while True:
+        try:
+            show.event(next(events))
+        except StopIteration as end:
+            return end.value
+
+
+@app.command()
+def measure(
+    a: Annotated[str, typer.Argument(help="The float model's folder.")],
+    b: Annotated[str, typer.Argument(help="The other model's folder, float or quantized.")],
+    heldout: Annotated[str, typer.Option(help="Text to compare on: file, JSONL, folder, stdlib, hub:NAME.")] = "stdlib",
+    windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 64,
+    length: Annotated[int, typer.Option(min=8, help="Tokens in a window.")] = 256,
+    weights: Annotated[bool, typer.Option("--weights", help="Also list the error of every matrix.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same text: KL, top-1 agreement, perplexity, with intervals."""
+
+    def work(show: Show) -> None:
+        from bitwright.engine.check import compare_weights
+        from bitwright.engine.events import Row
+        from bitwright.engine.measure import measure_folders
+        from bitwright.engine.text import read_heldout
+        from bitwright.files.folder import open_checkpoint
+
+        prepare_torch(threads)
+        first, second = find_model(a), find_model(b)
+        words = read_heldout(first, heldout, windows, length)
+        result = drain(measure_folders(first, second, words.ids), show)
+        show.close()
+        if as_json:
+            typer.echo(json.dumps({"event": "comparison", **result.summary()}))
+        for line in result.lines():
+            show.line(line)
+        if not weights:
+            return
+        for event in compare_weights(open_checkpoint(first), open_checkpoint(second)):
+            show.event(event)
+            if isinstance(event, Row):
+                show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.mse:.3e} MSE  {event.format:<16} {event.name}")
+
+    guarded(as_json, work)
+
+
+@app.command()
+def check(
+    folder: Annotated[str, typer.Argument(help="A quantized folder, ours or anyone's.")],
+    against: Annotated[str | None, typer.Option(help="The float model it was made from: also show the loss.")] = None,
+    heldout: Annotated[str | None, typer.Option(help="With --against: text to measure KL and perplexity on.")] = None,
+    windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Is a quantized folder sound? Files, shapes, finite scales, coverage, two decoders; exit code 1 where not."""
+    wrong: list[str] = []
+
+    def work(show: Show) -> None:
+        from bitwright.engine.check import Finding
+        from bitwright.engine.check import check as look
+        from bitwright.engine.events import Row
+        from bitwright.engine.measure import measure_folders
+        from bitwright.engine.text import read_heldout
+
+        prepare_torch(None)
+        path = find_model(folder)
+        original = find_model(against) if against else None
+        for event in look(path, original):
+            show.event(event)
+            if isinstance(event, Row):
+                show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.format:<16} {event.name}")
+            if isinstance(event, Finding) and not event.good:
+                wrong.append(event.what)
+        if original is not None and heldout is not None and not wrong:
+            result = drain(measure_folders(original, path, read_heldout(original, heldout, windows, 256).ids), show)
+            show.close()
+            if as_json:
+                typer.echo(json.dumps({"event": "comparison", **result.summary()}))
+            for line in result.lines():
+                show.line(line)
+        show.close()
+        show.line("not sound" if wrong else "sound")
+
+    guarded(as_json, work)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders written by `quantize`; several give size against quality.")
+    ],
+    kind: Annotated[str, typer.Option("--format", help="md, json or html.")] = "md",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
+) -> None:
+    """A report from certificates: Markdown, JSON, or one self-contained HTML page."""
+
+    def work(show: Show) -> None:
+        from bitwright.engine import report as reports
+
+        write = {"md": reports.to_markdown, "json": reports.to_json, "html": reports.to_html}
+        if kind not in write:
+            raise RecipeError(f"{kind!r} is not a report", where="--format", fix="Choose md, json or html")
+        text = write[kind]([reports.load(folder) for folder in folders])
+        if out is None:
+            typer.echo(text)
+            return
+        if out.exists():
+            raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
+        out.write_text(text, "utf-8")
+        show.line(f"written: {out}")
+
+    guarded(False, work)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Where the result goes; an earlier demo there is replaced.")
+    ] = Path("demo-output"),
+    bits: Annotated[int, typer.Option(min=2, max=8, help="Bits per weight: 2, 4 or 8.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Quantize the bundled language model, offline, calibrated on your own Python's standard library."""
+
+    def work(show: Show) -> None:
+        import shutil
+
+        from bitwright.engine import report as reports
+        from bitwright.engine.recipe import Recipe
+
+        if out.exists():
+            if not (out / "certificate.json").exists():
+                raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
+            shutil.rmtree(out)
+        made = Recipe.read(
+            {"layer": {"format": f"int{bits}"}, "calibration": {"source": "stdlib", "heldout_windows": 32}}, "demo"
+        )
+        do_quantize(show, Path(__file__).parent / "content" / "demo-model", out, made, None)
+        page = out / "report.html"
+        page.write_text(reports.to_html([reports.load(out)]), "utf-8")
+        show.line(f"report:  {page}")
+
+    guarded(as_json, work, resume=True)
+
+
+if __name__ == "__main__":
+    app()

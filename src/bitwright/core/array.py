@@ -1,0 +1,44 @@
+"""The few array operations on which NumPy and torch differ, so that all else is written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+Array = Any
+"""A NumPy or torch array; every function of `core` and `methods` takes either and returns the same kind."""
+
+
+def namespace(x: Array) -> Any:
+    """The array-API namespace of `x` (numpy or torch, through array-api-compat)."""
+    return array_api_compat.array_namespace(x)
+
+
+def like(values: Any, x: Array, dtype: Any = None) -> Array:
+    """`values` (a sequence or array) as an array of `x`'s library, on `x`'s device; float32 unless `dtype` says."""
+    xp = namespace(x)
+    return xp.asarray(values, dtype=xp.float32 if dtype is None else dtype, device=array_api_compat.device(x))
+
+
+def float32(x: Array) -> Array:
+    """`x` as float32 (no copy when it is already)."""
+    xp = namespace(x)
+    return x if x.dtype == xp.float32 else xp.astype(x, xp.float32)
+
+
+def absmax(x: Array, axis: int | None = None) -> Array:
+    """max|x| along `axis` without allocating |x|."""
+    xp = namespace(x)
+    return xp.maximum(xp.max(x, axis=axis), -xp.min(x, axis=axis))
+
+
+LIGHT = 4096
+"""Rows up to which a loop over columns runs faster in NumPy: a step costs it a third of torch's overhead."""
+
+
+def light(x: Array, rows: int) -> Array:
+    """`x` as a NumPy view where it is a torch tensor in main memory and the work has few rows; else `x` itself."""
+    if rows <= LIGHT and array_api_compat.is_torch_array(x) and x.device.type == "cpu":
+        return x.numpy()
+    return x

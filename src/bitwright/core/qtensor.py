@@ -1,0 +1,104 @@
+"""A quantized matrix: codes, scales, zeros, shifts, and the one `decode()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bitwright.core.array import Array, float32, namespace
+from bitwright.core.format import Format
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """w[r, c] = scale[r, g] * (grid[codes[r, c]] - zero[r, g]) + shift[r, g], where g is the block of column c.
+
+    `codes` uint8 [rows, columns]; `scale`, and if present `zero` and `shift`, float32 [rows, groups] (or [1, 1] for
+    one block a tensor), already rounded to their stored type. `table` float32 [rows, groups, levels] replaces the
+    grid where the format is learned. `unit` is the float32 factor inside NVFP4's scales. `notes` are fallbacks that
+    the method had to take; they belong in the report.
+    """
+
+    format: Format
+    codes: Array
+    scale: Array
+    zero: Array | None = None
+    shift: Array | None = None
+    table: Array | None = None
+    unit: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return (int(self.codes.shape[0]), int(self.codes.shape[1]))
+
+    def decode(self) -> Array:
+        """The float32 matrix [rows, columns] that these codes mean."""
+        xp = namespace(self.codes)
+        codes = self.format.blocks(self.codes)
+        if self.table is not None:
+            value = _look_up(self.table, codes, xp)
+        else:
+            value = self.format.grid.value(codes)
+        if self.zero is not None:
+            value -= self.zero[..., None]
+        value *= self.scale[..., None]
+        if self.shift is not None:
+            value += self.shift[..., None]
+        return xp.reshape(value, self.shape)
+
+    def part(self, start: int, stop: int) -> QTensor:
+        """Rows [start, stop) as a matrix of their own (not for formats with one block a tensor)."""
+
+        def cut(x: Array | None) -> Array | None:
+            return None if x is None else x[start:stop]
+
+        return replace(
+            self,
+            codes=self.codes[start:stop],
+            scale=self.scale[start:stop],
+            zero=cut(self.zero),
+            shift=cut(self.shift),
+            table=cut(self.table),
+        )
+
+    def stored_bits(self, word: int = 8) -> int:
+        """Bits on disk: codes padded to words, scales, zeros, codebooks."""
+        return self.format.stored_bits(*self.shape, word)
+
+
+def _look_up(table: Array, codes: Array, xp: Any) -> Array:
+    """table[r, g, codes[r, g, i]] for codes [rows, groups, size] and a table [rows or 1, groups or 1, levels]."""
+    levels = table.shape[-1]
+    blocks = table.shape[0] * table.shape[1]
+    first = xp.reshape(
+        xp.arange(blocks, dtype=xp.int64, device=codes.device) * levels, (table.shape[0], table.shape[1], 1)
+    )
+    flat = xp.reshape(xp.astype(codes, xp.int64) + first, (-1,))
+    return xp.reshape(xp.take(xp.reshape(table, (-1,)), flat, axis=0), codes.shape)
+
+
+def encode(
+    w: Array, format: Format, scale: Array, zero: Array | None = None, shift: Array | None = None, unit: float = 1.0
+) -> QTensor:
+    """The nearest code for every weight of `w` [rows, columns], given scales that `round_scale` has already seen.
+
+    k = nearest((w - shift) / scale + zero): for the integer grids this is clamp(round(w / s) + z, qmin, qmax).
+    """
+    x = format.blocks(float32(w))
+    if shift is not None:
+        x = x - shift[..., None]
+    xp = namespace(w)
+    x = x / divisor(scale)[..., None]
+    if zero is not None:
+        # An integer zero commutes with rounding; adding it first saves a pass and changes no code but exact ties.
+        x += zero[..., None]
+    codes = xp.reshape(format.grid.nearest(x), w.shape)
+    return QTensor(format, codes, scale, zero, shift, unit=unit)
+
+
+def divisor(scale: Array) -> Array:
+    """`scale`, with 1 in place of 0: a block whose scale is 0 decodes to zeros whatever its codes."""
+    xp = namespace(scale)
+    return xp.where(scale == 0, xp.ones_like(scale), scale)

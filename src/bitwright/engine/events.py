@@ -1,0 +1,84 @@
+"""What a run tells while it runs: plain values, one JSON object a line for machines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `json()` adds the kind under "event"."""
+
+    def json(self) -> dict[str, Any]:
+        """The event as a JSON-able table; infinities become null."""
+        return {"event": type(self).__name__.lower(), **_plain(asdict(self))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A phase begins: `read`, `calibrate`, `quantize`, `certify`; `resumed` tensors were already written."""
+
+    phase: str
+    detail: str = ""
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`done` of `total` units of work in a phase; `label` says what is under way."""
+
+    phase: str
+    done: float
+    total: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Row(Event):
+    """One matrix, written: sizes in bits, errors against the original, and every fallback it took.
+
+    `output_error` is tr(E H E^T) / tr(W H W^T), the share of the layer's output power that is error (None without
+    calibration); `tokens` is how many calibration tokens its input saw.
+    """
+
+    name: str
+    format: str
+    method: str
+    rows: int
+    columns: int
+    stored_bits: int
+    mse: float
+    psnr: float
+    sqnr: float
+    cosine: float
+    output_error: float | None = None
+    tokens: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something the user should know: a fallback, a warning, a choice made for them."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The output has its final name."""
+
+    out: str
+    certificate: dict[str, Any] = field(default_factory=dict)

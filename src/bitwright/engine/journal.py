@@ -1,0 +1,65 @@
+"""The record of finished tensors beside a partial output, by which the same command goes on after any interruption."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bitwright.engine.events import Row
+from bitwright.errors import RecipeError
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """One line a finished tensor: {name, sums: {stored tensor: CRC-32}, row}. The first line identifies the job.
+
+    A line is written after its bytes. On resuming, bytes are trusted only where their checksum still agrees, so a
+    line that outlived its data (power loss) costs work, never correctness.
+    """
+
+    def __init__(self, folder: Path, job: str) -> None:
+        """Open or begin the journal of `job` (a hash); RecipeError where the folder belongs to another job."""
+        self.path = folder / NAME
+        self.done: dict[str, dict[str, Any]] = {}
+        lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        if lines and _parse(lines[0]) and _parse(lines[0]).get("job") != job:
+            raise RecipeError(
+                "holds the unfinished work of another recipe, model or version",
+                where=str(folder),
+                fix="Remove it, or choose another -o",
+            )
+        for line in lines[1:]:
+            entry = _parse(line)
+            if entry:
+                self.done[entry["name"]] = entry
+        self.fresh = not lines or not _parse(lines[0])
+        if self.fresh:
+            self.done.clear()
+            self.path.write_text(json.dumps({"job": job}) + "\n")
+        elif lines and not self.path.read_text("utf-8").endswith("\n"):
+            with self.path.open("a") as file:  # the last line was cut off mid-write
+                file.write("\n")
+
+    def add(self, name: str, sums: dict[str, int], row: Row | None) -> None:
+        """Record that all stored tensors of `name` are written."""
+        entry = {"name": name, "sums": sums, "row": None if row is None else asdict(row)}
+        self.done[name] = entry
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def row(self, name: str) -> Row | None:
+        """The recorded measures of a finished matrix."""
+        raw = self.done[name]["row"]
+        return None if raw is None else Row(**{**raw, "notes": tuple(raw["notes"])})
+
+
+def _parse(line: str) -> dict[str, Any]:
+    """The line as a table; empty where it was cut off."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,57 @@
+"""How far one model folder is from another, on the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import torch
+
+from bitwright.engine import machine
+from bitwright.engine.events import Event, Progress, Started
+from bitwright.files.compressed_tensors import decode_by_library
+from bitwright.files.folder import QuantizedCheckpoint
+from bitwright.models.arch import Architecture
+from bitwright.models.blocks import Decoder
+from bitwright.models.evaluate import Comparison, compare
+
+
+def decoder_of(folder: Path) -> Decoder:
+    """A decoder over `folder` in float32; quantized matrices go through the compressed-tensors library."""
+    arch = Architecture.open(folder)
+    checkpoint = arch.checkpoint
+    read: Callable[[str], torch.Tensor] = checkpoint.read
+    if isinstance(checkpoint, QuantizedCheckpoint):
+        quantized = checkpoint
+
+        def read(name: str) -> torch.Tensor:
+            if name not in quantized.quantized:
+                return quantized.read(name)
+            return decode_by_library(quantized.parts(name), quantized.quantized[name][1])
+
+    return Decoder(arch, read)
+
+
+def measure_folders(
+    a: Path,
+    b: Path,
+    windows: torch.Tensor,
+    *,
+    budget: int | None = None,
+    spill: Path | None = None,
+    phase: str = "compare",
+) -> Generator[Event, None, Comparison]:
+    """Compare the float model in `a` with the one in `b` on token `windows` [count, length], block by block.
+
+    `budget` bounds the hidden states kept in memory (a quarter of what is free unless given); `spill` is the folder
+    for the rest. Raises what opening either folder raises, and DataError where they cannot be compared.
+    """
+    yield Started(phase, f"{len(windows)} windows of {windows.shape[1]} tokens through both models")
+    room = machine.default_ceiling() // 4 if budget is None else budget
+    steps = compare(decoder_of(a), decoder_of(b), windows, budget=room, folder=spill)
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield Progress(phase, done, total, "comparing on held-out text")

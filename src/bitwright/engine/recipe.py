@@ -1,0 +1,188 @@
+"""The recipe: the only configuration. Read from and written to TOML; the CLI's options are shorthands for one."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bitwright.errors import RecipeError
+
+Method = Literal["rtn", "mse", "gptq", "descent", "lloyd"]
+Block = Literal["tensor", "channel"] | int
+CALIBRATED: tuple[Method, ...] = ("gptq", "descent")
+"""Methods that need the inputs of each layer; lloyd uses them where calibration is given."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Options(_Table):
+    """What a method may be told; each method takes those it knows."""
+
+    damping: float = Field(0.01, gt=0, le=1)
+    """Share of the Hessian's mean diagonal added to it before it is factorised."""
+    order: Literal["natural", "activation"] = "natural"
+    """Order in which columns are rounded."""
+    sweeps: int = Field(3, ge=0, le=100)
+    """Rounds of refinement after error feedback."""
+
+
+class Layer(_Table):
+    """How a set of matrices is stored and by which method."""
+
+    format: str = "int4"
+    """A format name (int4, int8, fp8, nf4, codebook3, ...) or "float": left as it is."""
+    group: Block | None = None
+    """Weights per scale along a row, or "channel" or "tensor"; None for the format's own (128)."""
+    symmetric: bool = True
+    activations: Literal["none", "int8", "fp8"] = "none"
+    """Run-time quantization of the layer's input, one dynamic scale a token."""
+    method: Method = "descent"
+    options: Options = Options()
+
+
+class Rule(_Table):
+    """Overrides for the matrices whose name matches `match` (a glob over tensor names); later rules win."""
+
+    match: str
+    format: str | None = None
+    group: Block | None = None
+    symmetric: bool | None = None
+    activations: Literal["none", "int8", "fp8"] | None = None
+    method: Method | None = None
+    options: Options | None = None
+
+
+class Calibration(_Table):
+    """The text that methods and the verdict see."""
+
+    source: str = "self"
+    """A text or JSONL file, a folder, `hub:NAME`, `stdlib`, or `self`: the model writes its own."""
+    windows: int = Field(128, ge=1)
+    length: int = Field(256, ge=8)
+    """Tokens in a window."""
+    heldout: str | None = None
+    """Text for the verdict; by default a part of `source` that calibration does not see."""
+    heldout_windows: int = Field(16, ge=2)
+    seed: int = 0
+    min_expert_tokens: int = Field(64, ge=0)
+    """An expert that saw fewer tokens falls back to a data-free method, by name."""
+
+
+class Recipe(_Table):
+    """Everything that decides the bytes of the output, besides the model itself.
+
+    >>> Recipe.loads('[layer]\\nformat = "int8"\\ngroup = "channel"').layer.format
+    'int8'
+    """
+
+    layer: Layer = Layer()
+    rules: tuple[Rule, ...] = ()
+    calibration: Calibration = Calibration()
+    output: Literal["compressed-tensors", "float"] = "compressed-tensors"
+    """ "float" writes decoded weights in the model's own dtype: any format can be studied, nothing gets smaller."""
+    indivisible: Literal["error", "channel", "float"] = "error"
+    """What to do with a matrix whose inputs do not divide by the group: fail, one scale a row, or leave it float."""
+    untie: bool = False
+    """Allow a rule to quantize an output head that shares its tensor with the embedding, storing it separately."""
+    max_float_percent: float = Field(10.0, ge=0, le=100)
+    """Fail where more than this share of the decoder blocks' weights would stay float without a rule saying so."""
+    max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
+
+    @classmethod
+    def loads(cls, text: str, where: str = "recipe") -> Recipe:
+        """A recipe from TOML text; RecipeError names the key, and the nearest known one."""
+        try:
+            raw = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"not valid TOML ({error})", where=where, fix="Correct the line named") from error
+        return cls.read(raw, where)
+
+    @classmethod
+    def read(cls, raw: dict[str, Any], where: str) -> Recipe:
+        """A recipe from plain tables; RecipeError names `where` and the key."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise _explain(error, where) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """A recipe from a TOML file."""
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot be read ({error})", where=str(path), fix="Give a TOML recipe") from error
+        return cls.loads(text, str(path))
+
+    def dumps(self) -> str:
+        """The recipe as TOML, every value spelled out."""
+        return "\n".join(_toml(self.model_dump(mode="json", exclude_none=True), "")).strip() + "\n"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON form."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def layer_for(self, name: str) -> tuple[Layer, bool]:
+        """The layer settings for a tensor name after all rules, and whether a rule named it."""
+        values = self.layer.model_dump()
+        named = False
+        for rule in self.rules:
+            if matches(rule.match, name):
+                values |= rule.model_dump(exclude={"match"}, exclude_none=True)
+                named = True
+        return Layer.model_validate(values), named
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a rule's pattern means a tensor: with or without its `.weight`."""
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.removesuffix(".weight"), pattern)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """ "Did you mean ...?" for a mistyped word, or the list of what is known."""
+    close = difflib.get_close_matches(word, known, 3, 0.5)
+    return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(known[:12])}"
+
+
+def _explain(error: ValidationError, where: str) -> RecipeError:
+    """The first problem pydantic found, in one line."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        tables: dict[str, Any] = {"layer": Layer, "rules": Rule, "calibration": Calibration, "options": Options}
+        owner = next((tables[part] for part in reversed(path[:-1]) if part in tables), Recipe)
+        return RecipeError(
+            f"unknown option {path[-1]!r}",
+            where=f"{where}: {'.'.join(path)}",
+            fix=nearest(path[-1], list(owner.model_fields)),
+        )
+    return RecipeError(
+        f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",
+        where=f"{where}: {'.'.join(path)}",
+        fix="See docs/recipes.md",
+    )
+
+
+def _toml(table: dict[str, Any], prefix: str) -> list[str]:
+    """Lines of TOML for a table of strings, numbers, booleans, tables and lists of tables."""
+    lines, later = [], []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            later += ["", f"[{prefix}{key}]", *_toml(value, f"{prefix}{key}.")]
+        elif isinstance(value, list):
+            for item in value:
+                later += ["", f"[[{prefix}{key}]]", *_toml(item, f"{prefix}{key}.")]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return lines + later

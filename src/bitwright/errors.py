@@ -1,0 +1,78 @@
+"""Every error Bitwright raises on purpose.
+
+    BitwrightError
+    ├── InputError              what you gave cannot be used
+    │   ├── ModelError          a model folder, its config or its index
+    │   ├── TensorError         one tensor: NaN, Inf, shape, dtype, odd dimension
+    │   ├── FileError           one file: truncated, corrupt, missing, unreadable
+    │   ├── DataError           calibration or held-out text
+    │   └── RecipeError         a recipe, an option or a pattern
+    ├── ResourceError           not enough memory or disk
+    ├── CertificationError      the written bytes are not what was meant
+    └── Interrupted             stopped by Ctrl-C; the work so far is kept
+
+A message says what is wrong, where (file, tensor, index, option) and what to do about it, in one line.
+"""
+
+from __future__ import annotations
+
+
+class BitwrightError(Exception):
+    """Base of all deliberate errors: `where: what. fix`.
+
+    `what` is the cause, `where` the file, tensor or option it concerns, `fix` what the user can do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head.rstrip('.')}. {self.fix}" if self.fix else head
+
+
+class InputError(BitwrightError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(InputError):
+    """A model folder, its config or its index."""
+
+
+class TensorError(InputError):
+    """One tensor: a value that is not finite, or a shape or dtype that does not fit."""
+
+
+class FileError(InputError):
+    """One file: truncated, corrupt, missing or unreadable."""
+
+
+class DataError(InputError):
+    """Calibration or held-out text."""
+
+
+class RecipeError(InputError):
+    """A recipe, an option or a pattern."""
+
+
+class ResourceError(BitwrightError):
+    """Not enough memory or disk for what was asked."""
+
+    exit_code = 3
+
+
+class CertificationError(BitwrightError):
+    """The written bytes do not decode to what was meant; no final output exists."""
+
+    exit_code = 4
+
+
+class Interrupted(BitwrightError):
+    """Stopped on request; finished work is kept and the same command goes on."""
+
+    exit_code = 130

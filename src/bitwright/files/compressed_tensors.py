@@ -1,0 +1,204 @@
+"""The compressed-tensors container: what transformers and vLLM load as it stands.
+
+Only packings whose layout has never changed under the same name are written: 1, 2, 4 and 8 bits. Formats and field
+names: https://github.com/neuralmagic/compressed-tensors (schema of `quantization_config`, version recorded below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from bitwright.core import bits
+from bitwright.core.format import Block, Format, ScaleType, named
+from bitwright.core.grid import E4M3
+from bitwright.core.qtensor import QTensor
+from bitwright.errors import FileError, RecipeError
+from bitwright.files.safetensors import Spec
+
+Activations = Literal["none", "int8", "fp8"]
+PACKED, INT8, FLOAT8, MIXED = "pack-quantized", "int-quantized", "float-quantized", "mixed-precision"
+SUFFIXES = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+SCALE_DTYPES: dict[ScaleType, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+WORD = 32
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A weight format and what happens to the layer's input at run time (dynamic, one scale a token)."""
+
+    format: Format
+    activations: Activations = "none"
+
+    @property
+    def kind(self) -> str:
+        """The container's own format name."""
+        if self.format.grid is E4M3:
+            return FLOAT8
+        return INT8 if self.activations == "int8" else PACKED
+
+    def require_packing(self) -> None:
+        """Raise RecipeError where no stable packing exists for the format."""
+        f = self.format
+        integer = f.grid.uniform and f.grid.name == f"int{f.bits}" and f.bits in (1, 2, 4, 8)
+        if not (integer or f.grid is E4M3) or f.learned or f.block == "tensor" or f.scale not in SCALE_DTYPES:
+            raise RecipeError(
+                f"compressed-tensors has no stable packing for {f.name}",
+                where="format",
+                fix="Use int2, int4, int8 or fp8 per channel or group, or --simulate to write decoded float weights",
+            )
+        if self.activations != "none" and (f.block != "channel" or f.zero != "none" or f.bits != 8):
+            raise RecipeError(
+                f"{self.activations} activations need symmetric 8-bit weights per channel, not {f.name}",
+                where="activations",
+                fix="Use --bits 8 --group channel, or leave activations alone",
+            )
+        if (f.grid is E4M3) != (self.activations == "fp8") and self.activations != "none":
+            raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8")
+
+    def specs(self, module: str, rows: int, columns: int) -> list[Spec]:
+        """The tensors that store a [rows, columns] matrix of `module`."""
+        f, groups = self.format, columns // self.format.block_size(columns)
+        scale = Spec(f"{module}.weight_scale", SCALE_DTYPES[f.scale], (rows, groups))
+        if self.kind != PACKED:
+            dtype = torch.float8_e4m3fn if self.kind == FLOAT8 else torch.int8
+            return [Spec(f"{module}.weight", dtype, (rows, columns)), scale]
+        packed = Spec(f"{module}.weight_packed", torch.int32, (rows, bits.packed_size(columns, f.bits, WORD)))
+        specs = [packed, scale, Spec(f"{module}.weight_shape", torch.int64, (2,))]
+        if f.zero == "integer":
+            words = bits.packed_size(rows, f.bits, WORD)
+            specs.append(Spec(f"{module}.weight_zero_point", torch.int32, (words, groups)))
+        return specs
+
+    def pack(self, module: str, q: QTensor, rows: int) -> dict[str, torch.Tensor]:
+        """The stored tensors of `q`: all of a matrix of `rows` rows, or a run of whole words of rows of it."""
+        f = self.format
+        scale = q.scale.to(SCALE_DTYPES[f.scale])
+        if self.kind == FLOAT8:
+            return {f"{module}.weight": q.codes.view(torch.float8_e4m3fn), f"{module}.weight_scale": scale}
+        if self.kind == INT8:
+            signed = (q.codes ^ 0x80).view(torch.int8)
+            return {f"{module}.weight": signed, f"{module}.weight_scale": scale}
+        out = {
+            f"{module}.weight_packed": _words(q.codes, f.bits),
+            f"{module}.weight_scale": scale,
+            f"{module}.weight_shape": torch.tensor([rows, q.shape[1]], dtype=torch.int64),
+        }
+        if q.zero is not None:
+            codes = f.grid.nearest(q.zero)
+            out[f"{module}.weight_zero_point"] = _words(codes.T.contiguous(), f.bits).T.contiguous()
+        return out
+
+    def config(self, targets: list[str]) -> dict[str, Any]:
+        """This scheme as one entry of `config_groups`."""
+        f = self.format
+        kind = "float" if f.grid is E4M3 else "int"
+        group = f.block if isinstance(f.block, int) else None
+        activations = None
+        if self.activations != "none":
+            activations = _arguments(8, kind, True, "token", None, dynamic=True)
+        return {
+            "targets": targets,
+            "weights": _arguments(
+                f.bits, kind, f.zero == "none", "group" if group else "channel", group, dynamic=False
+            ),
+            "input_activations": activations,
+            "output_activations": None,
+            "format": self.kind,
+        }
+
+
+def _arguments(
+    bits: int, kind: str, symmetric: bool, strategy: str, group: int | None, *, dynamic: bool
+) -> dict[str, Any]:
+    return {
+        "num_bits": bits,
+        "type": kind,
+        "symmetric": symmetric,
+        "strategy": strategy,
+        "group_size": group,
+        "dynamic": dynamic,
+        "observer": None if dynamic else "minmax",
+    }
+
+
+def _words(codes: torch.Tensor, width: int) -> torch.Tensor:
+    """Codes [rows, n] packed along the row into int32 words, the last one padded with zeros."""
+    packed = bits.pack(codes, width)
+    short = -packed.shape[1] % 4
+    if short:
+        packed = torch.nn.functional.pad(packed, (0, short))
+    return packed.contiguous().view(torch.int32)
+
+
+def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[str], version: str) -> dict[str, Any]:
+    """The `quantization_config` of config.json: modules by scheme, and linear modules that stay float.
+
+    One scheme targets every Linear; several name their modules. `version` is the compressed-tensors release whose
+    layout this is.
+    """
+    groups = {
+        f"group_{i}": scheme.config(["Linear"] if len(schemes) == 1 else modules)
+        for i, (scheme, modules) in enumerate(schemes.items())
+    }
+    kinds = {scheme.kind for scheme in schemes}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": kinds.pop() if len(kinds) == 1 else MIXED,
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": sorted(ignore),
+        "kv_cache_scheme": None,
+        "version": version,
+    }
+
+
+def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Scheme:
+    """The scheme that an entry of anyone's `config_groups` describes; FileError where we cannot decode it."""
+    args = group.get("weights") or {}
+    kind, width, strategy = args.get("type"), args.get("num_bits"), args.get("strategy")
+    known = strategy in ("group", "channel", "tensor")
+    if not known or kind not in ("int", "float") or (kind == "float" and width != 8):
+        raise FileError(
+            f"weights of {width}-bit {kind} per {strategy} cannot be decoded here",
+            where=where,
+            fix="Supported: int 1 to 8 bits and 8-bit float, per channel, group or tensor",
+        )
+    block: Block = int(args["group_size"]) if strategy == "group" else strategy
+    types = {dtype: name for name, dtype in SCALE_DTYPES.items()}
+    name = "fp8" if kind == "float" else f"int{width}"
+    form = named(name, group=block, symmetric=bool(args.get("symmetric", True)), scale=types.get(scale, "fp32"))
+    acts = group.get("input_activations")
+    return Scheme(form, "none" if not acts else "fp8" if acts.get("type") == "float" else "int8")
+
+
+def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
+    """The QTensor that stored tensors, by suffix (weight_packed, weight_scale, ...), hold; our own decoder."""
+    f = scheme.format
+    scale = tensors["weight_scale"].to(torch.float32)
+    if "weight_packed" not in tensors:
+        stored = tensors["weight"]
+        codes = stored.view(torch.uint8) if stored.dtype == torch.float8_e4m3fn else stored.view(torch.uint8) ^ 0x80
+        scale = scale.reshape(1, 1) if f.block == "tensor" else scale.reshape(codes.shape[0], -1)
+        return QTensor(f, codes, scale)
+    rows, columns = (int(n) for n in tensors["weight_shape"])
+    codes = bits.unpack(tensors["weight_packed"].contiguous().view(torch.uint8), f.bits, columns)
+    zero = None
+    if f.zero == "integer":
+        packed = tensors["weight_zero_point"].T.contiguous().view(torch.uint8)
+        zero = f.grid.value(bits.unpack(packed, f.bits, rows).T.contiguous())
+    return QTensor(f, codes, scale.reshape(rows, -1), zero)
+
+
+def decode_by_library(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> torch.Tensor:
+    """The same stored tensors as the compressed-tensors library itself decodes them, in the scale's dtype."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationScheme
+
+    compressor = BaseCompressor.get_value_from_registry(scheme.kind)
+    parts = {"weight_zero_point": None, **tensors}
+    weight: torch.Tensor = compressor.decompress(parts, QuantizationScheme(**scheme.config(["Linear"])))["weight"]
+    return weight

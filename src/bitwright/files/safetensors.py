@@ -1,0 +1,356 @@
+"""Safetensors checkpoints: a lazy reader that checks everything first, and a writer whose layout is known beforehand.
+
+Both use plain reads and writes at offsets, never a memory map: mapped pages count as resident memory, and the
+ceiling of `--max-ram` must hold for files of any size. Format: an unsigned 64-bit little-endian header length, a JSON
+header {name: {dtype, shape, data_offsets}}, then the tensors (https://huggingface.co/docs/safetensors).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.errors import FileError, ModelError, ResourceError, TensorError
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored tensor: where it is and what it is. `offset` counts from the start of the file, sizes are bytes."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def row_size(self) -> int:
+        """Bytes of one slice along the first dimension."""
+        return self.size // max(self.shape[0], 1) if self.shape else self.size
+
+
+def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
+    """The tensors of one file and its metadata, after checking the header against the file's size.
+
+    Raises FileError for a missing, truncated or corrupt file, TensorError for a dtype that Bitwright cannot read.
+    """
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+            if not 2 <= length <= min(MAX_HEADER, total - 8):
+                raise FileError(
+                    f"not a whole safetensors file: header length {length}, file {total} bytes",
+                    where=str(path),
+                    fix="Download or copy it again",
+                )
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise FileError(
+            error.strerror or str(error), where=str(path), fix="Check the path and its permissions"
+        ) from error
+    except ValueError as error:
+        raise FileError(
+            f"corrupt safetensors header ({error})", where=str(path), fix="Download or copy it again"
+        ) from error
+    if not isinstance(header, dict):
+        raise FileError("corrupt safetensors header (not a table)", where=str(path), fix="Download or copy it again")
+    metadata = header.pop("__metadata__", None) or {}
+    entries = [_entry(path, name, info, 8 + length, total) for name, info in header.items()]
+    entries.sort(key=lambda entry: entry.offset)
+    for before, after in zip(entries, entries[1:], strict=False):
+        if before.offset + before.size > after.offset:
+            raise FileError(f"tensors {before.name} and {after.name} overlap", where=str(path), fix="Download it again")
+    return entries, metadata
+
+
+def _entry(path: Path, name: str, info: Any, start: int, total: int) -> Entry:
+    where = f"{path}: {name}"
+    try:
+        kind, shape, (begin, end) = info["dtype"], tuple(int(n) for n in info["shape"]), info["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError("corrupt safetensors header entry", where=where, fix="Download or copy it again") from error
+    if kind not in DTYPES:
+        raise TensorError(
+            f"dtype {kind} is not supported",
+            where=where,
+            fix=f"Supported: {', '.join(DTYPES)}; convert the tensor first",
+        )
+    size = prod(shape) * DTYPES[kind].itemsize
+    if begin < 0 or end - begin != size or any(n < 0 for n in shape):
+        raise FileError(
+            f"corrupt header: shape {list(shape)} of {kind} needs {size} bytes, the header gives {end - begin}",
+            where=where,
+            fix="Download or copy it again",
+        )
+    if start + end > total:
+        raise FileError(
+            f"truncated: the tensor ends at byte {start + end}, the file at {total}",
+            where=where,
+            fix="Download or copy it again",
+        )
+    return Entry(name, DTYPES[kind], shape, path, start + begin, size)
+
+
+def read_bytes(path: Path, offset: int, into: torch.Tensor) -> None:
+    """Fill the uint8 tensor `into` from `path` at `offset`; FileError where the file ends early."""
+    view, done = memoryview(into.numpy()), 0
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while done < len(view):
+            got = file.readinto(view[done : done + (1 << 28)])
+            if not got:
+                raise FileError(f"ends at byte {offset + done}", where=str(path), fix="Download or copy it again")
+            done += got
+
+
+class Checkpoint:
+    """The tensors of a model folder (single file, or shards with an index), read one at a time on demand.
+
+    Everything that can be wrong with the files is found here, before any work: absent shards, an index that names
+    tensors no shard holds, truncation, corrupt headers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`; raises ModelError or FileError, naming the file and the fix."""
+        self.folder = folder
+        if not folder.is_dir():
+            raise ModelError("no such folder", where=str(folder), fix=_nearest_folder(folder))
+        self.index = _read_index(folder)
+        self.files = _files(folder, self.index)
+        self.metadata: dict[str, str] = {}
+        self.tensors: dict[str, Entry] = {}
+        for path in self.files:
+            entries, metadata = read_header(path)
+            self.metadata.update(metadata)
+            for entry in entries:
+                if entry.name in self.tensors and self.index is None:
+                    raise ModelError(f"tensor {entry.name} is stored twice", where=str(path), fix="Remove one copy")
+                if self.index is None or self.index.get(entry.name, path.name) == path.name:
+                    self.tensors[entry.name] = entry
+        for name, file in (self.index or {}).items():
+            if name not in self.tensors:
+                raise ModelError(
+                    f"the index names tensor {name} in {file}, which does not hold it",
+                    where=str(folder / INDEX),
+                    fix="Download the index and the shards again, from one revision",
+                )
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.size for entry in self.tensors.values())
+
+    def entry(self, name: str) -> Entry:
+        """The entry called `name`; ModelError with the nearest names where there is none."""
+        if name not in self.tensors:
+            near = difflib.get_close_matches(name, self.tensors, 3)
+            raise ModelError(f"no tensor {name}", where=str(self.folder), fix=f"Nearest: {', '.join(near) or 'none'}")
+        return self.tensors[name]
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows [start, stop) of a tensor, in its stored dtype."""
+        return self.read_entry(self.entry(name), start, stop)
+
+    def read_entry(self, entry: Entry, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows [start, stop) of the tensor that lies at `entry`."""
+        shape: tuple[int, ...]
+        if not entry.shape:
+            start, stop, shape = 0, 1, ()
+        else:
+            stop = entry.shape[0] if stop is None else min(stop, entry.shape[0])
+            shape = (stop - start, *entry.shape[1:])
+        raw = torch.empty((stop - start) * entry.row_size, dtype=torch.uint8)
+        read_bytes(entry.path, entry.offset + start * entry.row_size, raw)
+        return raw.view(entry.dtype).reshape(shape)
+
+    def chunks(self, name: str, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first row, rows) pieces of a tensor with at most `rows` rows each."""
+        shape = self.entry(name).shape
+        for start in range(0, shape[0] if shape else 1, rows):
+            yield start, self.read(name, start, start + rows)
+
+
+def _nearest_folder(folder: Path) -> str:
+    siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, siblings, 1)
+    return f"Did you mean {folder.parent / near[0]}?" if near else "Give the path of a model folder"
+
+
+def _read_index(folder: Path) -> dict[str, str] | None:
+    path = folder / INDEX
+    if not path.exists():
+        return None
+    try:
+        weights = json.loads(path.read_text("utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in weights.items()}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError("the index cannot be read", where=str(path), fix="Download it again") from error
+
+
+def _files(folder: Path, index: dict[str, str] | None) -> list[Path]:
+    if index is not None:
+        files = sorted({folder / name for name in index.values()})
+        for path in files:
+            if not path.is_file():
+                raise ModelError(
+                    f"shard {path.name} is listed in the index but absent", where=str(folder), fix="Download it"
+                )
+        return files
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not files:
+        raise ModelError(
+            "not a model: no .safetensors file",
+            where=str(folder),
+            fix="Give a Hugging Face model folder; convert .bin or .pth weights to safetensors first",
+        )
+    return files
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tensor to be written."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class Layout:
+    """Where each tensor of an output folder will lie, to the byte, decided before anything runs.
+
+    Because offsets are fixed, tensors may be written in any order, an interrupted run can go on in the same files,
+    and the finished bytes do not depend on how often it was interrupted.
+    """
+
+    def __init__(self, specs: Iterable[Spec], max_shard: int = 5 * 10**9) -> None:
+        """Fill shards of at most `max_shard` bytes in the order given (a larger tensor gets its own)."""
+        shards: list[list[Spec]] = [[]]
+        used = 0
+        for spec in specs:
+            if shards[-1] and used + spec.size > max_shard:
+                shards.append([])
+                used = 0
+            shards[-1].append(spec)
+            used += spec.size
+        self.files: dict[str, tuple[bytes, int]] = {}
+        self.place: dict[str, tuple[str, int, Spec]] = {}
+        for number, shard in enumerate(shards, 1):
+            file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            # Widest dtypes first keeps every tensor aligned to its own element size.
+            shard = sorted(shard, key=lambda spec: -spec.dtype.itemsize)
+            header, offset = {"__metadata__": {"format": "pt"}}, 0
+            for spec in shard:
+                header[spec.name] = {  # type: ignore[assignment]
+                    "dtype": NAMES[spec.dtype],
+                    "shape": list(spec.shape),
+                    "data_offsets": [offset, offset + spec.size],
+                }
+                offset += spec.size
+            text = json.dumps(header, separators=(",", ":")).encode()
+            text += b" " * (-len(text) % 8)
+            head = struct.pack("<Q", len(text)) + text
+            self.files[file] = (head, len(head) + offset)
+            for spec in shard:
+                begin = header[spec.name]["data_offsets"][0]  # type: ignore[index]
+                self.place[spec.name] = (file, len(head) + int(begin), spec)
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(spec.size for _, _, spec in self.place.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all weight files, headers included."""
+        return sum(size for _, size in self.files.values())
+
+    def create(self, folder: Path) -> None:
+        """Make the files at full size, headers written, data zero; ResourceError where the disk cannot hold them."""
+        for file, (head, size) in self.files.items():
+            with (folder / file).open("wb") as out:
+                out.write(head)
+                try:
+                    os.posix_fallocate(out.fileno(), 0, size)
+                except OSError as error:
+                    raise ResourceError(
+                        f"cannot reserve {size} bytes ({error.strerror})",
+                        where=str(folder / file),
+                        fix="Free disk space",
+                    ) from error
+        if len(self.files) > 1:
+            index = {
+                "metadata": {"total_size": self.tensor_bytes},
+                "weight_map": {name: file for name, (file, _, _) in sorted(self.place.items())},
+            }
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def write(self, folder: Path, name: str, tensor: torch.Tensor, first_row: int = 0, crc: int = 0) -> int:
+        """Write `tensor` as rows [first_row, ...) of tensor `name`; returns `crc` carried on over its bytes."""
+        file, offset, spec = self.place[name]
+        if tensor.dtype != spec.dtype or tuple(tensor.shape[1:]) != spec.shape[1:]:
+            raise TensorError(
+                f"{tensor.dtype} {list(tensor.shape)} was planned as {spec.dtype} {list(spec.shape)}", where=name
+            )
+        raw = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        row = spec.size // max(spec.shape[0], 1) if spec.shape else spec.size
+        with (folder / file).open("r+b", buffering=0) as out:
+            out.seek(offset + first_row * row)
+            done = 0
+            while done < len(raw):
+                done += out.write(raw[done : done + (1 << 28)])
+        return zlib.crc32(raw, crc)
+
+    def checksum(self, folder: Path, name: str) -> int:
+        """CRC-32 of the bytes of tensor `name` as they lie in `folder`."""
+        file, offset, spec = self.place[name]
+        crc, piece = 0, 1 << 24
+        for start in range(0, spec.size, piece):
+            raw = torch.empty(min(piece, spec.size - start), dtype=torch.uint8)
+            read_bytes(folder / file, offset + start, raw)
+            crc = zlib.crc32(memoryview(raw.numpy()), crc)
+        return crc

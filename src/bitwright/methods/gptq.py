@@ -1,0 +1,159 @@
+"""Second-order error feedback: each column is rounded after the errors of the columns before it are made up for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bitwright.core.array import Array, float32, light, like, namespace
+from bitwright.core.format import Format
+from bitwright.core.qtensor import QTensor, divisor
+from bitwright.core.stats import Stats
+from bitwright.errors import RecipeError
+from bitwright.methods.mse import search
+
+BLOCK = 64
+"""Columns rounded one by one before their errors are carried to all later columns in one matrix product."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """H + damping * mean(diag H) * I in the order `order`, and its factor U with H = U D U^T, U unit upper triangular."""
+
+    hessian: Array
+    upper: Array
+    order: Array
+    notes: tuple[str, ...] = ()
+
+
+def quantize(
+    w: Array,
+    format: Format,
+    stats: Stats | None = None,
+    *,
+    damping: float = 0.01,
+    order: Literal["natural", "activation"] = "natural",
+    factor: Factor | None = None,
+) -> QTensor:
+    """Quantize `w` [rows, columns] so that the layer's output error tr(E H E^T), not the weight error, stays small.
+
+    Columns are taken in `order` ("activation": largest E[x^2] first). Column k is rounded to the grid after adding
+    sum_{j<k} e_j U[j, k], the share of earlier errors that it can still make up for, where H = U D U^T. Scales are
+    searched per block *before* any code is chosen and never move here. Damping rises tenfold, with a note, until the
+    factorisation succeeds; `factor` passes one in that other matrices with the same input already paid for.
+
+    Sources: GPTQ (Frantar et al. 2023, arXiv 2210.17323) in its equivalent LDL form (QuIP, Chee et al. 2023,
+    arXiv 2307.13304), which needs no inverse. Raises RecipeError without stats or for a learned format.
+    """
+    require(format, stats, "gptq")
+    assert stats is not None
+    factor = factorise(stats, damping, order) if factor is None else factor
+    scale, zero, unit = search(w, format, stats)
+    columns = feed_back(float32(w), format, scale, zero, factor)
+    return QTensor(format, columns, scale, zero, unit=unit, notes=factor.notes)
+
+
+def require(format: Format, stats: Stats | None, method: str) -> None:
+    """Raise RecipeError where a calibrated method got no stats, or a format whose grid is learned."""
+    if stats is None:
+        raise RecipeError("needs calibration data", where=f"method {method}", fix="Give --calib, or use --method rtn")
+    if format.learned:
+        raise RecipeError(
+            f"cannot fit the codebook of {format.name}", where=f"method {method}", fix="Use --method lloyd"
+        )
+
+
+def factorise(stats: Stats, damping: float = 0.01, order: str = "natural") -> Factor:
+    """The factor of the damped Hessian; never fails: damping grows, with a note, until the matrix is definite."""
+    xp = namespace(stats.moment)
+    hessian, power = stats.hessian, stats.power
+    columns = power.shape[0]
+    natural = xp.arange(columns, dtype=xp.int64, device=power.device)
+    notes: tuple[str, ...] = ()
+    mean = float(power.sum()) / columns
+    if not mean > 0:
+        notes += ("the layer's input is all zeros: rounded to nearest",)
+        mean, hessian = 1.0, like(np.eye(columns), power)
+    permutation = xp.argsort(power, descending=True, stable=True) if order == "activation" else natural
+    if order == "activation":
+        hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)
+    identity = like(np.eye(columns), power)
+    used = damping
+    while True:
+        damped = hessian + (used * mean) * identity
+        lower = _cholesky(xp.flip(damped))
+        if lower is not None:
+            break
+        used = max(used * 10, 1e-4)
+    if used != damping:
+        notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
+    upper = xp.flip(lower)
+    return Factor(damped, upper / xp.linalg.diagonal(upper)[None, :], permutation, notes)
+
+
+def _cholesky(matrix: Array) -> Array | None:
+    """The lower Cholesky factor, or None where the matrix is not positive definite."""
+    xp = namespace(matrix)
+    try:
+        lower = xp.linalg.cholesky(matrix)
+    except (np.linalg.LinAlgError, RuntimeError):  # torch's LinAlgError is a RuntimeError
+        return None
+    return lower if bool(xp.all(xp.isfinite(lower))) and bool(xp.all(xp.linalg.diagonal(lower) > 0)) else None
+
+
+def feed_back(w: Array, format: Format, scale: Array, zero: Array | None, factor: Factor) -> Array:
+    """Codes (uint8 [rows, columns]) of `w` under `factor`, with fixed scale and zero [rows or 1, groups].
+
+    All arrays are held transposed, a column of the matrix being one contiguous row.
+    """
+    rows, n = w.shape
+    order, upper = light(factor.order, rows), light(factor.upper, rows)
+    steps = Steps.of(format, scale, zero, factor.order, rows, n)
+    x = light(w, rows)
+    xp = namespace(x)
+    x = xp.take(x.T, order, axis=0)
+    error = xp.zeros_like(x)
+    values = xp.zeros_like(x)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        carried = x[start:stop] + upper[:start, start:stop].T @ error[:start]
+        inside = upper[start:stop, start:stop].T
+        for i in range(start, stop):
+            k = i - start
+            target = carried[k] + inside[k, :k] @ error[start:i] if k else carried[k]
+            values[i], decoded = steps.round(target, i)
+            error[i] = x[i] - decoded
+    back = xp.argsort(order)
+    return like(format.grid.nearest(xp.take(values, back, axis=0).T), w, namespace(w).uint8)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Scale and zero of each column, in the order in which columns are visited: [groups, rows] plus a group per column."""
+
+    format: Format
+    scale: Array
+    zero: Array | None
+    group: list[int]
+    may_be_zero: bool
+
+    @classmethod
+    def of(cls, format: Format, scale: Array, zero: Array | None, order: Array, rows: int, columns: int) -> Steps:
+        """From scale and zero [rows or 1, groups]; copies, `light` where the matrix is."""
+        group = [int(i) // format.block_size(columns) for i in order]
+        scale, zero = light(scale, rows), None if zero is None else light(zero, rows)
+        xp = namespace(scale)
+        transposed = None if zero is None else xp.asarray(zero.T, copy=True)
+        return cls(format, xp.asarray(scale.T, copy=True), transposed, group, bool((scale == 0).any()))
+
+    def round(self, target: Array, column: int) -> tuple[Array, Array]:
+        """Grid values and decoded weights nearest to `target` [rows] with the scale of the column visited `column`-th."""
+        scale = self.scale[self.group[column]]
+        if self.zero is None:
+            value = self.format.grid.round(target / divisor(scale) if self.may_be_zero else target / scale)
+            return value, value * scale
+        zero = self.zero[self.group[column]]
+        value = self.format.grid.round(target / scale + zero)
+        return value, (value - zero) * scale

@@ -1,0 +1,38 @@
+"""Round to nearest: scales from the range of each block, codes from rounding. Needs no data."""
+
+from __future__ import annotations
+
+from bitwright.core.array import Array, float32, namespace
+from bitwright.core.format import UNSIGNED, Format
+from bitwright.core.qtensor import QTensor, encode
+from bitwright.core.stats import Stats
+
+
+def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
+    """Quantize `w` [rows, columns] with the range of each block: scale = max|w| / top, or (max - min) / levels.
+
+    Source: the standard affine quantizer (Jacob et al. 2018, arXiv 1712.05877). `stats` is not used.
+    """
+    scale, zero = ranges(format.blocks(float32(w)), format)
+    unit = format.unit(scale)
+    return encode(w, format, format.round_scale(scale, unit), zero, unit=unit)
+
+
+def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array, Array | None]:
+    """Scale and zero (float32 [rows, groups]) that map the range of `x` [rows, groups, size], times `shrink`, to the grid.
+
+    The range always holds 0, so that 0 stays exact. An asymmetric integer zero is a value of the grid; a symmetric
+    integer scale is negative where the positive tail is the longer one.
+    """
+    xp = namespace(x)
+    grid = format.grid
+    high, low = xp.max(x, axis=-1) * shrink, xp.min(x, axis=-1) * shrink
+    if format.zero == "none":
+        if grid.uniform and grid.low < -grid.high and format.scale not in UNSIGNED:
+            # Two's complement has one more negative level: a negative scale gives it to the longer tail.
+            return xp.where(high > -low, -high, -low) / -grid.low, None
+        return xp.maximum(high, -low) / grid.high, None
+    high, low = xp.clip(high, 0.0, None), xp.clip(low, None, 0.0)
+    scale = (high - low) / (grid.high - grid.low)
+    safe = xp.where(scale > 0, scale, xp.ones_like(scale))
+    return scale, xp.clip(xp.round(grid.low - low / safe), grid.low, grid.high)

@@ -1,0 +1,243 @@
+"""Architecture facts as data: which tensors a model folder holds, what each becomes, and where the blocks are.
+
+Nothing here knows a model by name. The network is built by transformers on the meta device (no memory), and
+transformers' own checkpoint conversions say which parameter each stored tensor becomes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.errors import ModelError
+from bitwright.files.folder import open_checkpoint, read_config
+from bitwright.files.safetensors import Checkpoint, Entry
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One stored weight matrix that a linear map uses: `rows` outputs, `columns` inputs.
+
+    `name` is the checkpoint tensor, `param` the module parameter it becomes (or a part of), `block` the decoder block
+    it belongs to (None for the head). `transposed` is True where the file stores [inputs, outputs] (GPT-2's Conv1D);
+    `expert` is the expert's number where the parameter stacks all experts of a layer, else None.
+    """
+
+    name: str
+    param: str
+    rows: int
+    columns: int
+    block: int | None
+    transposed: bool = False
+    expert: int | None = None
+
+    @property
+    def module(self) -> str:
+        """The name without `.weight`: what runtimes call the layer."""
+        return self.name.removesuffix(".weight")
+
+
+@dataclass
+class Architecture:
+    """A model folder, understood. Build with `Architecture.open`."""
+
+    checkpoint: Checkpoint
+    config: Any
+    model: Any
+    blocks: str
+    """Dotted path of the decoder's block list, e.g. `model.layers`."""
+    count: int
+    """Number of decoder blocks."""
+    targets: dict[str, str] = field(default_factory=dict)
+    """Checkpoint tensor -> module parameter."""
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    conversions: list[Any] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    """Tensors that no module of the network uses (kept as they are)."""
+
+    @classmethod
+    def open(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Architecture:
+        """Read config and tensor headers of `folder` and build the network without weights, in `dtype`.
+
+        Raises ModelError where there is no usable config, or config and tensors disagree.
+        """
+        checkpoint = open_checkpoint(folder)
+        config = load_config(folder)
+        model = build(config, dtype, folder)
+        path, count = find_blocks(model, folder)
+        arch = cls(checkpoint, config, model, path, count)
+        arch._match()
+        return arch
+
+    def _match(self) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        self.conversions = get_model_conversion_mapping(self.model)
+        renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
+        converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
+        params = self.model.state_dict()
+        modules = dict(self.model.named_modules())
+        for name, entry in self.checkpoint.tensors.items():
+            param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
+            if param not in params:
+                if name in params:
+                    param, pattern = name, None
+                else:
+                    self.outside.append(name)
+                    continue
+            self.targets[name] = param
+            if pattern is None and tuple(params[param].shape) != entry.shape:
+                raise ModelError(
+                    f"config and tensors disagree: the config makes it {list(params[param].shape)}, "
+                    f"the file holds {list(entry.shape)}",
+                    where=f"{entry.path}: {name}",
+                    fix="Use the config.json that belongs to these weights",
+                )
+            matrix = self._matrix(entry, param, pattern, modules)
+            if matrix is not None:
+                self.matrices[name] = matrix
+        missing = sorted(set(params) - set(self.targets.values()) - self._tied)
+        missing = [name for name in missing if not _is_buffer(self.model, name)]
+        if missing:
+            raise ModelError(
+                f"config and tensors disagree: {len(missing)} parameters have no tensor, first {missing[0]}",
+                where=str(self.checkpoint.folder),
+                fix="Use the config.json that belongs to these weights, or download the missing shards",
+            )
+
+    def _matrix(self, entry: Entry, param: str, pattern: str | None, modules: dict[str, Any]) -> Matrix | None:
+        """The matrix stored in `entry`, or None: embeddings, norms, biases, routers are not linear layers' weights."""
+        if len(entry.shape) != 2:
+            return None
+        owner, _, leaf = param.rpartition(".")
+        module = modules.get(owner)
+        block = self.block_of(param)
+        if isinstance(module, torch.nn.Linear) and leaf == "weight":
+            return Matrix(entry.name, param, *entry.shape, block)
+        if type(module).__name__ == "Conv1D" and leaf == "weight":
+            return Matrix(entry.name, param, entry.shape[1], entry.shape[0], block, transposed=True)
+        stacked = pattern is not None and self.model.get_parameter(param).dim() == 3
+        number = re.search(r"\.(\d+)\.(?!.*\.\d+\.)", entry.name)
+        if stacked and number is not None and block is not None:
+            return Matrix(entry.name, param, *entry.shape, block, expert=int(number.group(1)))
+        return None
+
+    @property
+    def _tied(self) -> set[str]:
+        return set(getattr(self.model, "all_tied_weights_keys", {}) or {})
+
+    @cached_property
+    def head(self) -> str | None:
+        """The checkpoint tensor of the output head: its own, or the embedding's where they are tied; None if unknown."""
+        module = self.model.get_output_embeddings()
+        param = _name_of(self.model, module)
+        if param in self._tied:
+            return self.embedding
+        return next((name for name, target in self.targets.items() if target == param), None)
+
+    @cached_property
+    def head_module(self) -> str | None:
+        """The head's module path, e.g. `lm_head`."""
+        param = _name_of(self.model, self.model.get_output_embeddings())
+        return param.removesuffix(".weight") if param else None
+
+    @cached_property
+    def embedding(self) -> str | None:
+        """The checkpoint tensor of the input embedding."""
+        param = _name_of(self.model, self.model.get_input_embeddings())
+        return next((name for name, target in self.targets.items() if target == param), None)
+
+    @property
+    def tied(self) -> bool:
+        """Whether head and embedding are one tensor."""
+        return self.head is not None and self.head == self.embedding
+
+    def block_of(self, param: str) -> int | None:
+        """The decoder block a parameter belongs to, or None."""
+        if not param.startswith(self.blocks + "."):
+            return None
+        return int(param[len(self.blocks) + 1 :].split(".", 1)[0])
+
+    def tensors_of(self, block: int | None) -> list[Entry]:
+        """The stored tensors that make up one block, or all that belong to none."""
+        names = [name for name, param in self.targets.items() if self.block_of(param) == block]
+        return [self.checkpoint.tensors[name] for name in names]
+
+    def quantizable(self) -> list[Matrix]:
+        """Every matrix of the decoder blocks, in block order: what is quantized unless a recipe says otherwise."""
+        inside = [m for m in self.matrices.values() if m.block is not None]
+        return sorted(inside, key=lambda m: (m.block or 0, _natural(m.name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _name_of(model: Any, module: Any) -> str | None:
+    """The parameter name of a module's weight."""
+    names = (name for name, m in model.named_modules() if m is module)
+    found = next(names, None) if module is not None else None
+    return None if found is None else f"{found}.weight"
+
+
+def _is_buffer(model: Any, name: str) -> bool:
+    return name in {key for key, _ in model.named_buffers()}
+
+
+def load_config(folder: Path) -> Any:
+    """The transformers config of `folder`; ModelError where it is absent, unreadable or of an unknown architecture."""
+    kind = read_config(folder).get("model_type")
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ModelError(
+            f"transformers does not know this architecture (model_type {kind!r})",
+            where=str(folder / "config.json"),
+            fix="Use a decoder that transformers supports without remote code, or update transformers",
+        ) from error
+    # The network is built in float either way: decoding is ours, not the loader's.
+    config.__dict__.pop("quantization_config", None)
+    return config
+
+
+def build(config: Any, dtype: torch.dtype, folder: Path) -> Any:
+    """The causal language model of `config` on the meta device, in evaluation mode, with eager experts."""
+    from transformers import AutoModelForCausalLM
+
+    config._experts_implementation = "eager"
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except ValueError as error:
+        raise ModelError(
+            f"not a decoder language model ({type(config).__name__})",
+            where=str(folder),
+            fix="Give a causal language model",
+        ) from error
+    model.config.use_cache = False
+    return model.eval()
+
+
+def find_blocks(model: Any, folder: Path) -> tuple[str, int]:
+    """(path, length) of the decoder's block list: the ModuleList outside any other that holds the most weights."""
+    lists: list[tuple[int, str, int]] = []
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, torch.nn.ModuleList)
+            and len(module)
+            and not any(name.startswith(p + ".") for _, p, _ in lists)
+        ):
+            lists.append((sum(p.numel() for p in module.parameters()), name, len(module)))
+    if not lists:
+        raise ModelError("no list of decoder blocks found", where=str(folder), fix="Give a decoder language model")
+    _, path, count = max(lists)
+    return path, count

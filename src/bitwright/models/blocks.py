@@ -1,0 +1,298 @@
+"""Run a decoder block by block: one block's weights in memory at a time, activations within a budget.
+
+The model's own forward is the only description of how blocks are wired. Blocks are replaced by stand-ins that note
+how they are called (masks, positions, caches), so that any architecture runs without code of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from bitwright.core.stats import Stats
+from bitwright.errors import ModelError
+from bitwright.files.safetensors import read_bytes
+from bitwright.models.arch import Architecture, Matrix
+
+Weights = dict[str, torch.Tensor]
+"""Checkpoint tensors by name, as stored."""
+
+
+class _Stop(Exception):
+    """Raised by a stand-in to leave the model's forward once its inputs are known."""
+
+
+class _StandIn(torch.nn.Module):
+    """Takes a block's place: records the call, and answers with a hidden state in the form the block itself returns."""
+
+    def __init__(
+        self, block: torch.nn.Module, answer: Callable[[torch.Tensor, tuple[Any, ...], dict[str, Any]], Any]
+    ) -> None:
+        super().__init__()
+        self._answer = answer
+        # The model may read facts off a block, such as its attention type.
+        self._facts = {k: v for k, v in vars(block).items() if not k.startswith("_")}
+
+    def __getattr__(self, name: str) -> Any:
+        facts = self.__dict__.get("_facts", {})
+        return facts[name] if name in facts else super().__getattr__(name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._answer(*_split(args, kwargs))
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]:
+    """A block's call as (hidden states, other positional arguments, keyword arguments)."""
+    if args:
+        return args[0], args[1:], kwargs
+    kwargs = dict(kwargs)
+    return kwargs.pop("hidden_states"), (), kwargs
+
+
+class Decoder:
+    """A decoder that runs one block at a time. Hidden states are [batch, tokens, width] in `dtype` on `device`."""
+
+    def __init__(
+        self, arch: Architecture, read: Callable[[str], torch.Tensor] | None = None, *, device: str = "cpu"
+    ) -> None:
+        """`read(name)` gives a checkpoint tensor; the default reads the folder. The dtype is the network's own."""
+        self.arch = arch
+        self.read = read or arch.checkpoint.read
+        self.device = torch.device(device)
+        self.model = arch.model
+        self.dtype: torch.dtype = next(self.model.parameters()).dtype
+        owner, _, leaf = arch.blocks.rpartition(".")
+        self._list = getattr(self.model.get_submodule(owner), leaf)
+        self._blocks = list(self._list)
+        self._as_tuple: bool | None = None
+        self._calls: dict[tuple[int, ...], list[Call]] = {}
+        self._restore_buffers()
+        self._load({e.name: self.read(e.name) for e in arch.tensors_of(None)})
+        self.model.tie_weights()
+
+    def _restore_buffers(self) -> None:
+        """Compute the tensors that no checkpoint holds (rotary frequencies, masks) as transformers does on loading."""
+        for module in self.model.modules():
+            meta = [k for k, b in module._buffers.items() if b is not None and b.device.type == "meta"]
+            if not meta:
+                continue
+            for key in meta:
+                module._buffers[key] = torch.empty_like(module._buffers[key], device="cpu")
+            self.model._init_weights(module)
+            for key in meta:
+                module._buffers[key] = module._buffers[key].to(self.device)
+
+    def _load(self, tensors: Weights) -> None:
+        """Give parameters their values from checkpoint tensors, through transformers' own conversions."""
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        config = LoadStateDictConfig(
+            dtype=self.dtype, weight_mapping=self.arch.conversions, device_map={"": self.device}
+        )
+        info, _ = convert_and_load_state_dict_in_model(self.model, tensors, config)
+        if info.conversion_errors or info.error_msgs or info.mismatched_keys:
+            what = info.conversion_errors or info.error_msgs or info.mismatched_keys
+            raise ModelError(
+                f"transformers could not load these tensors ({what})", where=str(self.arch.checkpoint.folder)
+            )
+
+    def weights(self, block: int) -> Weights:
+        """The stored tensors of one block."""
+        return {e.name: self.read(e.name) for e in self.arch.tensors_of(block)}
+
+    @contextmanager
+    def loaded(self, block: int, tensors: Weights | None = None) -> Iterator[torch.nn.Module]:
+        """Block number `block` with its weights in memory (`tensors` instead of the stored ones); freed at the end."""
+        module = self._blocks[block]
+        self._load(self.weights(block) if tensors is None else tensors)
+        try:
+            yield module
+        finally:
+            for part in module.modules():
+                for key, param in part._parameters.items():
+                    if param is not None:
+                        part._parameters[key] = torch.nn.Parameter(param.to("meta"), requires_grad=False)
+            release()
+
+    @torch.no_grad()
+    def enter(self, ids: torch.Tensor) -> torch.Tensor:
+        """The hidden states that reach the first block for token ids [batch, tokens]."""
+        seen: list[torch.Tensor] = []
+
+        def stop(hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            seen.append(hidden)
+            raise _Stop
+
+        with self._stand_ins(stop):
+            try:
+                self.model(input_ids=ids.to(self.device), use_cache=False)
+            except _Stop:
+                return seen[0]
+        raise ModelError("the model never called its first block", where=self.arch.blocks)
+
+    @torch.no_grad()
+    def run(self, block: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states after block number `block`, which must be `loaded`; start with block 0."""
+        args, kwargs = self._call(hidden, block)
+        output = self._blocks[block](hidden, *args, **kwargs)
+        self._as_tuple = isinstance(output, tuple)
+        return output[0] if self._as_tuple else output  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, tokens, vocabulary] from the hidden states after the last block."""
+        last = len(self._blocks) - 1
+        count = iter(range(len(self._blocks)))
+
+        def answer(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._wrap(hidden if next(count) == last else flow)
+
+        with self._stand_ins(answer):
+            ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
+            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+    def _call(self, hidden: torch.Tensor, block: int) -> Call:
+        """How the model calls a block for hidden states of this shape (masks and positions depend on nothing else)."""
+        shape = tuple(hidden.shape[:2])
+        if shape in self._calls:
+            return self._calls[shape][block]
+        calls: list[Call] = []
+
+        def note(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            calls.append((args, kwargs))
+            if self._as_tuple is None:  # the first block has not yet shown in which form it answers
+                raise _Stop
+            return self._wrap(flow)
+
+        with self._stand_ins(note), suppress(_Stop):
+            self.model(input_ids=torch.zeros(shape, dtype=torch.int64, device=self.device), use_cache=False)
+        if self._as_tuple is not None:
+            self._calls[shape] = calls
+        return calls[block]
+
+    def _wrap(self, hidden: torch.Tensor) -> Any:
+        return (hidden, None) if self._as_tuple else hidden
+
+    @contextmanager
+    def _stand_ins(self, answer: Callable[[torch.Tensor, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+        for i, block in enumerate(self._blocks):
+            self._list[i] = _StandIn(block, answer)
+        try:
+            yield
+        finally:
+            for i, block in enumerate(self._blocks):
+                self._list[i] = block
+
+
+def release() -> None:
+    """Give freed memory back to the system, which glibc would otherwise keep and count against the ceiling."""
+    gc.collect(0)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class Recorder(TorchFunctionMode):
+    """While active, gathers `Stats` of the input of every known matrix, wherever in the network it is multiplied.
+
+    Watching the product itself (linear, addmm) rather than modules catches fused experts as well. Matrices that
+    multiply the very same input share one record: `leader[name]` is the first of them, `stats[leader]` the record.
+    """
+
+    def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> None:
+        super().__init__()
+        self.stats: dict[str, Stats] = {}
+        self.leader: dict[str, str] = {}
+        self._names: dict[int, list[str]] = {}
+        self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
+        for matrix in matrices:
+            weight = block.get_parameter(matrix.param.removeprefix(prefix + "."))
+            if matrix.expert is not None:
+                weight = weight[matrix.expert]
+            self._names.setdefault(weight.data_ptr(), []).append(matrix.name)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.linear:
+            self._see(args[0], args[1])
+        elif func is torch.addmm:
+            self._see(args[1], args[2])
+        return func(*args, **(kwargs or {}))
+
+    def _see(self, x: torch.Tensor, weight: torch.Tensor) -> None:
+        names = self._names.get(weight.data_ptr())
+        if names is None or x.numel() == 0:
+            return
+        key = (x.data_ptr(), *x.shape, *x.stride())
+        if key not in self._inputs:
+            # Holding the tensor keeps its address from being used again within this forward.
+            self._inputs[key] = (x, names[0])
+            with torch._C.DisableTorchFunction():
+                stats = Stats.of(x.detach().reshape(-1, x.shape[-1]))
+                self.stats[names[0]] = self.stats[names[0]] + stats if names[0] in self.stats else stats
+        for name in names:
+            self.leader[name] = self._inputs[key][1]
+
+    def next_batch(self) -> None:
+        """Forget which inputs were seen: a new forward begins."""
+        self._inputs.clear()
+
+
+class Activations:
+    """Hidden states of many batches, in memory up to `budget` bytes and in one temporary file beyond it."""
+
+    def __init__(self, budget: int, folder: Path | None = None) -> None:
+        self._budget = budget
+        self._kept: list[torch.Tensor | None] = []
+        self._meta: list[tuple[torch.Size, torch.dtype, torch.device]] = []
+        self._file = None
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self._meta)
+
+    def append(self, hidden: torch.Tensor) -> None:
+        """Add a batch at the end; all batches but the last must have one size."""
+        self._kept.append(None)
+        self._meta.append((hidden.shape, hidden.dtype, hidden.device))
+        self[len(self._meta) - 1] = hidden
+
+    def __setitem__(self, i: int, hidden: torch.Tensor) -> None:
+        size = hidden.nbytes
+        used = sum(t.nbytes for t in self._kept if t is not None)
+        self._meta[i] = (hidden.shape, hidden.dtype, hidden.device)
+        if self._kept[i] is not None or used + size <= self._budget:
+            self._kept[i] = hidden
+            return
+        if self._file is None:
+            self._file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=".activations-", buffering=0)  # noqa: SIM115
+        self._file.seek(i * self._slot)
+        self._file.write(memoryview(hidden.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()))
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        kept = self._kept[i]
+        if kept is not None:
+            return kept
+        shape, dtype, device = self._meta[i]
+        assert self._file is not None
+        raw = torch.empty(shape.numel() * dtype.itemsize, dtype=torch.uint8)
+        read_bytes(Path(self._file.name), i * self._slot, raw)
+        return raw.view(dtype).reshape(shape).to(device)
+
+    @property
+    def _slot(self) -> int:
+        shape, dtype, _ = self._meta[0]
+        return shape.numel() * dtype.itemsize

@@ -1,0 +1,153 @@
+"""How good a model is, and how far from another: perplexity, KL, top-1 agreement, on the same tokens, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bitwright.core.measure import log_softmax
+from bitwright.errors import DataError
+from bitwright.models.blocks import Activations, Decoder
+
+Steps = Generator[tuple[int, int], None, Activations]
+"""Yields (steps done, steps in all), returns hidden states."""
+Z95 = 1.959964
+POSITIONS = 256
+"""Positions whose logits exist at once: bounds memory by POSITIONS x vocabulary."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over windows and the half-width of its 95 % confidence interval (normal, windows as the sample)."""
+
+    value: float
+    interval: float
+
+    @classmethod
+    def of(cls, samples: torch.Tensor) -> Estimate:
+        """From one number a window."""
+        n = samples.numel()
+        spread = float(samples.std()) / math.sqrt(n) if n > 1 else math.inf
+        return cls(float(samples.mean()), Z95 * spread)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A float model P and a quantized one Q over the same tokens.
+
+    `kl` is mean KL(P || Q) in nats per token, `top1` the share of positions where both rank the same token first,
+    `perplexity` is exp of the mean next-token loss; `loss_increase` the paired difference Q - P of that loss in nats.
+    """
+
+    tokens: int
+    kl: Estimate
+    top1: Estimate
+    perplexity: tuple[float, float]
+    loss_increase: Estimate
+
+    def summary(self) -> dict[str, float | int]:
+        """Plain numbers for JSON."""
+        return {
+            "tokens": self.tokens,
+            "kl": self.kl.value,
+            "kl_interval": self.kl.interval,
+            "top1_agreement": self.top1.value,
+            "top1_interval": self.top1.interval,
+            "perplexity_float": self.perplexity[0],
+            "perplexity_quantized": self.perplexity[1],
+            "loss_increase": self.loss_increase.value,
+            "loss_increase_interval": self.loss_increase.interval,
+        }
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        before, after = self.perplexity
+        return [
+            f"  KL(float || other)  {self.kl.value:.5f} +- {self.kl.interval:.5f} nats per token ({self.tokens:,} tokens)",
+            f"  top-1 agreement     {self.top1.value:.2%} +- {self.top1.interval:.2%}",
+            f"  perplexity          {before:.3f} -> {after:.3f} ({after / before - 1:+.2%})",
+        ]
+
+
+def hidden_states(decoder: Decoder, windows: torch.Tensor, *, batch: int, budget: int, folder: Path | None) -> Steps:
+    """Run `windows` [count, length] through every block; returns the final hidden states, `batch` windows each."""
+    store = Activations(budget, folder)
+    pieces = windows.split(batch)
+    total, done = decoder.arch.count * len(pieces), 0
+    for piece in pieces:
+        store.append(decoder.enter(piece))
+    for block in range(decoder.arch.count):
+        with decoder.loaded(block):
+            for i in range(len(store)):
+                store[i] = decoder.run(block, store[i])
+                done += 1
+                yield done, total
+    return store
+
+
+def compare(
+    p: Decoder, q: Decoder, windows: torch.Tensor, *, batch: int = 4, budget: int = 1 << 28, folder: Path | None = None
+) -> Generator[tuple[int, int], None, Comparison]:
+    """Compare float model `p` with `q` over `windows` (token ids [count, length]); yields (steps done, steps in all).
+
+    Each model passes through memory one block at a time. Raises DataError where vocabularies differ or a model
+    answers with NaN.
+    """
+    pieces = windows.split(batch)
+    steps = len(pieces) * (p.arch.count + q.arch.count + 1)
+    hidden_p = yield from _scaled(hidden_states(p, windows, batch=batch, budget=budget, folder=folder), 0, steps)
+    first = len(pieces) * p.arch.count
+    hidden_q = yield from _scaled(hidden_states(q, windows, batch=batch, budget=budget, folder=folder), first, steps)
+    rows: list[tuple[torch.Tensor, ...]] = []
+    for i, piece in enumerate(pieces):
+        rows.append(_score(p, q, hidden_p[i], hidden_q[i], piece))
+        yield steps - len(pieces) + i + 1, steps
+    kl, top1, loss_p, loss_q = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Comparison(
+        windows.numel(),
+        Estimate.of(kl),
+        Estimate.of(top1),
+        (math.exp(float(loss_p.mean())), math.exp(float(loss_q.mean()))),
+        Estimate.of(loss_q - loss_p),
+    )
+
+
+def _scaled(steps: Steps, first: int, total: int) -> Steps:
+    """The same steps, counted from `first` of `total`."""
+    while True:
+        try:
+            done, _ = next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield first + done, total
+
+
+def _score(
+    p: Decoder, q: Decoder, hidden_p: torch.Tensor, hidden_q: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """KL, top-1 agreement and next-token losses, averaged within each window: four tensors [batch]."""
+    sums = torch.zeros(4, ids.shape[0], dtype=torch.float64)
+    step = max(1, POSITIONS // ids.shape[0])
+    for start in range(0, ids.shape[1], step):
+        stop = min(start + step, ids.shape[1])
+        a, b = p.logits(hidden_p[:, start:stop]), q.logits(hidden_q[:, start:stop])
+        if a.shape != b.shape:
+            raise DataError(
+                f"vocabularies differ: {a.shape[-1]} and {b.shape[-1]}", fix="Compare models with one tokenizer"
+            )
+        log_p, log_q = log_softmax(a), log_softmax(b)
+        divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+        if not bool(torch.isfinite(divergence).all()):
+            raise DataError("a model's logits are not finite", fix="Run `bitwright check` on both folders")
+        sums[0] += divergence.double().sum(-1).cpu()
+        sums[1] += (a.argmax(-1) == b.argmax(-1)).double().sum(-1).cpu()
+        following = ids[:, start + 1 : stop + 1].to(log_p.device)
+        for row, logs in ((2, log_p), (3, log_q)):
+            known = logs[:, : following.shape[1]].gather(-1, following[..., None])
+            sums[row] -= known.double().sum((-1, -2)).cpu()
+    length = ids.shape[1]
+    return sums[0] / length, sums[1] / length, sums[2] / (length - 1), sums[3] / (length - 1)

@@ -1,0 +1,116 @@
+"""Error measures against direct float64 formulas."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.core import measure
+from bitwright.core.measure import Error
+
+seeds = st.integers(0, 2**32)
+
+few = settings(max_examples=60, deadline=None)
+
+
+def pair(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 3, n).astype(np.float32)
+    return x, (x + rng.normal(0, 0.1, n)).astype(np.float32)
+
+
+@few
+@given(seeds)
+def test_formulas(seed: int) -> None:
+    x, y = pair(seed)
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    noise = ((a - b) ** 2).mean()
+    assert measure.mse(x, y) == pytest.approx(noise, rel=1e-5)
+    assert measure.sqnr(x, y) == pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), abs=1e-4)
+    assert measure.psnr(x, y) == pytest.approx(10 * np.log10(np.abs(a).max() ** 2 / noise), abs=1e-4)
+    assert measure.psnr(x, y, peak=7.0) == pytest.approx(10 * np.log10(49 / noise), abs=1e-4)
+    assert measure.cosine(x, y) == pytest.approx((a @ b) / np.sqrt((a @ a) * (b @ b)), abs=1e-6)
+    assert measure.mse(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(noise, rel=1e-5)
+
+
+def test_the_peak_is_a_choice() -> None:
+    x = np.array([-4.0, 1.0, 2.0], np.float32)
+    y = np.array([-4.0, 1.0, 3.0], np.float32)
+    assert measure.psnr(x, y) == pytest.approx(10 * math.log10(16 * 3))
+    # A peak of the whole range, twice max|x| at most, adds at most 6.02 dB.
+    assert measure.psnr(x, y, peak=8.0) - measure.psnr(x, y) == pytest.approx(20 * math.log10(2))
+    # One outlier raises PSNR although no weight came back better.
+    loud_x, loud_y = np.append(x, np.float32(100)), np.append(y, np.float32(100))
+    assert measure.psnr(loud_x, loud_y) > measure.psnr(x, y) + 25
+
+
+@few
+@given(seeds, st.integers(1, 199))
+def test_errors_add_over_pieces(seed: int, cut: int) -> None:
+    x, y = pair(seed)
+    whole, parts = Error.between(x, y), Error.between(x[:cut], y[:cut]) + Error.between(x[cut:], y[cut:])
+    assert parts.count == whole.count == 200 and parts.peak == whole.peak
+    for name in ("signal", "decoded", "noise", "mse", "sqnr", "cosine"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-5)
+    assert whole + Error() == whole
+
+
+def test_edges() -> None:
+    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    assert measure.sqnr(one, one) == measure.psnr(one, one) == math.inf
+    assert measure.sqnr(zero, one) == -math.inf
+    assert measure.cosine(zero, zero) == 1.0 and measure.cosine(zero, one) == 0.0
+    assert measure.cosine(one, -one) == -1.0
+    assert Error().mse == 0.0
+
+
+@few
+@given(seeds, st.sampled_from([1e-3, 0.1, 1.0, 10.0]))
+def test_kl_is_never_negative_and_zero_for_equals(seed: int, step: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = rng.normal(0, 3, (5, 50)).astype(np.float32)
+    q = (p + rng.normal(0, step, p.shape)).astype(np.float32)
+    a = torch.log_softmax(torch.from_numpy(p).double(), -1)
+    b = torch.log_softmax(torch.from_numpy(q).double(), -1)
+    exact = (a.exp() * (a - b)).sum(-1).numpy()
+    np.testing.assert_allclose(measure.kl(p, q), exact, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        measure.kl(torch.from_numpy(p), torch.from_numpy(q)).numpy(), exact, rtol=1e-4, atol=1e-6
+    )
+    assert (measure.kl(p, q) > -1e-6).all()
+    assert (measure.kl(p, p) == 0).all()
+    # Adding a constant to all logits changes no distribution.
+    np.testing.assert_allclose(measure.kl(p, p + np.float32(7)), 0, atol=1e-6)
+
+
+def test_kl_with_masked_logits_and_large_logits() -> None:
+    p = np.array([[0.0, math.log(3), -math.inf], [1e4, 0.0, 0.0]], np.float32)
+    q = np.array([[0.0, 0.0, -math.inf], [1e4, 0.0, 0.0]], np.float32)
+    expect = [0.75 * math.log(1.5) + 0.25 * math.log(0.5), 0.0]
+    np.testing.assert_allclose(measure.kl(p, q), expect, atol=1e-6)
+    # Where p has mass and q has none, the divergence is infinite, and says so.
+    assert measure.kl(p[:1, :2], np.array([[0.0, -math.inf]], np.float32))[0] == math.inf
+
+
+@few
+@given(seeds)
+def test_layer_error_is_the_mean_squared_output_error(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, x = rng.normal(size=(6, 9)), rng.normal(0.5, 1, (80, 9))
+    back = np.round(w * 4) / 4
+    direct = ((x @ w.T - x @ back.T) ** 2).sum(axis=1).mean()
+    hessian = x.T @ x / 80
+    assert measure.layer_error(w - back, hessian) == pytest.approx(direct, rel=1e-9)
+    assert measure.layer_error(torch.from_numpy(w - back), torch.from_numpy(hessian)) == pytest.approx(direct, rel=1e-9)
+
+
+def test_unique_values_and_bit_width() -> None:
+    for n, bits in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (17, 5)]:
+        x = np.arange(100, dtype=np.float32) % n
+        assert measure.unique_values(x) == measure.unique_values(torch.from_numpy(x)) == n
+        assert measure.bit_width(x) == bits
