@@ -64,8 +64,8 @@ def environment(script):
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         for step in (
             [sys.executable, "-m", "venv", str(folder)],
-            pip + base,  # first and alone: some peers need torch to build, and none may replace it
-            pip + ["--no-build-isolation", "-c", str(wanted), "-r", str(wanted)],
+            [*pip, *base],  # first and alone: some peers need torch to build, and none may replace it
+            [*pip, "--no-build-isolation", "-c", str(wanted), "-r", str(wanted)],
         ):
             subprocess.run(step, check=True, stdout=sys.stderr)
         stamp.write_text(wanted.read_text())

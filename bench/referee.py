@@ -26,7 +26,7 @@ def load_quantized(model, candidate):
     candidate = Path(candidate)
     weights = candidate / "dequantized.safetensors" if candidate.is_dir() else candidate
     if not weights.exists():
-        return load_float(candidate).float()
+        return load_float(candidate)
     quantized = load_float(model)
     parameters = dict(quantized.named_parameters())
     for name, weight in load_file(weights).items():

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache, partialmethod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,28 @@ from typer.core import TyperGroup
 from bitwright import __version__
 from bitwright.errors import BitwrightError, InputError, Interrupted, RecipeError
 
+UsageError: Any = typer.BadParameter.__base__
+"""What typer raises for a command line that it cannot read; it exports only this child of it."""
+
 
 class _Commands(TyperGroup):
-    """A group that answers a mistyped command with the nearest one."""
+    """A group that answers a mistyped command with the nearest one, and any other in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        extra["standalone_mode"] = False  # errors come here instead of being drawn in a box
+        try:
+            code = super().main(*args, **extra)
+        except UsageError as error:
+            if not error.format_message():  # no arguments at all: the help was shown
+                sys.exit(error.exit_code)
+            words = args[0] if args else extra.get("args")
+            as_json = "--json" in (sys.argv[1:] if words is None else words)
+            code = _report(as_json, _usage(error), "RecipeError", error.exit_code)
+        except typer.Abort:
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
@@ -48,7 +68,7 @@ Calib = Annotated[str | None, typer.Option(help="Calibration text: file, JSONL, 
 WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
 Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
 Heldout = Annotated[str | None, typer.Option(help="Text for the verdict; by default a part of --calib kept apart.")]
-HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 16.")]
+HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 8.")]
 Simulate = Annotated[bool, typer.Option("--simulate", help="Write decoded float weights: any format, nothing smaller.")]
 Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
@@ -191,8 +211,11 @@ class Show:
             self._bar = None
 
 
-def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False) -> None:
-    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop."""
+def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
+    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop.
+
+    `out` is where the command writes: what a full disk is reported for.
+    """
     show = Show(as_json)
     try:
         work(show)
@@ -203,6 +226,11 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False) -
         show.close()
         text = "stopped; finished tensors are kept, the same command goes on" if resume else "stopped"
         _fail(as_json, text, "Interrupted", Interrupted.exit_code)
+    except OSError as error:
+        show.close()
+        where = error.filename or out or "file system"
+        fix = "Check the path, its permissions and the free disk space; finished work is kept"
+        _fail(as_json, f"{where}: {error.strerror or error}. {fix}", "ResourceError", 3)
     except MemoryError:
         show.close()
         _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
@@ -216,10 +244,27 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False) -
 
 
 def _fail(as_json: bool, text: str, kind: str, code: int) -> None:
+    raise typer.Exit(_report(as_json, text, kind, code))
+
+
+def _report(as_json: bool, text: str, kind: str, code: int) -> int:
+    """Print one line of error, and one event for machines; returns `code`."""
+    text = " ".join(text.split())
     if as_json:
         typer.echo(json.dumps({"event": "error", "kind": kind, "text": text}))
     typer.echo(f"bitwright: {text}", err=True)
-    raise typer.Exit(code)
+    return code
+
+
+def _usage(error: Any) -> str:
+    """`command: what is wrong. fix` for a command line that cannot be read."""
+    words = error.ctx.command_path.split()[1:] if error.ctx else []
+    text = error.format_message().rstrip(".")
+    near = getattr(error, "possibilities", None)
+    if near:
+        text = f"No such option: {error.option_name}. Did you mean {' or '.join(near)}?"
+    text += "" if text.endswith("?") else "."
+    return f"{' '.join(words) or 'command line'}: {text} See {' '.join(['bitwright', *words])} --help"
 
 
 def _version(value: bool) -> None:
@@ -246,6 +291,14 @@ def prepare_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+@cache
+def silence_tqdm() -> None:
+    """Turn off the bars that compressed-tensors draws on stderr while the output is loaded; it has no switch."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def show_plan(plan: Any, show: Show) -> None:
@@ -346,6 +399,7 @@ def quantize(
             show, find_model(model), out, make_recipe(recipe, given), size(max_ram), device, threads
         ),
         resume=True,
+        out=out,
     )
 
 
@@ -366,6 +420,7 @@ def do_quantize(
     from bitwright.engine.text import prepare
 
     prepare_torch(threads)
+    silence_tqdm()
     made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
     show_plan(made, show)
     text = drain(prepare(made), show)
@@ -404,12 +459,13 @@ def measure(
         from bitwright.engine.check import compare_weights
         from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
-        from bitwright.engine.text import read_heldout
+        from bitwright.engine.text import read_heldout, require_fit
         from bitwright.files.folder import open_checkpoint
 
         prepare_torch(threads)
         first, second = find_model(a), find_model(b)
         words = read_heldout(first, heldout, windows, length)
+        require_fit(second, words.ids)
         result = drain(measure_folders(first, second, words.ids), show)
         show.close()
         if as_json:
@@ -452,7 +508,7 @@ def check(
             if isinstance(event, Row):
                 show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.format:<16} {event.name}")
             if isinstance(event, Finding) and not event.good:
-                wrong.append(event.what)
+                wrong.append(event.detail)
         if original is not None and heldout is not None and not wrong:
             result = drain(measure_folders(original, path, read_heldout(original, heldout, windows, 256).ids), show)
             show.close()
@@ -462,10 +518,11 @@ def check(
                 show.line(line)
         show.close()
         show.line("not sound" if wrong else "sound")
+        if wrong:
+            cause = f"not sound: {wrong[0].removeprefix(f'{path}: ')}"
+            raise BitwrightError(cause, where=str(path), fix="Do not use it: write or download it again")
 
     guarded(as_json, work)
-    if wrong:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -493,7 +550,7 @@ def report(
         out.write_text(text, "utf-8")
         show.line(f"written: {out}")
 
-    guarded(False, work)
+    guarded(False, work, out=out)
 
 
 @app.command()
@@ -524,7 +581,7 @@ def demo(
         page.write_text(reports.to_html([reports.load(out)]), "utf-8")
         show.line(f"report:  {page}")
 
-    guarded(as_json, work, resume=True)
+    guarded(as_json, work, resume=True, out=out)
 
 
 if __name__ == "__main__":

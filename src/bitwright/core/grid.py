@@ -25,17 +25,17 @@ class Grid:
     name: str
     values: tuple[float, ...]
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Bits of one code."""
         return max(1, math.ceil(math.log2(len(self.values))))
 
-    @property
+    @cached_property
     def low(self) -> float:
         """The smallest value."""
         return min(v for v in self.values if v == v)
 
-    @property
+    @cached_property
     def high(self) -> float:
         """The largest value."""
         return max(v for v in self.values if v == v)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -17,15 +18,18 @@ import bitwright
 from bitwright.core.measure import Error, kl
 from bitwright.engine import journal, machine, text
 from bitwright.engine.events import Event, Progress, Row, Started
+from bitwright.engine.measure import decoder_of, measure_folders
 from bitwright.engine.plan import Plan, output_module
 from bitwright.errors import CertificationError
-from bitwright.engine.measure import decoder_of, measure_folders
 from bitwright.files.compressed_tensors import decode_by_library, quantization_config
 from bitwright.files.folder import open_checkpoint, require_finite
 
 CERTIFICATE = "certificate.json"
-LOGIT_TOLERANCE = 1e-3
-"""Largest KL (nats) between our decode and the runtime's own: far below the cost of any format, above float rounding."""
+LOGIT_TOLERANCE = 1e-5
+"""Largest KL (nats) between our decode and the runtime's own, both in float32: above rounding, below any change."""
+
+LOAD_LIMIT = 1 << 30
+"""Bytes of float32 weights up to which the whole folder is also loaded as a user would load it."""
 
 
 def write_config(plan: Plan) -> None:
@@ -44,19 +48,23 @@ def write_config(plan: Plan) -> None:
     (plan.partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def certify(plan: Plan, rows: dict[str, Row], words: text.Text | None) -> Generator[Event, None, dict[str, Any]]:
+def certify(
+    plan: Plan, rows: dict[str, Row], sums: dict[str, int], words: text.Text | None
+) -> Generator[Event, None, dict[str, Any]]:
     """Read the written folder back and compare; returns the certificate, also written beside the weights.
 
-    1. Every quantized matrix is decoded by the compressed-tensors library and must equal our own decode to the bit, be
-    finite, and have the error that was measured when it was written. 2. Every other tensor must equal its source.
-    3. Held-out text runs through the float model and through the library's decode. 4. Where it fits in memory,
-    transformers loads the folder as a user would, and its logits must agree. Raises CertificationError.
+    1. Every stored tensor must have the CRC-32 it was written with (`sums`). Every quantized matrix is decoded by the
+    compressed-tensors library and must equal our own decode to the bit, be finite, and have the error that was measured
+    when it was written. 2. Every other tensor must equal its source. 3. Held-out text runs through the float model and
+    through the library's decode. 4. Where it fits in memory, transformers loads the folder as a user would, and its
+    logits must agree. Raises CertificationError.
     """
     yield Started("certify", str(plan.partial))
     with ThreadPoolExecutor(1) as pool:
         # Hashing needs no interpreter lock: it runs beside the comparisons.
         sources = pool.submit(hashes, plan.arch.checkpoint.files)
         outputs = pool.submit(hashes, sorted(plan.partial.glob("*.safetensors")))
+        _check_bytes(plan, sums)
         written = open_checkpoint(plan.partial)
         names = list(plan.items)
         for done, name in enumerate(names, 1):
@@ -105,6 +113,18 @@ def hashes(files: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+def _check_bytes(plan: Plan, sums: dict[str, int]) -> None:
+    """Raise CertificationError where a file's header or a tensor is not what was written."""
+    damaged = [file for file in plan.layout.files if not plan.layout.intact(plan.partial, file)]
+    damaged = damaged or [n for n in plan.layout.place if plan.layout.checksum(plan.partial, n) != sums.get(n)]
+    if damaged:
+        raise CertificationError(
+            "the bytes on disk are not those that were written",
+            where=damaged[0],
+            fix="The disk or memory may be faulty; run the same command again: it writes them anew",
+        )
+
+
 def check_matrix(plan: Plan, written: Any, name: str, row: Row) -> None:
     """Raise CertificationError where a written matrix is not what was measured, or the library reads it differently."""
     item = plan.items[name]
@@ -150,9 +170,12 @@ def _check_copy(plan: Plan, written: Any, name: str) -> None:
 
 def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
     """What happens when transformers loads the whole folder; skipped, and said so, where memory would not hold it."""
-    needed = machine.resident() + 4 * sum(e.count for e in plan.arch.checkpoint.tensors.values())
-    if needed > (plan.ceiling or machine.default_ceiling()):
+    whole = 4 * sum(e.count for e in plan.arch.checkpoint.tensors.values())
+    if machine.resident() + whole > (plan.ceiling or machine.default_ceiling()):
         return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
+    if whole > LOAD_LIMIT:
+        return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
+    from compressed_tensors.quantization import disable_quantization
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     experts = any(item.matrix.expert is not None for item in plan.items.values())
@@ -160,9 +183,12 @@ def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
     if experts and plan.recipe.output == "compressed-tensors":
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            plan.partial, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
-        ).eval()
+        with warnings.catch_warnings():
+            # "You passed quantization_config, but the model has one": that is how `dequantize` is asked for.
+            warnings.simplefilter("ignore", UserWarning)
+            model = AutoModelForCausalLM.from_pretrained(
+                plan.partial, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
+            ).eval()
     except (RuntimeError, ValueError) as error:
         raise CertificationError(
             f"transformers cannot load the folder ({str(error).splitlines()[0]})",
@@ -170,10 +196,21 @@ def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
             fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18 or use --symmetric",
         ) from error
     ids = words.heldout[:1, :64] if words is not None else torch.arange(1, 33)[None]
+    found: dict[str, Any] = {"checked": True}
     with torch.no_grad():
+        if options:
+            # It leaves experts in the stored dtype, and would multiply in it: routers near a tie would then differ.
+            model = model.float()
+            found["dequantize"] = True
         theirs = model(input_ids=ids).logits
+        if any(item.scheme.activations != "none" for item in plan.items.values()):
+            # Rounded inputs are what was asked for, no fault of the bytes: their cost is told, then left out.
+            rounded = theirs
+            model.apply(disable_quantization)
+            theirs = model(input_ids=ids).logits
+            found["activations_kl"] = float(kl(theirs, rounded).mean())
     del model
-    decoder = decoder_of(plan.partial)
+    decoder = decoder_of(plan.partial, exact=not options)
     hidden = decoder.enter(ids)
     for block in range(decoder.arch.count):
         with decoder.loaded(block):
@@ -185,7 +222,7 @@ def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
             where=str(plan.partial),
             fix="Please report this; the partial output was kept",
         )
-    return {"checked": True, "max_kl": divergence, **({"dequantize": True} if options else {})}
+    return {**found, "max_kl": divergence}
 
 
 def _histogram(plan: Plan, written: Any, rows: dict[str, Row]) -> dict[str, Any]:
@@ -205,10 +242,10 @@ def _histogram(plan: Plan, written: Any, rows: dict[str, Row]) -> dict[str, Any]
 
 
 def publish(plan: Plan) -> None:
-    """Make the partial folder durable and give it its final name; the work files go first."""
-    for name in (journal.NAME, text.OWN):
-        (plan.partial / name).unlink(missing_ok=True)
+    """Make the partial folder durable and give it its final name; the work files go last, for resuming until then."""
     for path in plan.partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    for name in (journal.NAME, text.OWN):
+        (plan.partial / name).unlink(missing_ok=True)
     plan.partial.rename(plan.out)

@@ -24,7 +24,9 @@ class Journal:
         """Open or begin the journal of `job` (a hash); RecipeError where the folder belongs to another job."""
         self.path = folder / NAME
         self.done: dict[str, dict[str, Any]] = {}
-        lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        # A damaged line is one that does not parse: its tensors are written anew.
+        data = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
+        lines = data.splitlines()
         if lines and _parse(lines[0]) and _parse(lines[0]).get("job") != job:
             raise RecipeError(
                 "holds the unfinished work of another recipe, model or version",
@@ -39,7 +41,7 @@ class Journal:
         if self.fresh:
             self.done.clear()
             self.path.write_text(json.dumps({"job": job}) + "\n")
-        elif lines and not self.path.read_text("utf-8").endswith("\n"):
+        elif not data.endswith("\n"):
             with self.path.open("a") as file:  # the last line was cut off mid-write
                 file.write("\n")
 

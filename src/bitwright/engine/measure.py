@@ -16,8 +16,11 @@ from bitwright.models.blocks import Decoder
 from bitwright.models.evaluate import Comparison, compare
 
 
-def decoder_of(folder: Path) -> Decoder:
-    """A decoder over `folder` in float32; quantized matrices go through the compressed-tensors library."""
+def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
+    """A decoder over `folder` in float32; quantized matrices go through the compressed-tensors library.
+
+    The library rounds them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
+    """
     arch = Architecture.open(folder)
     checkpoint = arch.checkpoint
     read: Callable[[str], torch.Tensor] = checkpoint.read
@@ -27,6 +30,9 @@ def decoder_of(folder: Path) -> Decoder:
         def read(name: str) -> torch.Tensor:
             if name not in quantized.quantized:
                 return quantized.read(name)
+            if exact:
+                decoded: torch.Tensor = quantized.qtensor(name).decode()
+                return decoded
             return decode_by_library(quantized.parts(name), quantized.quantized[name][1])
 
     return Decoder(arch, read)

@@ -191,6 +191,8 @@ def make(
 
     Raises ModelError, RecipeError, TensorError or ResourceError for anything that could be known to fail.
     """
+    if device not in ("cpu", "cuda"):
+        raise RecipeError(f"no device is called {device!r}", where="--device", fix="Use --device cpu or cuda")
     if device != "cpu" and not torch.cuda.is_available():
         raise RecipeError("no GPU is available", where="--device", fix="Use --device cpu")
     arch = Architecture.open(source, machine.calibration_dtype(device))
@@ -234,7 +236,7 @@ def candidates(arch: Architecture, recipe: Recipe) -> list[Matrix]:
 
 
 def _names_head(pattern: str, arch: Architecture) -> bool:
-    return arch.head_module is not None and pattern_matches(pattern, arch.head_module) and "*" != pattern.strip()
+    return arch.head_module is not None and pattern_matches(pattern, arch.head_module) and pattern.strip() != "*"
 
 
 def _item(plan: Plan, matrix: Matrix) -> Item | None:

@@ -6,16 +6,17 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.errors import RecipeError
 
 Method = Literal["rtn", "mse", "gptq", "descent", "lloyd"]
-Block = Literal["tensor", "channel"] | int
+Block = Literal["tensor", "channel"] | Annotated[int, Field(ge=1)]
 CALIBRATED: tuple[Method, ...] = ("gptq", "descent")
 """Methods that need the inputs of each layer; lloyd uses them where calibration is given."""
 
@@ -29,9 +30,9 @@ class Options(_Table):
 
     damping: float = Field(0.01, gt=0, le=1)
     """Share of the Hessian's mean diagonal added to it before it is factorised."""
-    order: Literal["natural", "activation"] = "natural"
-    """Order in which columns are rounded."""
-    sweeps: int = Field(3, ge=0, le=100)
+    order: Literal["natural", "activation"] = "activation"
+    """Order in which columns are rounded: as they stand, or largest input power first."""
+    sweeps: int = Field(1, ge=0, le=100)
     """Rounds of refinement after error feedback."""
 
 
@@ -71,7 +72,7 @@ class Calibration(_Table):
     """Tokens in a window."""
     heldout: str | None = None
     """Text for the verdict; by default a part of `source` that calibration does not see."""
-    heldout_windows: int = Field(16, ge=2)
+    heldout_windows: int = Field(8, ge=2)
     seed: int = 0
     min_expert_tokens: int = Field(64, ge=0)
     """An expert that saw fewer tokens falls back to a data-free method, by name."""
@@ -167,10 +168,16 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
             where=f"{where}: {'.'.join(path)}",
             fix=nearest(path[-1], list(owner.model_fields)),
         )
+    fix = "Correct it, or leave it out for the default"
+    if first["type"] == "literal_error":
+        fix = nearest(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]))
+        if path[-1].startswith("literal["):  # one side of a union: a word or a number
+            path.pop()
+            fix += " Or give a whole number, at least 1"
     return RecipeError(
         f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",
         where=f"{where}: {'.'.join(path)}",
-        fix="See docs/recipes.md",
+        fix=fix,
     )
 
 

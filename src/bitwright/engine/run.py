@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,10 +25,13 @@ from bitwright.engine.text import Text
 from bitwright.files.folder import copy_sidecars, require_finite
 from bitwright.methods import descent, gptq, lloyd, mse, rtn
 from bitwright.models.arch import Matrix
-from bitwright.models.blocks import Activations, Decoder, Recorder
+from bitwright.models.blocks import SPILL, Activations, Decoder, Recorder
 
 COPY_BYTES = 1 << 24
 """Bytes of a tensor in memory while it is copied."""
+
+CACHED = 1 << 18
+"""Weights that a data-free method gets at once: its passes over them stay in the processor's cache."""
 
 
 def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:
@@ -43,15 +46,16 @@ def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:
     machine.enforce(plan.ceiling)
     plan.partial.mkdir(parents=True, exist_ok=True)
     journal = Journal(plan.partial, job_hash(plan, text))
-    if journal.fresh:
-        plan.layout.create(plan.partial)
+    for left in (*plan.partial.glob(f"{SPILL}*"), *plan.partial.glob("*.tmp")):
+        left.unlink()  # a killed run could not
+    plan.layout.create(plan.partial)
     _distrust(plan, journal)
     yield Started("quantize", f"{len(plan.items)} matrices", resumed=len(journal.done))
     writer = Writer(plan, journal)
     yield from _counted(plan, _write_all(plan, text, writer))
     copy_sidecars(plan.source, plan.partial)
     certify.write_config(plan)
-    certificate: dict[str, Any] = yield from certify.certify(plan, writer.rows, text)
+    certificate: dict[str, Any] = yield from certify.certify(plan, writer.rows, writer.sums, text)
     certify.publish(plan)
     yield Finished(str(plan.out), certificate)
 
@@ -91,6 +95,11 @@ class Writer:
             if row is not None:
                 self.rows[name] = row
 
+    @property
+    def sums(self) -> dict[str, int]:
+        """CRC-32 of every stored tensor that is written."""
+        return {part: crc for entry in self.journal.done.values() for part, crc in entry["sums"].items()}
+
     def finished(self, name: str) -> bool:
         """Whether a source tensor's output is already written."""
         return name in self.journal.done
@@ -110,7 +119,8 @@ class Writer:
         matrix = item.matrix
         name = matrix.name
         entry = self.plan.arch.checkpoint.entry(name)
-        rows = max(32, SOLVE // matrix.columns // 32 * 32)
+        weights = SOLVE if item.layer.method in CALIBRATED else CACHED
+        rows = max(32, weights // matrix.columns // 32 * 32)
         if matrix.transposed or item.scheme.format.block == "tensor" or item.scheme.format.learned:
             rows = matrix.rows
         for start in range(0, matrix.rows, rows):
@@ -135,6 +145,8 @@ class Writer:
                 self._piece(tally, 0, w, q.part(first, first + w.shape[0]))
                 first += w.shape[0]
         for tally in tallies:
+            if self.finished(tally.item.matrix.name):
+                continue
             row = tally.row(len(items))
             self.rows[row.name] = row
             self.journal.add(row.name, tally.sums, row)
@@ -253,7 +265,9 @@ def _write_all(plan: Plan, text: Text | None, writer: Writer) -> Iterator[Event]
         entries = plan.arch.tensors_of(block)
         if block is None:
             entries += [plan.arch.checkpoint.tensors[name] for name in plan.arch.outside]
-        todo = [plan.items[e.name] for e in entries if e.name in plan.items and not writer.finished(e.name)]
+        todo = [plan.items[e.name] for e in entries if e.name in plan.items]
+        if all(writer.finished(item.matrix.name) for item in todo):
+            todo = []
         recorder = None
         if walk is not None and block is not None:
             recorder = yield from walk.through(block, [item.matrix for item in todo])
@@ -262,16 +276,20 @@ def _write_all(plan: Plan, text: Text | None, writer: Writer) -> Iterator[Event]
                 writer.copy(entry.name)
             if entry.name not in plan.items or writer.finished(entry.name):
                 yield Progress("quantize", entry.size, 0, entry.name)
-        for items, found in _batches(plan, todo, recorder):
+        for items, found in _batches(plan, todo, recorder, writer.finished):
+            left = [item.matrix.name for item in items if not writer.finished(item.matrix.name)]
             yield from writer.quantize(items, found)
-            size = sum(plan.arch.checkpoint.entry(item.matrix.name).size for item in items)
+            size = sum(plan.arch.checkpoint.entry(name).size for name in left)
             yield Progress("quantize", size, 0, items[0].matrix.name)
 
 
-def _batches(plan: Plan, todo: list[Item], recorder: Recorder | None) -> Iterator[tuple[list[Item], Found]]:
+def _batches(
+    plan: Plan, todo: list[Item], recorder: Recorder | None, finished: Callable[[str], bool]
+) -> Iterator[tuple[list[Item], Found]]:
     """The matrices of a block with what calibration found; small ones with one input and one scheme go together.
 
-    The columns of a batch are visited once for all its rows, and its Hessian is factorised once.
+    The columns of a batch are visited once for all its rows, and its Hessian is factorised once. A batch that was half
+    written comes back whole: the last bit of a matrix product depends on how many rows go through it at once.
     """
     together: dict[Any, list[Item]] = {}
     for item in todo:
@@ -280,10 +298,13 @@ def _batches(plan: Plan, todo: list[Item], recorder: Recorder | None) -> Iterato
         key = item.matrix.name if alone else (leader, item.scheme, item.layer)
         together.setdefault(key, []).append(item)
     for items in together.values():
+        if all(finished(item.matrix.name) for item in items):
+            continue
         found = _calibrate(plan, items[0], recorder)
         weights = sum(item.matrix.rows * item.matrix.columns for item in items)
         for batch in [items] if weights <= SOLVE else [[item] for item in items]:
-            yield batch, found
+            if not all(finished(item.matrix.name) for item in batch):
+                yield batch, found
 
 
 def _calibrate(plan: Plan, item: Item, recorder: Recorder | None) -> Found:

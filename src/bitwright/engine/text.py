@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +16,13 @@ from bitwright.engine.events import Event, Note, Progress, Started
 from bitwright.engine.plan import Plan
 from bitwright.engine.recipe import Calibration
 from bitwright.errors import DataError, ModelError
+from bitwright.files.folder import read_config, require_finite
 from bitwright.models import corpus
+from bitwright.models.arch import load_config
 from bitwright.models.data import Windows, cut, hash_ids, load_texts, write_own
 
+CHECK_BYTES = 1 << 24
+"""Bytes of a tensor in memory while it is checked."""
 OWN = "self-written.pt"
 """Where text that the model wrote is kept beside a partial output, so that resuming need not write it again."""
 
@@ -39,6 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The folder's tokenizer; ModelError where it has none that transformers can load without running its code."""
     from transformers import AutoTokenizer
 
+    read_config(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -52,7 +59,33 @@ def load_tokenizer(folder: Path) -> Any:
 def read_heldout(folder: Path, source: str, count: int, length: int) -> Windows:
     """Held-out windows of a source for the tokenizer of `folder`."""
     texts = corpus.read("heldout") if source == "stdlib" else load_texts(source)
-    return cut(texts, load_tokenizer(folder), count=count, length=length, source=source)
+    windows = cut(texts, load_tokenizer(folder), count=count, length=length, source=source)
+    require_fit(folder, windows.ids)
+    return windows
+
+
+def require_fit(folder: Path, ids: torch.Tensor) -> None:
+    """Raise DataError where token windows [count, length] do not fit the model: its vocabulary or its positions."""
+    config = load_config(folder).get_text_config()
+    vocabulary, top = getattr(config, "vocab_size", None), int(ids.max())
+    if vocabulary is not None and top >= vocabulary:
+        raise DataError(
+            f"the tokenizer gives token {top}, the model has a vocabulary of {vocabulary}",
+            where=str(folder),
+            fix="Use the tokenizer that belongs to the model, and compare only models that share one",
+        )
+    require_length(config, folder, ids.shape[1])
+
+
+def require_length(config: Any, folder: Path, length: int) -> None:
+    """Raise DataError where windows of `length` tokens have more positions than the model."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and length > positions:
+        raise DataError(
+            f"windows of {length} tokens, the model was made for {positions}",
+            where=str(folder),
+            fix=f"Give --length {positions} or less",
+        )
 
 
 def prepare(plan: Plan) -> Generator[Event, None, Text | None]:
@@ -80,6 +113,8 @@ def prepare(plan: Plan) -> Generator[Event, None, Text | None]:
             heldout = read_heldout(plan.source, c.heldout, c.heldout_windows, c.length)
         else:
             heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=c.source, part="heldout")
+    for windows in (calibration, heldout):
+        require_fit(plan.source, windows.ids)
     for line in calibration.lint.lines():
         yield Note(f"calibration: {line}")
     for warning in heldout.lint.warnings:
@@ -98,8 +133,9 @@ def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
     """The model's own text; needs the whole model in memory. The last windows are the held-out ones."""
     count = c.windows + c.heldout_windows
     kept = plan.partial / OWN
-    ids = torch.load(kept, weights_only=True) if kept.exists() else None
-    if ids is None or tuple(ids.shape) != (count, c.length):
+    held = torch.load(kept, weights_only=True) if kept.exists() else {}
+    ids, key = held.get("ids"), _own_key(plan, c)
+    if ids is None or held["key"] != key:
         needed = machine.BASE + 2 * plan.source_bytes
         ceiling = plan.ceiling or machine.default_ceiling()
         if needed > ceiling:
@@ -109,10 +145,15 @@ def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
                 where="--calib self",
                 fix="Give text with --calib FILE, or use --method rtn",
             )
+        require_length(plan.arch.config.get_text_config(), plan.source, c.length)
+        # A damaged weight is named here; the text would only show that there is one.
+        for name, entry in plan.arch.checkpoint.tensors.items():
+            for start, piece in plan.arch.checkpoint.chunks(name, max(1, CHECK_BYTES // max(entry.row_size, 1))):
+                require_finite(f"{entry.path}: {name}", piece, start)
         yield Started("write", f"{count} windows of calibration text, by the model itself")
         ids = yield from _sample(plan, c, count)
         plan.partial.mkdir(parents=True, exist_ok=True)
-        torch.save(ids, kept.with_suffix(".tmp"))
+        torch.save({"key": key, "ids": ids}, kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").rename(kept)
     calibration, heldout = ids[: c.windows], ids[c.windows :]
     summary = {
@@ -120,6 +161,13 @@ def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
         for kind, part in (("calibration", calibration), ("heldout", heldout))
     }
     return Text(calibration, heldout, summary)
+
+
+def _own_key(plan: Plan, c: Calibration) -> str:
+    """SHA-256 of what decides the text that the model writes."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in plan.arch.checkpoint.files]
+    facts = [c.seed, c.windows, c.heldout_windows, c.length, plan.device, files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _sample(plan: Plan, c: Calibration, count: int) -> Generator[Event, None, torch.Tensor]:

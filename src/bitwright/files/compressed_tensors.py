@@ -167,7 +167,10 @@ def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Schem
             where=where,
             fix="Supported: int 1 to 8 bits and 8-bit float, per channel, group or tensor",
         )
-    block: Block = int(args["group_size"]) if strategy == "group" else strategy
+    size: Any = args.get("group_size")
+    if strategy == "group" and not (isinstance(size, int) and size > 0):
+        raise FileError(f"a group of {size} weights", where=where, fix="Repair group_size in quantization_config")
+    block: Block = size if strategy == "group" else strategy
     types = {dtype: name for name, dtype in SCALE_DTYPES.items()}
     name = "fp8" if kind == "float" else f"int{width}"
     form = named(name, group=block, symmetric=bool(args.get("symmetric", True)), scale=types.get(scale, "fp32"))

@@ -64,6 +64,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     quantization = config.get("quantization_config")
     if not quantization:
         return Checkpoint(folder)
+    if not isinstance(quantization, dict):
+        raise ModelError(
+            "quantization_config is not a table", where=str(folder / "config.json"), fix="Download it again"
+        )
     method = quantization.get("quant_method")
     if method != "compressed-tensors":
         raise ModelError(

@@ -82,6 +82,10 @@ def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
                     fix="Download or copy it again",
                 )
             header = json.loads(file.read(length))
+    except RecursionError as error:
+        raise FileError(
+            "corrupt safetensors header (nested too deep)", where=str(path), fix="Download or copy it again"
+        ) from error
     except OSError as error:
         raise FileError(
             error.strerror or str(error), where=str(path), fix="Check the path and its permissions"
@@ -93,6 +97,10 @@ def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
     if not isinstance(header, dict):
         raise FileError("corrupt safetensors header (not a table)", where=str(path), fix="Download or copy it again")
     metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise FileError(
+            "corrupt safetensors header (metadata is not a table)", where=str(path), fix="Download or copy it again"
+        )
     entries = [_entry(path, name, info, 8 + length, total) for name, info in header.items()]
     entries.sort(key=lambda entry: entry.offset)
     for before, after in zip(entries, entries[1:], strict=False):
@@ -104,7 +112,10 @@ def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
 def _entry(path: Path, name: str, info: Any, start: int, total: int) -> Entry:
     where = f"{path}: {name}"
     try:
-        kind, shape, (begin, end) = info["dtype"], tuple(int(n) for n in info["shape"]), info["data_offsets"]
+        kind, shape = str(info["dtype"]), tuple(info["shape"])
+        begin, end = info["data_offsets"]
+        if not all(isinstance(n, int) for n in (*shape, begin, end)):
+            raise TypeError("not whole numbers")
     except (KeyError, TypeError, ValueError) as error:
         raise FileError("corrupt safetensors header entry", where=where, fix="Download or copy it again") from error
     if kind not in DTYPES:
@@ -151,6 +162,8 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Open `folder`; raises ModelError or FileError, naming the file and the fix."""
         self.folder = folder
+        if folder.is_file():
+            raise ModelError("a file, not a folder", where=str(folder), fix=f"Give the model's folder, {folder.parent}")
         if not folder.is_dir():
             raise ModelError("no such folder", where=str(folder), fix=_nearest_folder(folder))
         self.index = _read_index(folder)
@@ -211,7 +224,10 @@ class Checkpoint:
 def _nearest_folder(folder: Path) -> str:
     siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
     near = difflib.get_close_matches(folder.name, siblings, 1)
-    return f"Did you mean {folder.parent / near[0]}?" if near else "Give the path of a model folder"
+    if near:
+        return f"Did you mean {folder.parent / near[0]}?"
+    hub = len(folder.parts) == 2 and not folder.is_absolute()
+    return "Give the path of a model folder" + (f", or hub:{folder.as_posix()} to download it" if hub else "")
 
 
 def _read_index(folder: Path) -> dict[str, str] | None:
@@ -310,8 +326,13 @@ class Layout:
         return sum(size for _, size in self.files.values())
 
     def create(self, folder: Path) -> None:
-        """Make the files at full size, headers written, data zero; ResourceError where the disk cannot hold them."""
+        """Make the files at full size, headers written, data zero; those that are there already stay as they are.
+
+        Raises ResourceError where the disk cannot hold them.
+        """
         for file, (head, size) in self.files.items():
+            if self.intact(folder, file):
+                continue
             with (folder / file).open("wb") as out:
                 out.write(head)
                 try:
@@ -328,6 +349,15 @@ class Layout:
                 "weight_map": {name: file for name, (file, _, _) in sorted(self.place.items())},
             }
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def intact(self, folder: Path, file: str) -> bool:
+        """Whether `file` is there at its full size and with its own header."""
+        head, size = self.files[file]
+        path = folder / file
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+        with path.open("rb") as stored:
+            return stored.read(len(head)) == head
 
     def write(self, folder: Path, name: str, tensor: torch.Tensor, first_row: int = 0, crc: int = 0) -> int:
         """Write `tensor` as rows [first_row, ...) of tensor `name`; returns `crc` carried on over its bytes."""

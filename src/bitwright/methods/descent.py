@@ -19,8 +19,8 @@ def quantize(
     stats: Stats | None = None,
     *,
     damping: float = 0.01,
-    order: Literal["natural", "activation"] = "natural",
-    sweeps: int = 3,
+    order: Literal["natural", "activation"] = "activation",
+    sweeps: int = 1,
     factor: Factor | None = None,
 ) -> QTensor:
     """GPTQ's codes for `w` [rows, columns], then `sweeps` rounds of refinement of codes and scales.
@@ -47,10 +47,10 @@ def refine(w: Array, q: QTensor, factor: Factor, sweeps: int) -> QTensor:
     decoded = xp.take(light(q.decode(), rows).T, order, axis=0)
     values = xp.take(light(format.grid.value(q.codes), rows).T, order, axis=0)
     pull = hessian @ (x - decoded)
-    for sweep in range(sweeps):
-        visit_codes(values, decoded, pull, hessian, steps)
-        if sweep < sweeps - 1 and q.scale.shape[0] > 1:
+    for _ in range(sweeps):
+        if q.scale.shape[0] > 1:
             visit_scales(values, decoded, pull, hessian, steps, q.unit)
+        visit_codes(values, decoded, pull, hessian, steps)
     codes = format.grid.nearest(xp.take(values, xp.argsort(order), axis=0).T)
     return replace(q, codes=like(codes, w, namespace(w).uint8), scale=like(xp.asarray(steps.scale.T, copy=True), w))
 

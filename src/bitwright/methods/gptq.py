@@ -14,7 +14,7 @@ from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
 from bitwright.methods.mse import search
 
-BLOCK = 64
+BLOCK = 32
 """Columns rounded one by one before their errors are carried to all later columns in one matrix product."""
 
 
@@ -34,7 +34,7 @@ def quantize(
     stats: Stats | None = None,
     *,
     damping: float = 0.01,
-    order: Literal["natural", "activation"] = "natural",
+    order: Literal["natural", "activation"] = "activation",
     factor: Factor | None = None,
 ) -> QTensor:
     """Quantize `w` [rows, columns] so that the layer's output error tr(E H E^T), not the weight error, stays small.
@@ -65,7 +65,7 @@ def require(format: Format, stats: Stats | None, method: str) -> None:
         )
 
 
-def factorise(stats: Stats, damping: float = 0.01, order: str = "natural") -> Factor:
+def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") -> Factor:
     """The factor of the damped Hessian; never fails: damping grows, with a note, until the matrix is definite."""
     xp = namespace(stats.moment)
     hessian, power = stats.hessian, stats.power

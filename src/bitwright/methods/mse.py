@@ -12,7 +12,7 @@ CHUNK = 1 << 20
 """Weights searched at once: the passes of one chunk stay in cache, and memory stays bounded."""
 
 
-def quantize(w: Array, format: Format, stats: Stats | None = None, *, steps: int = 20, least: float = 0.4) -> QTensor:
+def quantize(w: Array, format: Format, stats: Stats | None = None, *, steps: int = 10, least: float = 0.5) -> QTensor:
     """Quantize `w` [rows, columns] with searched scales and nearest codes.
 
     Every block tries `steps` ranges between `least` and 1 times its own and keeps the one that minimises
@@ -24,7 +24,7 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, steps: int
 
 
 def search(
-    w: Array, format: Format, stats: Stats | None = None, *, steps: int = 20, least: float = 0.4
+    w: Array, format: Format, stats: Stats | None = None, *, steps: int = 10, least: float = 0.5
 ) -> tuple[Array, Array | None, float]:
     """The best scale and zero (float32 [rows, groups], as stored) and unit for each block of `w` [rows, columns]."""
     xp = namespace(w)

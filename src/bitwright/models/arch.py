@@ -7,7 +7,6 @@ transformers' own checkpoint conversions say which parameter each stored tensor 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -194,10 +193,17 @@ def _is_buffer(model: Any, name: str) -> bool:
 def load_config(folder: Path) -> Any:
     """The transformers config of `folder`; ModelError where it is absent, unreadable or of an unknown architecture."""
     kind = read_config(folder).get("model_type")
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (StrictDataclassError, ArithmeticError) as error:
+        raise ModelError(
+            f"a value that cannot be ({' '.join(str(error).split())})",
+            where=str(folder / "config.json"),
+            fix="Use the config.json that belongs to these weights",
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ModelError(
             f"transformers does not know this architecture (model_type {kind!r})",
@@ -223,6 +229,20 @@ def build(config: Any, dtype: torch.dtype, folder: Path) -> Any:
             where=str(folder),
             fix="Give a causal language model",
         ) from error
+    except (ArithmeticError, TypeError, AttributeError, IndexError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"no network can be built from it ({type(error).__name__}: {' '.join(str(error).split())})",
+            where=str(folder / "config.json"),
+            fix="Use the config.json that belongs to these weights",
+        ) from error
+    # Attention says whether it looks ahead; networks without attention of this kind say nothing.
+    causal = {bool(module.is_causal) for module in model.modules() if hasattr(module, "is_causal")}
+    if causal == {False}:
+        raise ModelError(
+            f"not a decoder language model ({type(config).__name__} looks at later tokens)",
+            where=str(folder),
+            fix="Give a causal language model",
+        )
     model.config.use_cache = False
     return model.eval()
 

@@ -24,6 +24,8 @@ from bitwright.models.arch import Architecture, Matrix
 
 Weights = dict[str, torch.Tensor]
 """Checkpoint tensors by name, as stored."""
+SPILL = ".activations-"
+"""How names of files with spilled activations begin."""
 
 
 class _Stop(Exception):
@@ -278,7 +280,7 @@ class Activations:
             self._kept[i] = hidden
             return
         if self._file is None:
-            self._file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=".activations-", buffering=0)  # noqa: SIM115
+            self._file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=SPILL, buffering=0)  # noqa: SIM115
         self._file.seek(i * self._slot)
         self._file.write(memoryview(hidden.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()))
 

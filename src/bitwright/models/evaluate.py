@@ -1,4 +1,4 @@
-"""How good a model is, and how far from another: perplexity, KL, top-1 agreement, on the same tokens, with intervals."""
+"""How far one model is from another on the same tokens: KL, top-1 agreement, perplexity, each with an interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from bitwright.core.measure import log_softmax
 from bitwright.errors import DataError
 from bitwright.models.blocks import Activations, Decoder
 
@@ -67,8 +66,8 @@ class Comparison:
         """The same in words."""
         before, after = self.perplexity
         return [
-            f"  KL(float || other)  {self.kl.value:.5f} +- {self.kl.interval:.5f} nats per token ({self.tokens:,} tokens)",
-            f"  top-1 agreement     {self.top1.value:.2%} +- {self.top1.interval:.2%}",
+            f"  KL(float || other)  {self.kl.value:.5f} ± {self.kl.interval:.5f} nats per token ({self.tokens:,} tokens)",
+            f"  top-1 agreement     {self.top1.value:.2%} ± {self.top1.interval:.2%}",
             f"  perplexity          {before:.3f} -> {after:.3f} ({after / before - 1:+.2%})",
         ]
 
@@ -139,8 +138,8 @@ def _score(
             raise DataError(
                 f"vocabularies differ: {a.shape[-1]} and {b.shape[-1]}", fix="Compare models with one tokenizer"
             )
-        log_p, log_q = log_softmax(a), log_softmax(b)
-        divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+        log_p, log_q = (torch.log_softmax(x.float(), -1) for x in (a, b))
+        divergence = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
         if not bool(torch.isfinite(divergence).all()):
             raise DataError("a model's logits are not finite", fix="Run `bitwright check` on both folders")
         sums[0] += divergence.double().sum(-1).cpu()
