@@ -102,7 +102,10 @@ def main() -> None:
             ):
                 rest = f"{cost['cpu']:.1f} | {cost['peak']:.0f}" if cost else " | "
                 ratio = copy["wall"] / seconds
-                print(f"| {run} | {what} | {seconds:.1f} | {size / seconds / 1e9:.2f} | {ratio:.2f} | {rest} |", flush=True)
+                print(
+                    f"| {run} | {what} | {seconds:.1f} | {size / seconds / 1e9:.2f} | {ratio:.2f} | {rest} |",
+                    flush=True,
+                )
     finally:
         shutil.rmtree(base)
 

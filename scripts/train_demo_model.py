@@ -204,9 +204,7 @@ def main() -> None:
     print(f"{len(ids)} training tokens, {len(heldout)} held-out tokens", flush=True)
 
     model = build_model()
-    steps, seconds = train(
-        model, ids, options.steps, options.minutes, options.rate, options.seed
-    )
+    steps, seconds = train(model, ids, options.steps, options.minutes, options.rate, options.seed)
     model.to(torch.bfloat16).save_pretrained(options.out)
     (options.out / "model.safetensors").chmod(0o644)  # it is written for its owner alone
 

@@ -45,11 +45,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(kind: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16, max_shard: str = "5GB", **changes: Any) -> Path:
+def make(
+    kind: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16, max_shard: str = "5GB", **changes: Any
+) -> Path:
     """Save a random `kind` model under `folder`, its weights scaled so that logits are not flat; returns the folder."""
     name, extra = CONFIGS[kind]
-    base = dict(vocab_size=1024) if kind == "gpt2" else _LLAMA if "num_key_value" in str(_LLAMA) and kind not in (
-        "opt", "gpt_neox", "phi") else _PLAIN
+    base = (
+        dict(vocab_size=1024)
+        if kind == "gpt2"
+        else _LLAMA
+        if "num_key_value" in str(_LLAMA) and kind not in ("opt", "gpt_neox", "phi")
+        else _PLAIN
+    )
     config = getattr(transformers, name)(**{**base, **extra, **changes, "bos_token_id": 0, "eos_token_id": 0})
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)

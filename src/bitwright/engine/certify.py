@@ -193,7 +193,7 @@ def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
         raise CertificationError(
             f"transformers cannot load the folder ({str(error).splitlines()[0]})",
             where=str(plan.partial),
-            fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18 or use --symmetric",
+            fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18, or --symmetric",
         ) from error
     ids = words.heldout[:1, :64] if words is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}

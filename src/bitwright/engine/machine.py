@@ -37,7 +37,7 @@ def enforce(ceiling: int | None) -> None:
         return
     # Libraries mapped from files are resident too but cannot grow with the model; the rest is data.
     data = ceiling - resident("RssFile")
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         data = min(data, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (data, hard))
@@ -78,5 +78,5 @@ def require_memory(needed: int, ceiling: int | None) -> None:
         raise ResourceError(
             f"this job needs {needed / MIB:.0f} MiB at its heaviest block, the ceiling is {ceiling / MIB:.0f} MiB",
             where="--max-ram",
-            fix=f"Give --max-ram {-(-needed // MIB)}MB, use shorter windows, or --method rtn",
+            fix=f"Give --max-ram {-(-needed // MIB)}MiB, use shorter windows, or --method rtn",
         )

@@ -104,9 +104,9 @@ class Plan:
             return machine.BASE + max(solver, certify if self.evaluates else 0)
         # Up to four different inputs in a block, each with a second moment, plus three squares in the solver.
         moments = 4 * (4 * widest * widest + 3 * widest * widest)
-        forward = BATCH_TOKENS * (8 * width + 4 * widest) * size + 8 * BATCH_TOKENS * int(
-            self.recipe.calibration.length
-        )
+        length = self.recipe.calibration.length
+        tokens = min(max(BATCH_TOKENS, length), self.recipe.calibration.windows * length)
+        forward = tokens * (8 * width + 4 * widest) * size + 8 * tokens * length
         calibrate = rest * size + max(blocks) * (size + stored) + moments + solver + forward
         return machine.BASE + max(calibrate, certify)
 
@@ -313,8 +313,8 @@ def _require_coverage(plan: Plan) -> None:
     percent = 100 * left / max(total, 1)
     if percent > plan.recipe.max_float_percent:
         raise RecipeError(
-            f"{percent:.1f} % of the decoder blocks' weights would stay float (limit {plan.recipe.max_float_percent:g} %), "
-            f"the largest {worst[1]}",
+            f"{percent:.1f} % of the decoder blocks' weights would stay float "
+            f"(limit {plan.recipe.max_float_percent:g} %), the largest {worst[1]}",
             where=str(plan.source),
             fix="Leave them float on purpose with a rule, or raise max_float_percent in the recipe",
         )

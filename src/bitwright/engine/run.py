@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +28,7 @@ from bitwright.files.folder import copy_sidecars, require_finite
 from bitwright.methods import descent, gptq, lloyd, mse, rtn
 from bitwright.models.arch import Matrix
 from bitwright.models.blocks import SPILL, Activations, Decoder, Recorder
+from bitwright.models.evaluate import batches
 
 COPY_BYTES = 1 << 24
 """Bytes of a tensor in memory while it is copied."""
@@ -61,7 +64,7 @@ def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:
 
 
 def job_hash(plan: Plan, text: Text | None) -> str:
-    """SHA-256 of what decides the output's bytes: recipe, source tensors, calibration, layout, version, machine dtype."""
+    """SHA-256 of what decides the output's bytes: recipe, source tensors, calibration, layout, version, dtype."""
     source = sorted(
         (e.name, str(e.dtype), e.shape, e.path.stat().st_size) for e in plan.arch.checkpoint.tensors.values()
     )
@@ -114,67 +117,116 @@ class Writer:
             crc = plan.layout.write(plan.partial, name, piece, start, crc)
         self.journal.add(f"copy:{name}", {name: crc}, None)
 
-    def pieces(self, item: Item) -> Iterator[tuple[int, torch.Tensor]]:
-        """(first row, float32 rows) of a matrix in pieces of bounded size, a whole number of packed words of rows."""
-        matrix = item.matrix
-        name = matrix.name
-        entry = self.plan.arch.checkpoint.entry(name)
-        weights = SOLVE if item.layer.method in CALIBRATED else CACHED
-        rows = max(32, weights // matrix.columns // 32 * 32)
-        if matrix.transposed or item.scheme.format.block == "tensor" or item.scheme.format.learned:
-            rows = matrix.rows
-        for start in range(0, matrix.rows, rows):
-            if matrix.transposed:
-                stored = self.plan.arch.checkpoint.read(name).T.contiguous()
-            else:
-                stored = self.plan.arch.checkpoint.read(name, start, start + rows)
-            require_finite(f"{entry.path}: {name}", stored, start)
-            yield start, stored.to(self.plan.device).float()
-
     def quantize(self, items: list[Item], found: Found) -> Iterator[Row]:
         """Quantize matrices that share input, scheme and method, piece by piece; write them and yield their rows."""
         tallies = [Tally(item, found) for item in items]
         if len(items) == 1:
-            for start, w in self.pieces(items[0]):
-                self._piece(tallies[0], start, w, solve(w, items[0], found))
+            self._stream(tallies[0])
         else:
-            whole = [next(iter(self.pieces(item)))[1] for item in items]
+            whole = [read_rows(self.plan, item, 0, item.matrix.rows) for item in items]
             q = solve(torch.cat(whole), items[0], found)
             first = 0
             for tally, w in zip(tallies, whole, strict=True):
-                self._piece(tally, 0, w, q.part(first, first + w.shape[0]))
+                self._write(tally, measure(self.plan, tally.item, found, 0, w, q.part(first, first + w.shape[0])))
                 first += w.shape[0]
         for tally in tallies:
-            if self.finished(tally.item.matrix.name):
-                continue
             row = tally.row(len(items))
             self.rows[row.name] = row
             self.journal.add(row.name, tally.sums, row)
             yield row
 
-    def _piece(self, tally: Tally, start: int, w: torch.Tensor, q: QTensor) -> None:
-        decoded = q.decode()
-        tally.add(w, decoded, q.notes)
-        self._store(tally.item, q, decoded, start, tally.sums)
+    def _stream(self, tally: Tally) -> None:
+        """One matrix in pieces; where nothing orders them, as many at once as torch may use threads."""
+        plan, item, found = self.plan, tally.item, tally.found
+        rows = piece_rows(item)
 
-    def _store(self, item: Item, q: QTensor, decoded: torch.Tensor, start: int, sums: dict[str, int]) -> None:
-        plan, matrix = self.plan, item.matrix
-        module = output_module(plan, item)
-        if plan.recipe.output == "float":
-            name = f"{module}.weight"
-            value = decoded.T.contiguous() if matrix.transposed else decoded
-            parts = {name: value.to(plan.arch.checkpoint.entry(matrix.name).dtype).cpu()}
-        else:
-            parts = {name: part.cpu() for name, part in item.scheme.pack(module, q, matrix.rows).items()}
-        for name, part in parts.items():
+        def work(start: int) -> Piece:
+            w = read_rows(plan, item, start, start + rows)
+            return measure(plan, item, found, start, w, solve(w, item, found))
+
+        starts = range(0, item.matrix.rows, rows)
+        threads = torch.get_num_threads()
+        if found.factor is not None or threads == 1 or plan.device != "cpu":
+            for start in starts:
+                self._write(tally, work(start))
+            return
+        # Small pieces gain nothing from torch's own threads: one thread a piece, several pieces under way.
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                under_way: deque[Future[Piece]] = deque()
+                for start in starts:
+                    under_way.append(pool.submit(work, start))
+                    if len(under_way) > 2 * threads:
+                        self._write(tally, under_way.popleft().result())
+                while under_way:
+                    self._write(tally, under_way.popleft().result())
+        finally:
+            torch.set_num_threads(threads)
+
+    def _write(self, tally: Tally, piece: Piece) -> None:
+        """Write one piece to its place in every stored tensor, and count it."""
+        plan, item = self.plan, tally.item
+        for name, part in piece.parts.items():
             spec = plan.layout.place[name][2]
-            # A piece covers the same share of every stored tensor: zero points pack many rows into one.
-            first = 0 if name.endswith("weight_shape") else start * spec.shape[0] // matrix.rows
+            # A piece covers the same share of every stored tensor; zero points pack several rows into one.
+            first = piece.start * spec.shape[0] // item.matrix.rows
             if name.endswith("weight_zero_point"):
-                first = start * item.scheme.format.bits // 32
-            if name.endswith("weight_shape") and start:
-                continue
-            sums[name] = plan.layout.write(plan.partial, name, part, first, sums.get(name, 0))
+                first = piece.start * item.scheme.format.bits // 32
+            if name.endswith("weight_shape"):
+                if piece.start:
+                    continue
+                first = 0
+            tally.sums[name] = plan.layout.write(plan.partial, name, part, first, tally.sums.get(name, 0))
+        tally.add(piece)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a matrix, quantized: stored tensors by name, and sums for the report."""
+
+    start: int
+    parts: dict[str, torch.Tensor]
+    error: Error
+    loss: float
+    power: float
+    notes: tuple[str, ...]
+
+
+def piece_rows(item: Item) -> int:
+    """Rows of a matrix that are quantized at once: bounded memory, and a whole number of packed words of rows."""
+    matrix = item.matrix
+    if matrix.transposed or item.scheme.format.block == "tensor" or item.scheme.format.learned:
+        return matrix.rows
+    weights = SOLVE if item.layer.method in CALIBRATED else CACHED
+    return max(32, weights // matrix.columns // 32 * 32)
+
+
+def read_rows(plan: Plan, item: Item, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of a matrix as float32 on the plan's device, outputs first; TensorError where not finite."""
+    checkpoint, matrix = plan.arch.checkpoint, item.matrix
+    stored = (
+        checkpoint.read(matrix.name).T.contiguous() if matrix.transposed else checkpoint.read(matrix.name, start, stop)
+    )
+    w = stored.to(plan.device).float()
+    require_finite(f"{checkpoint.entry(matrix.name).path}: {matrix.name}", w, start)
+    return w
+
+
+def measure(plan: Plan, item: Item, found: Found, start: int, w: torch.Tensor, q: QTensor) -> Piece:
+    """Pack and measure rows `w` of a matrix, quantized as `q`."""
+    matrix, decoded = item.matrix, q.decode()
+    module = output_module(plan, item)
+    if plan.recipe.output == "float":
+        value = decoded.T.contiguous() if matrix.transposed else decoded
+        parts = {f"{module}.weight": value.to(plan.arch.checkpoint.entry(matrix.name).dtype).cpu()}
+    else:
+        parts = {name: part.cpu() for name, part in item.scheme.pack(module, q, matrix.rows).items()}
+    loss = power = 0.0
+    if found.stats is not None:
+        loss = layer_error(w - decoded, found.stats.hessian)
+        power = layer_error(w, found.stats.hessian)
+    return Piece(start, parts, Error.between(w, decoded), loss, power, q.notes)
 
 
 @dataclass(frozen=True)
@@ -196,13 +248,12 @@ class Tally:
         self.notes = [note for note in (item.note, found.fallback) if note]
         self.started = time.perf_counter()
 
-    def add(self, w: torch.Tensor, decoded: torch.Tensor, notes: tuple[str, ...]) -> None:
-        """Count a piece: original and decoded rows."""
-        self.error += Error.between(w, decoded)
-        if self.found.stats is not None:
-            self.loss += layer_error(w - decoded, self.found.stats.hessian)
-            self.power += layer_error(w, self.found.stats.hessian)
-        self.notes += [note for note in notes if note not in self.notes]
+    def add(self, piece: Piece) -> None:
+        """Count a piece."""
+        self.error += piece.error
+        self.loss += piece.loss
+        self.power += piece.power
+        self.notes += [note for note in piece.notes if note not in self.notes]
 
     def row(self, sharing: int) -> Row:
         """The report's row; `sharing` matrices shared the time."""
@@ -301,8 +352,8 @@ def _batches(
         if all(finished(item.matrix.name) for item in items):
             continue
         found = _calibrate(plan, items[0], recorder)
-        weights = sum(item.matrix.rows * item.matrix.columns for item in items)
-        for batch in [items] if weights <= SOLVE else [[item] for item in items]:
+        whole = sum(item.matrix.rows for item in items) <= piece_rows(items[0])
+        for batch in [items] if whole else [[item] for item in items]:
             if not all(finished(item.matrix.name) for item in batch):
                 yield batch, found
 
@@ -333,7 +384,7 @@ class Calibration:
         self.decoder = Decoder(plan.arch, device=plan.device)
         length = text.calibration.shape[1]
         self.hidden = Activations(plan.activation_budget(), plan.partial)
-        for batch in text.calibration.split(max(1, BATCH_TOKENS // length)):
+        for batch in batches(text.calibration, max(1, BATCH_TOKENS // length)):
             self.hidden.append(self.decoder.enter(batch))
 
     def through(self, block: int, matrices: list[Matrix]) -> Generator[Event, None, Recorder | None]:

@@ -19,7 +19,7 @@ from bitwright.errors import DataError, ModelError
 from bitwright.files.folder import read_config, require_finite
 from bitwright.models import corpus
 from bitwright.models.arch import load_config
-from bitwright.models.data import Windows, cut, hash_ids, load_texts, write_own
+from bitwright.models.data import Part, Windows, cut, hash_ids, load_texts, write_own
 
 CHECK_BYTES = 1 << 24
 """Bytes of a tensor in memory while it is checked."""
@@ -107,7 +107,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Text | None]:
         heldout = read_heldout(plan.source, c.heldout or "stdlib", c.heldout_windows, c.length)
     else:
         texts = load_texts(c.source)
-        part = "all" if c.heldout else "calibration"
+        part: Part = "all" if c.heldout else "calibration"
         calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=c.source, part=part)
         if c.heldout:
             heldout = read_heldout(plan.source, c.heldout, c.heldout_windows, c.length)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from bitwright.core import bits
-from bitwright.core.format import Block, Format, ScaleType, named
+from bitwright.core.format import Format, ScaleType, named
 from bitwright.core.grid import E4M3
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, RecipeError
@@ -127,7 +127,7 @@ def _arguments(
 
 def _words(codes: torch.Tensor, width: int) -> torch.Tensor:
     """Codes [rows, n] packed along the row into int32 words, the last one padded with zeros."""
-    packed = bits.pack(codes, width)
+    packed: torch.Tensor = bits.pack(codes, width)
     short = -packed.shape[1] % 4
     if short:
         packed = torch.nn.functional.pad(packed, (0, short))
@@ -170,7 +170,7 @@ def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Schem
     size: Any = args.get("group_size")
     if strategy == "group" and not (isinstance(size, int) and size > 0):
         raise FileError(f"a group of {size} weights", where=where, fix="Repair group_size in quantization_config")
-    block: Block = size if strategy == "group" else strategy
+    block: Any = size if strategy == "group" else strategy
     types = {dtype: name for name, dtype in SCALE_DTYPES.items()}
     name = "fp8" if kind == "float" else f"int{width}"
     form = named(name, group=block, symmetric=bool(args.get("symmetric", True)), scale=types.get(scale, "fp32"))

@@ -119,7 +119,8 @@ class QuantizedCheckpoint(Checkpoint):
                 want = (1,) if f.block == "tensor" and suffix == "weight_scale" else spec.shape
                 if got is None or (got.shape != want and got.shape != spec.shape):
                     raise FileError(
-                        f"{suffix} is {list(got.shape) if got else 'absent'}, {f.name} of {list(shape)} needs {list(want)}",
+                        f"{suffix} is {list(got.shape) if got else 'absent'}, "
+                        f"{f.name} of {list(shape)} needs {list(want)}",
                         where=where,
                         fix="config.json and the weights disagree: quantize again",
                     )
@@ -157,7 +158,8 @@ class QuantizedCheckpoint(Checkpoint):
         """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in its scale's dtype."""
         if name not in self.quantized:
             return super().read(name, start, stop)
-        return self.qtensor(name).decode().to(self.tensors[name].dtype)[start:stop]
+        decoded: torch.Tensor = self.qtensor(name).decode()
+        return decoded.to(self.tensors[name].dtype)[start:stop]
 
 
 def copy_sidecars(source: Path, out: Path) -> list[str]:

@@ -140,9 +140,15 @@ def _entry(path: Path, name: str, info: Any, start: int, total: int) -> Entry:
     return Entry(name, DTYPES[kind], shape, path, start + begin, size)
 
 
+def view_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor in main memory, not copied."""
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
 def read_bytes(path: Path, offset: int, into: torch.Tensor) -> None:
     """Fill the uint8 tensor `into` from `path` at `offset`; FileError where the file ends early."""
-    view, done = memoryview(into.numpy()), 0
+    view, done = view_bytes(into), 0
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while done < len(view):
@@ -299,9 +305,10 @@ class Layout:
             file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             # Widest dtypes first keeps every tensor aligned to its own element size.
             shard = sorted(shard, key=lambda spec: -spec.dtype.itemsize)
-            header, offset = {"__metadata__": {"format": "pt"}}, 0
+            header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+            offset = 0
             for spec in shard:
-                header[spec.name] = {  # type: ignore[assignment]
+                header[spec.name] = {
                     "dtype": NAMES[spec.dtype],
                     "shape": list(spec.shape),
                     "data_offsets": [offset, offset + spec.size],
@@ -312,7 +319,7 @@ class Layout:
             head = struct.pack("<Q", len(text)) + text
             self.files[file] = (head, len(head) + offset)
             for spec in shard:
-                begin = header[spec.name]["data_offsets"][0]  # type: ignore[index]
+                begin = header[spec.name]["data_offsets"][0]
                 self.place[spec.name] = (file, len(head) + int(begin), spec)
 
     @property
@@ -366,7 +373,7 @@ class Layout:
             raise TensorError(
                 f"{tensor.dtype} {list(tensor.shape)} was planned as {spec.dtype} {list(spec.shape)}", where=name
             )
-        raw = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        raw = view_bytes(tensor.contiguous())
         row = spec.size // max(spec.shape[0], 1) if spec.shape else spec.size
         with (folder / file).open("r+b", buffering=0) as out:
             out.seek(offset + first_row * row)
@@ -382,5 +389,5 @@ class Layout:
         for start in range(0, spec.size, piece):
             raw = torch.empty(min(piece, spec.size - start), dtype=torch.uint8)
             read_bytes(folder / file, offset + start, raw)
-            crc = zlib.crc32(memoryview(raw.numpy()), crc)
+            crc = zlib.crc32(view_bytes(raw), crc)
         return crc

@@ -20,7 +20,7 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Factor:
-    """H + damping * mean(diag H) * I in the order `order`, and its factor U with H = U D U^T, U unit upper triangular."""
+    """H + damping * mean(diag H) * I in the order `order`, and U of H = U D U^T, unit upper triangular."""
 
     hessian: Array
     upper: Array
@@ -131,7 +131,7 @@ def feed_back(w: Array, format: Format, scale: Array, zero: Array | None, factor
 
 @dataclass(frozen=True)
 class Steps:
-    """Scale and zero of each column, in the order in which columns are visited: [groups, rows] plus a group per column."""
+    """Scale and zero of each column, in the order in which columns are visited: [groups, rows], and their groups."""
 
     format: Format
     scale: Array
@@ -149,7 +149,7 @@ class Steps:
         return cls(format, xp.asarray(scale.T, copy=True), transposed, group, bool((scale == 0).any()))
 
     def round(self, target: Array, column: int) -> tuple[Array, Array]:
-        """Grid values and decoded weights nearest to `target` [rows] with the scale of the column visited `column`-th."""
+        """Grid values and decoded weights nearest to `target` [rows], with the scale of the `column`-th visited."""
         scale = self.scale[self.group[column]]
         if self.zero is None:
             value = self.format.grid.round(target / divisor(scale) if self.may_be_zero else target / scale)

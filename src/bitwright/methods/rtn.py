@@ -19,7 +19,7 @@ def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
 
 
 def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array, Array | None]:
-    """Scale and zero (float32 [rows, groups]) that map the range of `x` [rows, groups, size], times `shrink`, to the grid.
+    """Scale and zero (float32 [rows, groups]) that map the range of `x` [rows, groups, size] * `shrink` to the grid.
 
     The range always holds 0, so that 0 stays exact. An asymmetric integer zero is a value of the grid; a symmetric
     integer scale is negative where the positive tail is the longer one.

@@ -134,7 +134,7 @@ class Architecture:
 
     @cached_property
     def head(self) -> str | None:
-        """The checkpoint tensor of the output head: its own, or the embedding's where they are tied; None if unknown."""
+        """The checkpoint tensor of the output head: its own, or the embedding's where they are tied, or None."""
         module = self.model.get_output_embeddings()
         param = _name_of(self.model, module)
         if param in self._tied:

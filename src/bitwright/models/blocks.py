@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from bitwright.core.stats import Stats
 from bitwright.errors import ModelError
-from bitwright.files.safetensors import read_bytes
+from bitwright.files.safetensors import read_bytes, view_bytes
 from bitwright.models.arch import Architecture, Matrix
 
 Weights = dict[str, torch.Tensor]
@@ -222,7 +222,7 @@ class Recorder(TorchFunctionMode):
         self._names: dict[int, list[str]] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
         for matrix in matrices:
-            weight = block.get_parameter(matrix.param.removeprefix(prefix + "."))
+            weight: torch.Tensor = block.get_parameter(matrix.param.removeprefix(prefix + "."))
             if matrix.expert is not None:
                 weight = weight[matrix.expert]
             self._names.setdefault(weight.data_ptr(), []).append(matrix.name)
@@ -260,7 +260,7 @@ class Activations:
         self._budget = budget
         self._kept: list[torch.Tensor | None] = []
         self._meta: list[tuple[torch.Size, torch.dtype, torch.device]] = []
-        self._file = None
+        self._file: Any = None
         self._folder = folder
 
     def __len__(self) -> int:
@@ -282,7 +282,7 @@ class Activations:
         if self._file is None:
             self._file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=SPILL, buffering=0)  # noqa: SIM115
         self._file.seek(i * self._slot)
-        self._file.write(memoryview(hidden.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()))
+        self._file.write(view_bytes(hidden.contiguous().cpu()))
 
     def __getitem__(self, i: int) -> torch.Tensor:
         kept = self._kept[i]

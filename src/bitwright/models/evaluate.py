@@ -66,16 +66,21 @@ class Comparison:
         """The same in words."""
         before, after = self.perplexity
         return [
-            f"  KL(float || other)  {self.kl.value:.5f} ± {self.kl.interval:.5f} nats per token ({self.tokens:,} tokens)",
+            f"  KL(float || other)  {self.kl.value:.5f} ± {self.kl.interval:.5f} nats a token ({self.tokens:,} tokens)",
             f"  top-1 agreement     {self.top1.value:.2%} ± {self.top1.interval:.2%}",
             f"  perplexity          {before:.3f} -> {after:.3f} ({after / before - 1:+.2%})",
         ]
 
 
+def batches(windows: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """`windows` [count, length] in runs of `size` rows, the last perhaps shorter."""
+    return [windows[start : start + size] for start in range(0, len(windows), size)]
+
+
 def hidden_states(decoder: Decoder, windows: torch.Tensor, *, batch: int, budget: int, folder: Path | None) -> Steps:
     """Run `windows` [count, length] through every block; returns the final hidden states, `batch` windows each."""
     store = Activations(budget, folder)
-    pieces = windows.split(batch)
+    pieces = batches(windows, batch)
     total, done = decoder.arch.count * len(pieces), 0
     for piece in pieces:
         store.append(decoder.enter(piece))
@@ -96,7 +101,7 @@ def compare(
     Each model passes through memory one block at a time. Raises DataError where vocabularies differ or a model
     answers with NaN.
     """
-    pieces = windows.split(batch)
+    pieces = batches(windows, batch)
     steps = len(pieces) * (p.arch.count + q.arch.count + 1)
     hidden_p = yield from _scaled(hidden_states(p, windows, batch=batch, budget=budget, folder=folder), 0, steps)
     first = len(pieces) * p.arch.count
