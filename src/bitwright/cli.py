@@ -149,7 +149,7 @@ class Show:
         self._bar: Any = None
         self._task: Any = None
         self._phase = ""
-        self._tenth = -1
+        self._quarter = -1
 
     def line(self, text: str) -> None:
         """One line for people (nothing in JSON mode)."""
@@ -170,7 +170,7 @@ class Show:
             return
         if isinstance(event, Started):
             self.close()
-            self._phase, self._tenth = event.phase, -1
+            self._phase, self._quarter = event.phase, -1
             resumed = f" (resuming: {event.resumed} tensors are already written)" if event.resumed else ""
             self.line(f"{event.phase}: {event.detail}{resumed}")
         elif isinstance(event, Note):
@@ -185,8 +185,8 @@ class Show:
     def _progress(self, event: Any) -> None:
         share = event.done / max(event.total, 1)
         if not sys.stdout.isatty():
-            if int(share * 10) > self._tenth:
-                self._tenth = int(share * 10)
+            if int(share * 4) > self._quarter:
+                self._quarter = int(share * 4)
                 typer.echo(f"  {event.phase} {share:4.0%}  {event.label}")
             return
         if self._bar is None:
