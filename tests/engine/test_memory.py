@@ -77,17 +77,28 @@ def test_the_model_is_larger_than_the_ceiling_leaves_room_for(model: Path) -> No
     assert 2 * stored > CEILING  # nor does it fit in float32, even into all of it
 
 
+RECIPE = """
+[layer]
+method = "rtn"
+[[rules]]
+match = "*.layers.[14]0.*"
+method = "descent"
+"""
+"""The default method on an early and a late block, so that a test does not take minutes; calibration visits them all."""
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["--method", "rtn"],
-        ["--calib", "{text}", "--windows", "4", "--length", "32", "--heldout-windows", "2"],
+        ["--recipe", "{recipe}", "--calib", "{text}", "--windows", "4", "--length", "32", "--heldout-windows", "2"],
     ],
-    ids=["rtn", "default"],
+    ids=["rtn", "calibrated"],
 )
 def test_the_ceiling_holds(options: list[str], model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = [option.format(text=model.parent / "some.txt") for option in options]
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    options = [option.format(text=model.parent / "some.txt", recipe=tmp_path / "recipe.toml") for option in options]
     command = [sys.executable, "-m", "bitwright.cli", "quantize", str(model), "-o", str(out), "--json"]
     command += ["--max-ram", f"{CEILING // MB}MB", "--threads", "2", *options]
 
@@ -110,6 +121,8 @@ def test_the_ceiling_holds(options: list[str], model: Path, tmp_path: Path) -> N
     assert certificate["loaded_by_transformers"]["checked"] is False  # the whole model would not fit
     assert re.search("does not fit", certificate["loaded_by_transformers"]["why"])
     assert certificate["peak_memory_bytes"] <= peak
-    assert {row["method"] for row in certificate["rows"]} == ({"rtn"} if "rtn" in options else {"descent"})
+    refined = [row for row in certificate["rows"] if row["method"] == "descent"]
+    assert len(refined) == (0 if "rtn" in options else 2 * 7)
+    assert all(row["tokens"] == 4 * 32 for row in refined)
     planned = next(event for event in events if event["event"] == "plan")
     assert planned["peak_memory_bytes"] <= CEILING

@@ -74,8 +74,8 @@ class Grid:
             whole = (x - self.low).round() if self.low % 1 else x.round() - self.low
             return xp.astype(whole.clip(0.0, float(len(self.values) - 1)), xp.uint8)
         _, codes, thresholds = self._sorted
-        rank = xp.searchsorted(like(thresholds, x), x, side="left")
-        return xp.take(like(codes, x, xp.uint8), xp.reshape(rank, (-1,)), axis=0).reshape(x.shape)
+        rank = xp.searchsorted(like(thresholds, x), xp.reshape(x, (-1,)), side="left")
+        return xp.take(like(codes, x, xp.uint8), rank, axis=0).reshape(x.shape)
 
     def round(self, x: Array) -> Array:
         """The grid values nearest to `x` (float32)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import time
 from pathlib import Path
@@ -13,6 +14,10 @@ from bitwright.errors import ResourceError
 MIB = 1 << 20
 BASE = 640 * MIB
 """Resident memory of Python, torch, transformers and compressed-tensors before any model: measured, rounded up."""
+
+
+MMAP_THRESHOLD = -3
+"""M_MMAP_THRESHOLD of <malloc.h>: glibc raises it to 32 MiB by itself unless it is set."""
 
 
 def memory_available() -> int:
@@ -35,6 +40,10 @@ def enforce(ceiling: int | None) -> None:
     """Make the kernel refuse private memory beyond `ceiling` bytes: a mistake becomes an error, never an overrun."""
     if ceiling is None:
         return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        # A tensor in a map of its own goes back when it is freed; in the heap it leaves a hole that still counts.
+        mallopt(MMAP_THRESHOLD, MIB)
     # Libraries mapped from files are resident too but cannot grow with the model; the rest is data.
     data = ceiling - resident("RssFile")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -21,6 +21,8 @@ from bitwright.models.arch import Architecture, Matrix
 
 SOLVE = 1 << 21
 """Weights that a method gets at once: bounds its working memory at about ten float32 copies of them."""
+CACHED = 1 << 18
+"""Weights that a data-free method gets at once: its passes over them stay in the processor's cache."""
 BATCH_TOKENS = 2048
 """Tokens that pass through a block at once during calibration."""
 
@@ -173,6 +175,15 @@ class Plan:
             "runtimes": self.runtimes(),
             "notes": self.notes,
         }
+
+
+def piece_rows(item: Item) -> int:
+    """Rows of a matrix that are quantized at once: bounded memory, and a whole number of packed words of rows."""
+    matrix = item.matrix
+    if matrix.transposed or item.scheme.format.block == "tensor" or item.scheme.format.learned:
+        return matrix.rows
+    weights = SOLVE if item.layer.method in CALIBRATED else CACHED
+    return max(32, weights // matrix.columns // 32 * 32)
 
 
 def describe(scheme: Scheme) -> str:

@@ -191,5 +191,6 @@ def _toml(table: dict[str, Any], prefix: str) -> list[str]:
             for item in value:
                 later += ["", f"[[{prefix}{key}]]", *_toml(item, f"{prefix}{key}.")]
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            # JSON's escapes are TOML's too, but for pairs of surrogates; TOML wants DEL escaped, JSON does not.
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
     return lines + later

@@ -131,7 +131,7 @@ def _words(codes: torch.Tensor, width: int) -> torch.Tensor:
     short = -packed.shape[1] % 4
     if short:
         packed = torch.nn.functional.pad(packed, (0, short))
-    return packed.contiguous().view(torch.int32)
+    return packed.reshape(-1).view(torch.int32).reshape(len(codes), -1)  # flat: one row may have any stride
 
 
 def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[str], version: str) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
     codes = bits.unpack(tensors["weight_packed"].contiguous().view(torch.uint8), f.bits, columns)
     zero = None
     if f.zero == "integer":
-        packed = tensors["weight_zero_point"].T.contiguous().view(torch.uint8)
+        packed = tensors["weight_zero_point"].T.clone(memory_format=torch.contiguous_format).view(torch.uint8)
         zero = f.grid.value(bits.unpack(packed, f.bits, rows).T.contiguous())
     return QTensor(f, codes, scale.reshape(rows, -1), zero)
 

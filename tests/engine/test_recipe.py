@@ -1,0 +1,228 @@
+"""The recipe as text, as rules and as a hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.engine.recipe import Calibration, Layer, Options, Recipe, Rule, matches, nearest
+from bitwright.errors import RecipeError
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+blocks = st.one_of(st.none(), st.sampled_from(["channel", "tensor"]), st.integers(1, 10**6))
+methods = st.sampled_from(["rtn", "mse", "gptq", "descent", "lloyd"])
+activations = st.sampled_from(["none", "int8", "fp8"])
+options = st.builds(
+    Options,
+    damping=st.floats(1e-12, 1, exclude_min=True),
+    order=st.sampled_from(["natural", "activation"]),
+    sweeps=st.integers(0, 100),
+)
+layers = st.builds(
+    Layer,
+    format=text,
+    group=blocks,
+    symmetric=st.booleans(),
+    activations=activations,
+    method=methods,
+    options=options,
+)
+rules = st.builds(
+    Rule,
+    match=text,
+    format=st.none() | text,
+    group=blocks,
+    symmetric=st.none() | st.booleans(),
+    activations=st.none() | activations,
+    method=st.none() | methods,
+    options=st.none() | options,
+)
+recipes = st.builds(
+    Recipe,
+    layer=layers,
+    rules=st.lists(rules, max_size=3).map(tuple),
+    calibration=st.builds(
+        Calibration,
+        source=text,
+        windows=st.integers(1, 10**9),
+        heldout=st.none() | text,
+        seed=st.integers(-(2**63), 2**63 - 1),
+    ),
+    output=st.sampled_from(["compressed-tensors", "float"]),
+    indivisible=st.sampled_from(["error", "channel", "float"]),
+    untie=st.booleans(),
+    max_float_percent=st.floats(0, 100),
+    max_shard_bytes=st.integers(10**6, 2**62),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(recipe=recipes)
+def test_text_and_back(recipe: Recipe) -> None:
+    assert Recipe.loads(recipe.dumps()) == recipe
+    assert Recipe.loads(recipe.dumps()).hash == recipe.hash
+
+
+def test_defaults() -> None:
+    empty = Recipe.loads("")
+    assert empty == Recipe() == Recipe.loads(Recipe().dumps())
+    assert empty.layer == Layer(
+        format="int4",
+        group=None,
+        symmetric=True,
+        activations="none",
+        method="descent",
+        options=Options(damping=0.01, order="activation", sweeps=1),
+    )
+    assert empty.rules == ()
+    assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == ("self", 128, 256)
+    assert (empty.output, empty.indivisible, empty.untie) == ("compressed-tensors", "error", False)
+    assert empty.layer_for("model.layers.0.mlp.up_proj.weight") == (empty.layer, False)
+
+
+RULES = """
+[layer]
+format = "int4"
+group = 64
+options = { sweeps = 5 }
+
+[[rules]]
+match = "*.down_proj"
+format = "int8"
+group = "channel"
+
+[[rules]]
+match = "model.layers.0.*"
+format = "fp8"
+
+[[rules]]
+match = "*.layers.1.*.weight"
+method = "gptq"
+options = { sweeps = 0 }
+"""
+
+
+def test_later_rules_win_and_leave_the_rest() -> None:
+    recipe = Recipe.loads(RULES)
+
+    def layer(name: str) -> Layer:
+        layer, named = recipe.layer_for(name)
+        assert named == (layer != recipe.layer)
+        return layer
+
+    plain = recipe.layer
+    assert layer("model.layers.2.mlp.up_proj.weight") == plain
+    assert layer("model.layers.2.mlp.down_proj.weight") == plain.model_copy(update=dict(format="int8", group="channel"))
+    # Both match: the second's format, the group of the first, on which the second is silent.
+    assert layer("model.layers.0.mlp.down_proj.weight") == plain.model_copy(update=dict(format="fp8", group="channel"))
+    assert layer("model.layers.0.mlp.up_proj.weight") == plain.model_copy(update=dict(format="fp8"))
+    last = layer("model.layers.1.mlp.down_proj.weight")
+    assert (last.format, last.group, last.method, last.options.sweeps) == ("int8", "channel", "gptq", 0)
+    turned = recipe.model_copy(update=dict(rules=recipe.rules[::-1]))
+    assert turned.layer_for("model.layers.0.mlp.down_proj.weight")[0].format == "int8"
+
+
+def test_a_rule_that_repeats_the_default_still_names_the_matrix() -> None:
+    recipe = Recipe(rules=(Rule(match="lm_head", format="int4"),))
+    assert recipe.layer_for("lm_head.weight") == (recipe.layer, True)
+    assert recipe.layer_for("model.lm_head.weight") == (recipe.layer, False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "means"),
+    [
+        ("lm_head", "lm_head.weight", True),
+        ("lm_head.weight", "lm_head.weight", True),
+        ("*.mlp.*", "model.layers.3.mlp.up_proj.weight", True),
+        ("*up_proj", "model.layers.3.mlp.up_proj.weight", True),
+        ("*.layers.[12].*", "model.layers.2.mlp.up_proj.weight", True),
+        ("*.layers.[12].*", "model.layers.12.mlp.up_proj.weight", False),
+        ("up_proj", "model.layers.3.mlp.up_proj.weight", False),
+        ("*UP_PROJ", "model.layers.3.mlp.up_proj.weight", False),
+    ],
+)
+def test_patterns(pattern: str, name: str, means: bool) -> None:
+    assert matches(pattern, name) == means
+
+
+@pytest.mark.parametrize(
+    ("toml", "where", "what", "fix"),
+    [
+        ("[layer]\nfromat = 'int4'", "r.toml: layer.fromat", "unknown option 'fromat'", "Did you mean format?"),
+        ("[layers]\nformat = 'int4'", "r.toml: layers", "unknown option 'layers'", "Did you mean layer"),
+        ("[layer.options]\nsweep = 2", "r.toml: layer.options.sweep", "unknown option 'sweep'", "Did you mean sweeps?"),
+        ("[[rules]]\nmatch = '*'\ngroups = 8", "r.toml: rules.0.groups", "unknown option 'groups'", "mean group?"),
+        (
+            "[[rules]]\nmatch = '*'\n[[rules]]\nmatch = '*'\n[rules.options]\ndamp = 1",
+            "r.toml: rules.1.options.damp",
+            "unknown option 'damp'",
+            "Did you mean damping?",
+        ),
+        ("[calibration]\nlenght = 9", "r.toml: calibration.lenght", "unknown option 'lenght'", "mean length?"),
+        ("zzzzzz = 1", "r.toml: zzzzzz", "unknown option 'zzzzzz'", "Known: layer, rules, calibration"),
+        ("[layer]\nmethod = 'gtpq'", "r.toml: layer.method", "got 'gtpq'", "Did you mean gptq?"),
+        ("[layer]\ngroup = 'chanel'", "r.toml: layer.group", "got 'chanel'", "Did you mean channel?"),
+        ("[layer]\ngroup = 0", "r.toml: layer.group", "got 0", ""),
+        ("[layer.options]\ndamping = 0", "r.toml: layer.options.damping", "greater than 0 (got 0)", ""),
+        ("[layer]\nformat = 4", "r.toml: layer.format", "valid string (got 4)", ""),
+        ("[[rules]]\nformat = 'int8'", "r.toml: rules.0.match", "field required", ""),
+        ("[layer\n", "r.toml", "not valid TOML", "Correct the line named"),
+    ],
+)
+def test_mistakes_are_named(toml: str, where: str, what: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.loads(toml, "r.toml")
+    error = caught.value
+    assert error.where is not None and error.where.startswith(where)
+    assert what in error.what
+    assert error.fix is not None and fix in error.fix
+    assert "\n" not in str(error)
+
+
+def test_nearest() -> None:
+    assert nearest("gtpq", ["rtn", "gptq"]) == "Did you mean gptq?"
+    assert nearest("q", ["rtn", "gptq"]) == "Known: rtn, gptq"
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"layer": {"format": "int8"}},
+    {"layer": {"group": 32}},
+    {"layer": {"group": "channel"}},
+    {"layer": {"symmetric": False}},
+    {"layer": {"options": {"damping": 0.02}}},
+    {"layer": {"options": {"sweeps": 2}}},
+    {"rules": [{"match": "a", "format": "int8"}, {"match": "b", "format": "int8"}]},
+    {"rules": [{"match": "b", "format": "int8"}, {"match": "a", "format": "int8"}]},
+    {"calibration": {"seed": 1}},
+    {"output": "float"},
+    {"max_shard_bytes": 10**9},
+]
+
+
+def test_hash_is_of_the_content() -> None:
+    found = [Recipe.read(change, "test").hash for change in ({}, *CHANGES)]
+    assert len(set(found)) == len(found)
+    assert all(len(h) == 64 for h in found)
+    spelled = Recipe.loads('[layer.options]\nsweeps = 1\n[layer]\nformat = "int4"  # the default\n')
+    assert spelled.hash == Recipe().hash, "how it was written does not matter"
+
+
+def test_a_recipe_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().layer.format = "int8"  # type: ignore[misc]
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    recipe = Recipe.loads(RULES)
+    path.write_text(recipe.dumps(), "utf-8")
+    assert Recipe.load(path) == recipe
+    path.write_bytes(b"\xff\xfe")
+    for bad in (path, tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(RecipeError, match="cannot be read") as caught:
+            Recipe.load(bad)
+        assert caught.value.where == str(bad)
