@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core import array
-from bitwright.core.format import UNSIGNED, Format, named
+from bitwright.core.format import Format, named
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
@@ -43,7 +44,7 @@ def objective(w: np.ndarray, q: QTensor | np.ndarray, hessian: np.ndarray) -> np
 @pytest.mark.parametrize("format", formats(), ids=label)
 def test_objective_never_rises(format: Format, order: str) -> None:
     """Row by row, from GPTQ's codes through every sweep, in the damped Hessian that both methods minimise."""
-    for seed in range(3):
+    for seed in range(2):
         w, stats = weights(seed, 8), inputs(seed)
         factor, hessian = gptq.factorise(stats, 0.01, order), damped(stats)
         start = gptq.quantize(w, format, stats, order=order)  # type: ignore[arg-type]
@@ -104,14 +105,20 @@ def test_ends_where_no_single_code_can_be_better(name: str, block: int | str) ->
         assert objective(w, moved, hessian)[row] >= least[row] * (1 - SLACK)
 
 
+@pytest.mark.parametrize("size", [1, 1e-7])
 @pytest.mark.parametrize("format", [f for f in formats() if f.block != "tensor"], ids=label)
-def test_scales_move_only_where_the_objective_falls(format: Format) -> None:
-    """One visit of the scales, codes as they are: what moved got better, the rest is untouched, all can be stored."""
-    w, stats = weights(3, 8), inputs(3)
+def test_scales_move_only_where_the_objective_falls(format: Format, size: float) -> None:
+    """One visit of the scales, codes as they are: what moved got better, the rest is untouched, all can be stored.
+
+    They start off their best, so that some lie between two powers of two; tiny ones may end below the least number.
+    """
+    w, stats = weights(3, 64) * np.float32(size), inputs(3)
     hessian, factor = damped(stats), gptq.factorise(stats)
     start = gptq.quantize(w, format, stats)
+    off = np.exp(np.random.default_rng(3).normal(0, 0.5, start.scale.shape)).astype(np.float32)
+    start = replace(start, scale=format.round_scale(start.scale * off, start.unit))
     columns = factor.order
-    steps = gptq.Steps.of(format, start.scale, start.zero, columns, 8, 64)
+    steps = gptq.Steps.of(format, start.scale, start.zero, columns, 64, 64)
     values = format.grid.value(start.codes).T[columns]
     decoded = start.decode().T[columns]
     pull = factor.hessian @ (w.T[columns] - decoded)
@@ -120,16 +127,17 @@ def test_scales_move_only_where_the_objective_falls(format: Format) -> None:
     q = QTensor(format, start.codes, scale, start.zero, unit=start.unit)
     before, after = objective(w, start, hessian), objective(w, q, hessian)
     moved = (scale != start.scale).any(axis=1)
-    # Eight bits may be too coarse a step for all of these blocks; the other types move.
-    assert moved.any() or format.scale in UNSIGNED
-    assert (after[moved] < before[moved]).all()
+    assert moved.any() or size < 1
+    assert (after[moved] <= before[moved] * (1 + SLACK)).all()
+    assert after.sum() < before.sum() or not moved.any()
     assert (after[~moved] == before[~moved]).all()
-    assert (np.sign(scale) == np.sign(start.scale)).all()
+    assert (scale * start.scale >= 0).all(), "a sign never turns"
     assert (format.round_scale(scale, start.unit) == scale).all(), "not a number that is stored"
     # The running arrays still agree with the codes and scales that they stand for.
     np.testing.assert_array_equal(decoded, q.decode().T[columns])
     remade = factor.hessian.astype(np.float64) @ (w - q.decode()).T[columns].astype(np.float64)
-    np.testing.assert_allclose(pull, remade, atol=1e-4 * np.abs(remade).max())
+    if size == 1:  # a tiny scale moved off its best may be stored as 1: nothing of the weights is left beside that
+        np.testing.assert_allclose(pull, remade, atol=1e-4 * np.abs(remade).max())
 
 
 @few

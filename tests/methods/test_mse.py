@@ -15,7 +15,7 @@ from bitwright.methods import mse, rtn
 from tests.methods.test_lloyd import calibration, weights
 from tests.methods.test_rtn import formats, label
 
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=5, deadline=None)
 seeds = st.integers(0, 2**32)
 
 

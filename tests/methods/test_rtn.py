@@ -12,7 +12,7 @@ from bitwright.core.format import Format, named
 from bitwright.methods import rtn
 from tests.methods.test_lloyd import weights
 
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=5, deadline=None)
 seeds = st.integers(0, 2**32)
 f32 = np.float32
 

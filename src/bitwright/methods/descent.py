@@ -98,6 +98,6 @@ def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, ste
         new = steps.format.round_scale(xp.where(wanted * old > 0, wanted, old), unit)
         step = new - old
         step = xp.where(step * (2 * slope - step * curvature) > 0, step, xp.zeros_like(step))
-        steps.scale[group] = old + step
+        steps.scale[group] = xp.where(step == 0, old, new)  # old + step may be off by a rounding
         decoded[inside] = level * steps.scale[group]
         pull -= block @ (level * step)
