@@ -15,8 +15,8 @@ import bitwright
 from bitwright.cli import app
 from tests import tiny
 
-COMMANDS = {command.name or command.callback.__name__: command for command in app.registered_commands if command.callback}
-HEAVY = {"torch", "transformers", "numpy", "safetensors", "tokenizers", "compressed_tensors", "huggingface_hub", "pydantic"}
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+HEAVY = {"torch", "transformers", "numpy", "safetensors", "tokenizers", "compressed_tensors", "huggingface_hub"}
 LISTED = """
 import sys
 try:

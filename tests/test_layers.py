@@ -75,7 +75,7 @@ def wrongs(root: Path) -> list[str]:
 
 def allowed(layer: str, target: str) -> bool:
     """Whether a module of `layer` may import `target`, a dotted name below `bitwright`."""
-    if target.startswith("__") or layer_of(target) == layer:
+    if not target or target.startswith("__") or layer_of(target) == layer:
         return True
     return any(target == below or target.startswith(below + ".") for below in BELOW[layer])
 

@@ -99,7 +99,7 @@ def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
     from bitwright.engine.recipe import Recipe
 
     base = Recipe.load(path) if path else Recipe()
-    raw = base.model_dump(mode="python")
+    raw = {"layer": {}, "calibration": {}} | base.model_dump(mode="python", exclude_unset=True)
     bits, format_name, group = given.pop("bits"), given.pop("format"), given.pop("group")
     if bits is not None and format_name is not None:
         raise RecipeError("given together with --format", where="--bits", fix="Give one of them")

@@ -84,7 +84,7 @@ method = "rtn"
 match = "*.layers.[14]0.*"
 method = "descent"
 """
-"""The default method on an early and a late block, so that a test does not take minutes; calibration visits them all."""
+"""The default method on an early and a late block, to take no minutes; calibration visits all of them."""
 
 
 @pytest.mark.parametrize(

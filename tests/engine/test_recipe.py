@@ -226,3 +226,10 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="cannot be read") as caught:
             Recipe.load(bad)
         assert caught.value.where == str(bad)
+
+
+def test_a_rule_changes_only_the_options_it_names() -> None:
+    recipe = Recipe.loads("[layer.options]\ndamping = 0.05\n[[rules]]\nmatch = '*'\n[rules.options]\nsweeps = 7\n")
+    layer, named = recipe.layer_for("model.layers.0.mlp.up_proj.weight")
+    assert named
+    assert (layer.options.damping, layer.options.sweeps) == (0.05, 7)

@@ -140,7 +140,9 @@ class Recipe(_Table):
         named = False
         for rule in self.rules:
             if matches(rule.match, name):
-                values |= rule.model_dump(exclude={"match"}, exclude_none=True)
+                given = rule.model_dump(exclude={"match"}, exclude_none=True, exclude_unset=True)
+                values["options"] |= given.pop("options", {})
+                values |= given
                 named = True
         return Layer.model_validate(values), named
 
