@@ -100,7 +100,7 @@ class Plan:
         solver = 10 * 4 * min(SOLVE, max(largest, 1)) + 4 * largest
         config = self.arch.config
         vocabulary, width = int(getattr(config, "vocab_size", 0)), int(getattr(config, "hidden_size", widest))
-        # Certification decodes a matrix twice (the library's unpacking takes most of 24 bytes a weight), then holds both
+        # Certification decodes a matrix twice (the library unpacks at nearly 24 bytes a weight), then holds both
         # models' heads and one block of each in float32, and logits of 256 positions.
         verdict = 4 * (2 * rest + 2 * max(blocks)) + 8 * 4 * 256 * vocabulary
         certify = max(24 * largest, verdict if self.evaluates else 0)
