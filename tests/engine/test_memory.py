@@ -24,9 +24,9 @@ from tests import tiny
 
 MB = 10**6
 CEILING = 900 * MB
-WIDTH, INNER, HEADS, LAYERS, SHARD = 768, 2048, 12, 48, 8
+WIDTH, INNER, HEADS, LAYERS, SHARD = 768, 2048, 12, 40, 8
 SIZE = 2 * (LAYERS * (4 * WIDTH**2 + 3 * WIDTH * INNER + 2 * WIDTH) + 2 * 1024 * WIDTH + WIDTH)
-"""Bytes of the weights: three times what the ceiling leaves beside Python, torch and transformers."""
+"""Bytes of the weights: two and a half times what the ceiling leaves beside Python, torch and transformers."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_model_is_larger_than_the_ceiling_leaves_room_for(model: Path) -> None:
     stored = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     assert stored == pytest.approx(SIZE, rel=0.001)
-    assert stored > 2.9 * (CEILING - machine.BASE)
+    assert stored > 2.4 * (CEILING - machine.BASE)
     assert 2 * stored > CEILING  # nor does it fit in float32, even into all of it
 
 
@@ -81,10 +81,10 @@ RECIPE = """
 [layer]
 method = "rtn"
 [[rules]]
-match = "*.layers.[14]0.*"
+match = "*.layers.30.*"
 method = "descent"
 """
-"""The default method on an early and a late block, to take no minutes; calibration visits all of them."""
+"""The default method on one late block, so that the test does not take minutes; calibration visits them all."""
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_ceiling_holds(options: list[str], model: Path, tmp_path: Path) -> N
     (tmp_path / "recipe.toml").write_text(RECIPE)
     options = [option.format(text=model.parent / "some.txt", recipe=tmp_path / "recipe.toml") for option in options]
     command = [sys.executable, "-m", "bitwright.cli", "quantize", str(model), "-o", str(out), "--json"]
-    command += ["--max-ram", f"{CEILING // MB}MB", "--threads", "2", *options]
+    command += ["--max-ram", f"{CEILING // MB}MB", "--threads", "1", *options]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (CEILING, CEILING))
@@ -122,7 +122,7 @@ def test_the_ceiling_holds(options: list[str], model: Path, tmp_path: Path) -> N
     assert re.search("does not fit", certificate["loaded_by_transformers"]["why"])
     assert certificate["peak_memory_bytes"] <= peak
     refined = [row for row in certificate["rows"] if row["method"] == "descent"]
-    assert len(refined) == (0 if "rtn" in options else 2 * 7)
+    assert len(refined) == (0 if "rtn" in options else 7)
     assert all(row["tokens"] == 4 * 32 for row in refined)
     planned = next(event for event in events if event["event"] == "plan")
     assert planned["peak_memory_bytes"] <= CEILING
