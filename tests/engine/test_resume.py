@@ -379,7 +379,7 @@ def test_a_changed_model_is_refused(home: Path, tmp_path: Path) -> None:
     data[-2] ^= 1
     weights.write_bytes(data)
     plan, text = job(tmp_path, tmp_path / "out")
-    with pytest.raises(RecipeError, match="another recipe, model or version"):
+    with pytest.raises(RecipeError, match="another recipe, model, version or number of threads"):
         list(run(plan, text))
 
 

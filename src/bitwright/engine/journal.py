@@ -29,7 +29,7 @@ class Journal:
         lines = data.splitlines()
         if lines and _parse(lines[0]) and _parse(lines[0]).get("job") != job:
             raise RecipeError(
-                "holds the unfinished work of another recipe, model or version",
+                "holds the unfinished work of another recipe, model, version or number of threads",
                 where=str(folder),
                 fix="Remove it, or choose another -o",
             )

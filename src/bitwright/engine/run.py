@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 import bitwright
 from bitwright.engine import certify, machine
 from bitwright.engine.calibration import Calibration, group
@@ -58,7 +60,8 @@ def job_hash(plan: Plan, text: Text | None) -> str:
         "changed": sorted(p.stat().st_mtime_ns for p in plan.arch.checkpoint.files),
         "layout": {name: size for name, (_, size) in plan.layout.files.items()},
         "calibration": None if text is None else text.calibration_hash,
-        "arithmetic": [plan.device, str(machine.calibration_dtype(plan.device))],
+        # Sums of a matrix product are taken in another order by another number of threads.
+        "arithmetic": [plan.device, str(machine.calibration_dtype(plan.device)), torch.get_num_threads()],
     }
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
