@@ -26,6 +26,8 @@ from bitwright.files.safetensors import Layout, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 HIDDEN, INNER, HEADS, VOCABULARY = 2048, 5632, 16, 1024
+CEILING = "1100MB"
+"""What the kernel lets the quantizing process have, whatever the size of the checkpoint."""
 
 
 def make(folder: Path, gigabytes: float) -> int:
@@ -90,7 +92,7 @@ def main() -> None:
             copy, _ = timed(["cp", "-r", str(source), str(base / "copy")])
             shutil.rmtree(base / "copy")
             command = [str(ROOT / ".venv/bin/bitwright"), "quantize", str(source), "--method", "rtn", "--json"]
-            ours, events = timed([*command, "-o", str(base / "out")])
+            ours, events = timed([*command, "--max-ram", CEILING, "-o", str(base / "out")])
             shutil.rmtree(base / "out")
             phases = [(t, e["phase"]) for t, e in events if e["event"] == "started"]
             begin = next(t for t, p in phases if p == "quantize")
