@@ -55,7 +55,7 @@ app = typer.Typer(
     help="Make neural networks small, and say honestly what every bit cost.",
 )
 
-Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or hub:OWNER/NAME to download one.")]
+Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
 Bits = Annotated[int | None, typer.Option(help="Bits per weight (integer format); 4 unless a recipe says otherwise.")]
 FormatName = Annotated[
     str | None, typer.Option("--format", help="A format by name instead of --bits: fp8, nf4, codebook3 ...")
@@ -64,14 +64,18 @@ Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'c
 Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
 MethodName = Annotated[str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default) or lloyd.")]
 Acts = Annotated[str | None, typer.Option("--activations", help="Run-time input quantization: none, int8 or fp8.")]
-Calib = Annotated[str | None, typer.Option(help="Calibration text: file, JSONL, folder, stdlib, hub:NAME, or self.")]
+Calib = Annotated[str | None, typer.Option(help="Text: file, JSONL, folder, stdlib, hub:NAME, self. ONNX: samples.")]
 WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
 Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
-Heldout = Annotated[str | None, typer.Option(help="Text for the verdict; by default a part of --calib kept apart.")]
+Heldout = Annotated[str | None, typer.Option(help="For the verdict; by default a part of --calib kept apart.")]
 HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 8.")]
 Simulate = Annotated[bool, typer.Option("--simulate", help="Write decoded float weights: any format, nothing smaller.")]
 Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
+MaxDrop = Annotated[
+    float | None, typer.Option(min=0, help="ONNX: points of accuracy it may lose; else layers stay float.")
+]
+Bind = Annotated[list[str] | None, typer.Option(help="ONNX: size of an open input dimension, NAME=SIZE. Repeatable.")]
 MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all.")]
@@ -95,12 +99,68 @@ def size(text: str | None) -> int | None:
 
 
 def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
-    """The recipe of a file, or the default, with the options that were given."""
+    """The recipe of a file, or the default, with the options that were given, for a language model."""
     from bitwright.engine.recipe import Recipe
 
-    base = Recipe.load(path) if path else Recipe()
-    raw = {"layer": {}, "calibration": {}} | base.model_dump(mode="python", exclude_unset=True)
-    bits, format_name, group = given.pop("bits"), given.pop("format"), given.pop("group")
+    for key in ("max_drop", "bind"):
+        if given.get(key):
+            raise RecipeError("is for ONNX networks", where=f"--{key.replace('_', '-')}", fix="Leave it out")
+    raw = {"layer": {}, "calibration": {}} | (_read(path) if path else {})
+    raw["layer"] |= layer_options(given) | _given(given, "activations")
+    raw["calibration"] |= _given(given, "windows", "length", "heldout", "heldout_windows", calib="source")
+    raw |= _given(given, "indivisible")
+    if given.get("simulate"):
+        raw["output"] = "float"
+    return Recipe.read(raw, "options")
+
+
+def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
+    """The same for an ONNX network, whose default is int8 per channel."""
+    from bitwright.engine.recipe import Recipe
+
+    for key in ("windows", "length", "heldout_windows", "simulate", "indivisible"):
+        if given.get(key):
+            where = f"--{key.replace('_', '-')}"
+            raise RecipeError("is for language model folders", where=where, fix="Leave it out for an ONNX file")
+    raw = {"layer": {}, "data": {}, "network": {}} | (_read(path) if path else {})
+    raw["layer"] = NETWORK_LAYER | raw["layer"] | layer_options(given)
+    raw["data"] |= _given(given, "heldout", calib="source")
+    raw["network"] |= _given(given, "activations", "max_drop")
+    if given.get("bind"):
+        raw["network"]["bind"] = dict(_size_of(text) for text in given["bind"])
+    return Recipe.read(raw, "options")
+
+
+NETWORK_LAYER = {
+    "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
+}  # fmt: skip
+"""How the layers of an ONNX network are stored unless a recipe or option says otherwise."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The keys that a recipe file sets."""
+    from bitwright.engine.recipe import Recipe
+
+    return Recipe.load(path).model_dump(mode="python", exclude_unset=True)
+
+
+def _given(given: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
+    """The options among `names` that were given, some under another name in the recipe."""
+    keys = {name: name for name in names} | renamed
+    return {key: given[name] for name, key in keys.items() if given.get(name) is not None}
+
+
+def _size_of(text: str) -> tuple[str, int]:
+    """`NAME=SIZE` of --bind."""
+    name, sign, value = text.partition("=")
+    if not sign or not value.isdigit():
+        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix="Write for example height=224")
+    return name, int(value)
+
+
+def layer_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The `[layer]` table that --bits, --format, --group, --symmetric and --method mean."""
+    bits, format_name, group = given["bits"], given["format"], given["group"]
     if bits is not None and format_name is not None:
         raise RecipeError("given together with --format", where="--bits", fix="Give one of them")
     layer: dict[str, Any] = {}
@@ -114,16 +174,12 @@ def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
             layer["method"] = "lloyd"
     if group is not None:
         layer["group"] = int(group) if group.isdigit() else group
-    layer |= {key: given[key] for key in ("symmetric", "method", "activations") if given[key] is not None}
-    raw["layer"] |= layer
-    names = {"calib": "source", "windows": "windows", "length": "length", "heldout": "heldout"}
-    names["heldout_windows"] = "heldout_windows"
-    raw["calibration"] |= {names[key]: given[key] for key in names if given.get(key) is not None}
-    if given.get("simulate"):
-        raw["output"] = "float"
-    if given.get("indivisible") is not None:
-        raw["indivisible"] = given["indivisible"]
-    return Recipe.read(raw, "options")
+    return layer | _given(given, "symmetric", "method")
+
+
+def is_network(model: str) -> bool:
+    """Whether a MODEL argument is an ONNX file rather than a model folder."""
+    return model.lower().endswith(".onnx")
 
 
 def find_model(text: str) -> Path:
@@ -343,6 +399,7 @@ def plan(
     length: Length = None,
     simulate: Simulate = False,
     indivisible: Indivisible = None,
+    bind: Bind = None,
     recipe: RecipeFile = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -350,10 +407,17 @@ def plan(
     """Show what `quantize` would do: formats, final bytes, memory, time, runtimes. Nothing runs."""
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
-        calib=calib, windows=windows, length=length, simulate=simulate, indivisible=indivisible,
+        calib=calib, windows=windows, length=length, simulate=simulate, indivisible=indivisible, bind=bind,
     )  # fmt: skip
 
     def work(show: Show) -> None:
+        if is_network(model):
+            from bitwright.engine.integer import plan as networks
+
+            network_recipe, source = make_network_recipe(recipe, given), Path(model)
+            out = source.with_name(f"{source.stem}-int.onnx")
+            show_network_plan(networks.make(source, out, network_recipe, check_out=False), show)
+            return
         made = make_recipe(recipe, given)
         from bitwright.engine import plan as planning
 
@@ -381,6 +445,8 @@ def quantize(
     heldout_windows: HeldoutCount = None,
     simulate: Simulate = False,
     indivisible: Indivisible = None,
+    max_drop: MaxDrop = None,
+    bind: Bind = None,
     recipe: RecipeFile = None,
     max_ram: MaxRam = None,
     device: Device = "cpu",
@@ -391,16 +457,61 @@ def quantize(
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, indivisible=indivisible,
+        simulate=simulate, indivisible=indivisible, max_drop=max_drop, bind=bind,
     )  # fmt: skip
-    guarded(
-        as_json,
-        lambda show: do_quantize(
-            show, find_model(model), out, make_recipe(recipe, given), size(max_ram), device, threads
-        ),
-        resume=True,
-        out=out,
-    )
+
+    def work(show: Show) -> None:
+        ceiling = size(max_ram)
+        if is_network(model):
+            do_network(show, Path(model), out, make_network_recipe(recipe, given), ceiling, device, threads)
+        else:
+            do_quantize(show, find_model(model), out, make_recipe(recipe, given), ceiling, device, threads)
+
+    guarded(as_json, work, resume=not is_network(model), out=out)
+
+
+def do_network(
+    show: Show,
+    source: Path,
+    out: Path,
+    recipe: Any,
+    ceiling: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Plan, run, certify and print the verdict for an ONNX file."""
+    from bitwright.engine import machine
+    from bitwright.engine.events import Finished
+    from bitwright.engine.integer import plan as networks
+    from bitwright.engine.integer.run import run
+    from bitwright.engine.report import certificate_path, verdict_lines
+
+    if device != "cpu":
+        raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    made = networks.make(source, out, recipe)
+    machine.enforce(ceiling)
+    show_network_plan(made, show)
+    for event in run(made):
+        show.event(event)
+        if isinstance(event, Finished):
+            show.close()
+            for line in verdict_lines(event.certificate):
+                show.line(line)
+            show.line(f"written: {out} and {certificate_path(out).name}")
+
+
+def show_network_plan(plan: Any, show: Show) -> None:
+    """Print the plan of an ONNX network on one screen."""
+    if show.json:
+        typer.echo(json.dumps({"event": "plan", **plan.summary()}))
+        return
+    show.line(f"plan: {plan.source} -> {plan.out}")
+    for line in plan.lines():
+        show.line(line)
 
 
 def do_quantize(
@@ -444,18 +555,26 @@ def drain(events: Iterator[Any], show: Show) -> Any:
 
 @app.command()
 def measure(
-    a: Annotated[str, typer.Argument(help="The float model's folder.")],
-    b: Annotated[str, typer.Argument(help="The other model's folder, float or quantized.")],
-    heldout: Annotated[str, typer.Option(help="Text to compare on: file, JSONL, folder, stdlib, hub:NAME.")] = "stdlib",
+    a: Annotated[str, typer.Argument(help="The float model's folder, or .onnx file.")],
+    b: Annotated[str, typer.Argument(help="The other model's, float or quantized.")],
+    heldout: Annotated[str, typer.Option(help="Text to compare on; or samples, for ONNX files.")] = "stdlib",
+    recipe: Annotated[Path | None, typer.Option(help="ONNX: a recipe whose [data] says how samples are read.")] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 64,
     length: Annotated[int, typer.Option(min=8, help="Tokens in a window.")] = 256,
     weights: Annotated[bool, typer.Option("--weights", help="Also list the error of every matrix.")] = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two models on the same text: KL, top-1 agreement, perplexity, with intervals."""
+    """Compare two models on the same text or samples: KL, agreement, perplexity, accuracy, with intervals."""
 
     def work(show: Show) -> None:
+        if is_network(a):
+            result = measure_networks(Path(a), Path(b), heldout, recipe)
+            if as_json:
+                typer.echo(json.dumps({"event": "comparison", **result.summary()}))
+            for line in result.lines():
+                show.line(line)
+            return
         from bitwright.engine.check import compare_weights
         from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
@@ -482,15 +601,32 @@ def measure(
     guarded(as_json, work)
 
 
+def measure_networks(a: Path, b: Path, heldout: str, recipe: Path | None) -> Any:
+    """The verdict on two ONNX files over the samples of `heldout`, read as the recipe's [data] says."""
+    from bitwright.engine.integer.verdict import measure as compare
+    from bitwright.engine.recipe import Recipe
+    from bitwright.models.network.graph import Graph
+    from bitwright.models.samples.open import open_samples
+
+    if heldout == "stdlib":
+        raise RecipeError(
+            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
+        )
+    made = Recipe.load(recipe) if recipe else Recipe()
+    inputs = Graph.open(a, made.network.bind).inputs
+    return compare(open_samples(heldout, inputs, made.data), made.data, a, b)
+
+
 @app.command()
 def check(
-    folder: Annotated[str, typer.Argument(help="A quantized folder, ours or anyone's.")],
+    folder: Annotated[str, typer.Argument(help="A quantized folder or .onnx file, ours or anyone's.")],
     against: Annotated[str | None, typer.Option(help="The float model it was made from: also show the loss.")] = None,
-    heldout: Annotated[str | None, typer.Option(help="With --against: text to measure KL and perplexity on.")] = None,
+    heldout: Annotated[str | None, typer.Option(help="With --against: text or samples to measure on.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="ONNX: a recipe whose [data] says how samples are read.")] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 16,
     as_json: Json = False,
 ) -> None:
-    """Is a quantized folder sound? Files, shapes, finite scales, coverage, two decoders; exit code 1 where not."""
+    """Is a quantized model sound? Files, shapes, finite scales, coverage, two decoders; exit code 1 where not."""
     wrong: list[str] = []
 
     def work(show: Show) -> None:
@@ -500,17 +636,26 @@ def check(
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout
 
-        prepare_torch(None)
-        path = find_model(folder)
-        original = find_model(against) if against else None
-        for event in look(path, original):
+        if is_network(folder):
+            from bitwright.engine.integer.check import check as look_at
+
+            path, original = Path(folder), Path(against) if against else None
+            events = look_at(path, original)
+        else:
+            prepare_torch(None)
+            path, original = find_model(folder), find_model(against) if against else None
+            events = look(path, original)
+        for event in events:
             show.event(event)
             if isinstance(event, Row):
                 show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.format:<16} {event.name}")
             if isinstance(event, Finding) and not event.good:
                 wrong.append(event.detail)
         if original is not None and heldout is not None and not wrong:
-            result = drain(measure_folders(original, path, read_heldout(original, heldout, windows, 256).ids), show)
+            if is_network(folder):
+                result = measure_networks(original, path, heldout, recipe)
+            else:
+                result = drain(measure_folders(original, path, read_heldout(original, heldout, windows, 256).ids), show)
             show.close()
             if as_json:
                 typer.echo(json.dumps({"event": "comparison", **result.summary()}))
@@ -558,30 +703,39 @@ def demo(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Where the result goes; an earlier demo there is replaced.")
     ] = Path("demo-output"),
-    bits: Annotated[int, typer.Option(min=2, max=8, help="Bits per weight: 2, 4 or 8.")] = 4,
+    task: Annotated[str, typer.Option(help="language, vision (digits) or speech (spoken words).")] = "language",
+    bits: Annotated[
+        int | None, typer.Option(min=2, max=8, help="Bits per weight; 4, or 8 for vision and speech.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize the bundled language model, offline, calibrated on your own Python's standard library."""
+    """Quantize a bundled model, offline, with data your machine has: its Python, scikit-learn, its own voice."""
 
     def work(show: Show) -> None:
         import shutil
 
+        from bitwright.engine import demo as demos
         from bitwright.engine import report as reports
-        from bitwright.engine.recipe import Recipe
 
+        if task not in ("language", *demos.NETWORKS):
+            raise RecipeError(f"{task!r} is not a task", where="--task", fix="Choose language, vision or speech")
         if out.exists():
-            if not (out / "certificate.json").exists():
+            if not any(out.glob("*certificate.json")):
                 raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
             shutil.rmtree(out)
-        made = Recipe.read(
-            {"layer": {"format": f"int{bits}"}, "calibration": {"source": "stdlib", "heldout_windows": 32}}, "demo"
-        )
-        do_quantize(show, Path(__file__).parent / "content" / "demo-model", out, made, None)
+        if task == "language":
+            model, made = demos.language(bits or 4)
+            do_quantize(show, model, out, made, None)
+            result = out
+        else:
+            model, made = demos.network(task, out / "data", NETWORK_LAYER | {"format": f"int{bits or 8}"})
+            result = out / f"{demos.NETWORKS[task]}.onnx"
+            do_network(show, model, result, made)
         page = out / "report.html"
-        page.write_text(reports.to_html([reports.load(out)]), "utf-8")
+        page.write_text(reports.to_html([reports.load(result)]), "utf-8")
         show.line(f"report:  {page}")
 
-    guarded(as_json, work, resume=True, out=out)
+    guarded(as_json, work, resume=task == "language", out=out)
 
 
 if __name__ == "__main__":

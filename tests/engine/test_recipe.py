@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.engine.recipe import Calibration, Layer, Options, Recipe, Rule, matches, nearest
+from bitwright.engine.recipe import Calibration, Data, Layer, Options, Picture, Recipe, Rule, Sound, matches, nearest
 from bitwright.errors import RecipeError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -41,6 +41,36 @@ rules = st.builds(
     method=st.none() | methods,
     options=st.none() | options,
 )
+sides = st.integers(1, 4096)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
+datas = st.builds(
+    Data,
+    source=st.none() | text,
+    heldout=st.none() | text,
+    task=st.none() | st.sampled_from(["classify", "words", "detect", "none"]),
+    samples=sides,
+    order=st.sampled_from(["spread", "given"]),
+    classes=st.lists(text, max_size=4).map(tuple),
+    image=st.builds(
+        Picture,
+        size=st.none() | st.tuples(sides, sides),
+        fit=st.sampled_from(["none", "resize", "crop"]),
+        mode=st.none() | st.sampled_from(["RGB", "BGR", "L"]),
+        convert=st.booleans(),
+        scale=st.none() | positive,
+        mean=st.lists(numbers, max_size=3).map(tuple),
+        std=st.lists(positive, max_size=3).map(tuple),
+    ),
+    audio=st.builds(
+        Sound,
+        rate=st.none() | sides,
+        length=st.none() | sides,
+        features=st.sampled_from(["raw", "logmel"]),
+        floor=positive,
+        normalize=st.booleans(),
+    ),
+)
 recipes = st.builds(
     Recipe,
     layer=layers,
@@ -52,6 +82,7 @@ recipes = st.builds(
         heldout=st.none() | text,
         seed=st.integers(-(2**63), 2**63 - 1),
     ),
+    data=datas,
     output=st.sampled_from(["compressed-tensors", "float"]),
     indivisible=st.sampled_from(["error", "channel", "float"]),
     untie=st.booleans(),
@@ -163,6 +194,14 @@ def test_patterns(pattern: str, name: str, means: bool) -> None:
             "Did you mean damping?",
         ),
         ("[calibration]\nlenght = 9", "r.toml: calibration.lenght", "unknown option 'lenght'", "mean length?"),
+        ("[data]\nsorce = 'x'", "r.toml: data.sorce", "unknown option 'sorce'", "Did you mean source"),
+        ("[data.image]\nmeen = [0.5]", "r.toml: data.image.meen", "unknown option 'meen'", "Did you mean mean"),
+        ("[data.audio]\nrates = 8000", "r.toml: data.audio.rates", "unknown option 'rates'", "Did you mean rate"),
+        ("[data.image]\nfit = 'crpo'", "r.toml: data.image.fit", "got 'crpo'", "Did you mean crop?"),
+        ("[data]\ntask = 'detection'", "r.toml: data.task", "got 'detection'", "Did you mean detect?"),
+        ("[data.image]\nstd = [0.2, 0, 0.2]", "r.toml: data.image.std.1", "greater than 0 (got 0)", ""),
+        ("[data.image]\nsize = [32]", "r.toml: data.image.size", "field required", ""),
+        ("[data.image]\nscale = inf", "r.toml: data.image.scale", "finite", ""),
         ("zzzzzz = 1", "r.toml: zzzzzz", "unknown option 'zzzzzz'", "Known: layer, rules, calibration"),
         ("[layer]\nmethod = 'gtpq'", "r.toml: layer.method", "got 'gtpq'", "Did you mean gptq?"),
         ("[layer]\ngroup = 'chanel'", "r.toml: layer.group", "got 'chanel'", "Did you mean channel?"),
@@ -198,9 +237,22 @@ CHANGES: list[dict[str, Any]] = [
     {"rules": [{"match": "a", "format": "int8"}, {"match": "b", "format": "int8"}]},
     {"rules": [{"match": "b", "format": "int8"}, {"match": "a", "format": "int8"}]},
     {"calibration": {"seed": 1}},
+    {"data": {"seed": 1}},
+    {"data": {"classes": ["a", "b"]}},
+    {"data": {"classes": ["b", "a"]}},
+    {"data": {"image": {"mean": [0.5]}}},
+    {"data": {"audio": {"rate": 8000}}},
     {"output": "float"},
     {"max_shard_bytes": 10**9},
 ]
+
+
+def test_lists_of_values() -> None:
+    recipe = Recipe(data=Data(classes=("a", '"'), image=Picture(size=(32, 48), mean=(0.485, 0.456, 1e-7))))
+    text = recipe.dumps()
+    assert 'classes = ["a", "\\""]\n' in text
+    assert "size = [32, 48]\n" in text and "mean = [0.485, 0.456, 1e-07]\n" in text and "std" not in text
+    assert Recipe.loads(text) == recipe
 
 
 def test_hash_is_of_the_content() -> None:

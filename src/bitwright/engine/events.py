@@ -13,14 +13,14 @@ class Event:
 
     def json(self) -> dict[str, Any]:
         """The event as a JSON-able table; infinities become null."""
-        return {"event": type(self).__name__.lower(), **_plain(asdict(self))}
+        return {"event": type(self).__name__.lower(), **plain(asdict(self))}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -15,8 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.errors import RecipeError
 
-Method = Literal["rtn", "mse", "gptq", "descent", "lloyd"]
+Method = Literal["rtn", "mse", "gptq", "descent", "lloyd", "adaround", "lsq"]
 Block = Literal["tensor", "channel"] | Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CALIBRATED: tuple[Method, ...] = ("gptq", "descent")
 """Methods that need the inputs of each layer; lloyd uses them where calibration is given."""
 
@@ -78,6 +81,121 @@ class Calibration(_Table):
     """An expert that saw fewer tokens falls back to a data-free method, by name."""
 
 
+class Picture(_Table):
+    """From an image file to a network's input: (pixel * scale - mean) / std, channel by channel."""
+
+    size: tuple[Side, Side] | None = None
+    """[height, width]; None for the size the network states, or else that of the first image."""
+    fit: Literal["none", "resize", "crop"] = "none"
+    """An image of another size: an error that names it; stretched; or its short side resized and the centre cut out."""
+    short: Side | None = None
+    """Length of the short side before a centre crop; None for the smallest that covers `size`."""
+    filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    mode: Literal["RGB", "BGR", "L"] | None = None
+    """Order of the channels; None for RGB where the network takes three channels, L (grey) where it takes one."""
+    convert: bool = False
+    """Take images of another mode (grey, alpha over white, CMYK), and record how many; otherwise they are an error."""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """None for what the network's shape says."""
+    scale: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """None for 1/255, or for 1 where the network takes integers."""
+    mean: tuple[Number, ...] = ()
+    """One number a channel, or one for all; empty for 0."""
+    std: tuple[Positive, ...] = ()
+    """One number a channel, or one for all; empty for 1."""
+
+
+class Sound(_Table):
+    """From a PCM WAV file to a network's input."""
+
+    rate: int | None = Field(None, ge=1)
+    """Samples a second the network was trained on; None for that of the first file, which all others must share."""
+    resample: bool = False
+    """Convert files of another rate, and record how many; otherwise they are an error."""
+    length: int | None = Field(None, ge=1)
+    """Samples (at `rate`) each clip is cut or padded with zeros to; None for its own length, in batches of one."""
+    features: Literal["raw", "logmel"] = "raw"
+    """The wave itself in [-1, 1), or log(max(mel spectrogram, floor))."""
+    n_fft: int = Field(400, ge=2)
+    """Samples in a (Hann) window."""
+    hop: int = Field(160, ge=1)
+    """Samples from one window to the next."""
+    mels: int = Field(80, ge=1)
+    scale: Literal["htk", "slaney"] = "htk"
+    """The mel scale, with triangles of height 1 (htk) or of equal area (slaney), as in torchaudio and librosa."""
+    centre: bool = True
+    """Pad half a window at both ends by reflection, so that frame t is centred on sample t * hop."""
+    floor: float = Field(1e-6, gt=0, allow_inf_nan=False)
+    normalize: bool = False
+    """Each clip's wave or features to mean 0 and standard deviation 1."""
+
+
+class Data(_Table):
+    """The samples that calibrate a network with activations, and those it is judged on."""
+
+    source: str | None = None
+    """A folder of images or WAV files (a subfolder a class), a COCO folder or .json, a .npy, .npz or .jsonl file."""
+    heldout: str | None = None
+    """Samples for the verdict; by default those of `source` that calibration does not see."""
+    task: Literal["classify", "words", "detect", "none"] | None = None
+    """What the verdict measures; None for what the labels say."""
+    samples: int = Field(256, ge=1)
+    """Calibration samples at most."""
+    heldout_samples: int | None = Field(None, ge=1)
+    """Samples of the verdict at most; None for all."""
+    batch: int = Field(32, ge=1)
+    """Samples run at once; a network with a fixed batch size takes its own."""
+    order: Literal["spread", "given"] = "spread"
+    """Choose samples in turn from each class, in an order that `seed` decides; or the first ones."""
+    seed: int = 0
+    classes: tuple[str, ...] = ()
+    """Names of the network's outputs in order; by default the sorted names of the folders. The alphabet, for CTC."""
+    blank: int = Field(0, ge=0)
+    """Place of CTC's blank in `classes`."""
+    image: Picture = Picture()
+    audio: Sound = Sound()
+
+
+class Training(_Table):
+    """Short quantization-aware training, for method lsq."""
+
+    epochs: int = Field(10, ge=1)
+    """Times the calibration samples are gone through."""
+    rate: float = Field(1e-3, gt=0)
+    penalty: float = Field(0.0, ge=0)
+    """Coefficient at which the quantization-error penalty begins; it learns. 0 for none."""
+
+
+class Network(_Table):
+    """How the activations and biases of an ONNX network become integer, and which rewrites come first."""
+
+    activations: Literal["int8", "int16", "none"] = "int8"
+    """Static quantization of the tensors between layers; "none" for weights only."""
+    target: Literal["x86", "arm", "gpu"] = "x86"
+    """uint8 activations (x86), int8 (arm), or int8 without zero points (gpu)."""
+    observer: Literal["minmax", "average", "percentile", "mse", "entropy"] = "mse"
+    """How a tensor's range is chosen from what calibration saw."""
+    percentile: float = Field(99.99, gt=50, le=100)
+    """Share of the values inside the range, in percent, for the observer of that name."""
+    storage: Literal["int8", "int4"] = "int8"
+    """4 bits or fewer: a byte each (integer kernels in ONNX Runtime), or packed (half the size, float kernels)."""
+    equalize: bool = True
+    """Cross-layer equalization across ReLU, sums and pooling, where it promises less noise."""
+    absorb: bool = False
+    """Bias absorption after equalization: move what ReLU never cuts off into the next layer's bias."""
+    smooth: float = Field(0.0, ge=0, le=1)
+    """SmoothQuant's exponent for products behind a normalisation: 0 leaves them alone, 0.5 is the paper's."""
+    bias: Literal["none", "empirical", "analytic"] = "empirical"
+    """Bias correction: from calibration, or from batch norm alone (data-free)."""
+    entrance: Literal["float", "int8"] = "float"
+    """Layers that read the network's inputs, where they do little of its work: rounding an input costs all the rest."""
+    max_drop: float | None = Field(None, ge=0)
+    """Percentage points the task's measure may lose; the most sensitive layers stay float until it holds."""
+    training: Training = Training()
+    bind: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Sizes of the input dimensions that the file leaves open, by their name."""
+
+
 class Recipe(_Table):
     """Everything that decides the bytes of the output, besides the model itself.
 
@@ -88,6 +206,8 @@ class Recipe(_Table):
     layer: Layer = Layer()
     rules: tuple[Rule, ...] = ()
     calibration: Calibration = Calibration()
+    data: Data = Data()
+    network: Network = Network()
     output: Literal["compressed-tensors", "float"] = "compressed-tensors"
     """ "float" writes decoded weights in the model's own dtype: any format can be studied, nothing gets smaller."""
     indivisible: Literal["error", "channel", "float"] = "error"
@@ -163,7 +283,17 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        tables: dict[str, Any] = {"layer": Layer, "rules": Rule, "calibration": Calibration, "options": Options}
+        tables: dict[str, Any] = {
+            "layer": Layer,
+            "rules": Rule,
+            "calibration": Calibration,
+            "options": Options,
+            "data": Data,
+            "network": Network,
+            "training": Training,
+            "image": Picture,
+            "audio": Sound,
+        }
         owner = next((tables[part] for part in reversed(path[:-1]) if part in tables), Recipe)
         return RecipeError(
             f"unknown option {path[-1]!r}",
@@ -184,13 +314,13 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
 
 
 def _toml(table: dict[str, Any], prefix: str) -> list[str]:
-    """Lines of TOML for a table of strings, numbers, booleans, tables and lists of tables."""
+    """Lines of TOML for a table of strings, numbers, booleans, tables, and lists of tables or of plain values."""
     lines, later = [], []
     for key, value in table.items():
         if isinstance(value, dict):
             later += ["", f"[{prefix}{key}]", *_toml(value, f"{prefix}{key}.")]
-        elif isinstance(value, list):
-            for item in value:
+        elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            for item in value:  # an empty list is the default of every key that holds one
                 later += ["", f"[[{prefix}{key}]]", *_toml(item, f"{prefix}{key}.")]
         else:
             # JSON's escapes are TOML's too, but for pairs of surrogates; TOML wants DEL escaped, JSON does not.

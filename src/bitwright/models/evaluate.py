@@ -11,27 +11,12 @@ import torch
 
 from bitwright.errors import DataError
 from bitwright.models.blocks import Activations, Decoder
+from bitwright.models.tasks.estimate import Estimate
 
 Steps = Generator[tuple[int, int], None, Activations]
 """Yields (steps done, steps in all), returns hidden states."""
-Z95 = 1.959964
 POSITIONS = 256
 """Positions whose logits exist at once: bounds memory by POSITIONS x vocabulary."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over windows and the half-width of its 95 % confidence interval (normal, windows as the sample)."""
-
-    value: float
-    interval: float
-
-    @classmethod
-    def of(cls, samples: torch.Tensor) -> Estimate:
-        """From one number a window."""
-        n = samples.numel()
-        spread = float(samples.std()) / math.sqrt(n) if n > 1 else math.inf
-        return cls(float(samples.mean()), Z95 * spread)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Float ONNX networks to integer inference: plan, calibrate, rewrite, solve, certify."""

@@ -1,0 +1,79 @@
+"""What the samples say: the values every tensor takes, and how far each channel of a tensor reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
+from bitwright.engine.events import Event, Progress
+from bitwright.engine.recipe import Network
+from bitwright.errors import TensorError
+from bitwright.files.onnx import Placement
+from bitwright.models.network.graph import Graph
+from bitwright.models.network.session import Session
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+@dataclass
+class Seen:
+    """`values`: a histogram of each tensor; `channels`: sums of each channel, where the channel axis was given."""
+
+    values: dict[str, Histogram] = field(default_factory=dict)
+    channels: dict[str, Channels] = field(default_factory=dict)
+    batches: int = 0
+
+    def require_finite(self) -> None:
+        """Raise TensorError naming the first tensor that held NaN or Inf."""
+        for name, histogram in self.values.items():
+            if not histogram.finite:
+                raise TensorError(
+                    f"{histogram.bad} values are not finite when the float network runs on the calibration samples",
+                    where=name,
+                    fix="Repair the network or the samples' preprocessing ([data] in the recipe): no range holds NaN",
+                )
+
+
+def observe(
+    graph: Graph, feeds: Iterable[Feeds], tensors: Sequence[str], axes: Mapping[str, int], seen: Seen
+) -> Iterator[Event]:
+    """Run the float network on `feeds`; record `tensors` (histograms) and those of `axes` (channel axis) in `seen`.
+
+    One batch of activations is in memory at a time. Raises TensorError for values that are not finite.
+    """
+    names = list(dict.fromkeys([*tensors, *axes]))
+    session = Session(graph.with_outputs(names), optimize=False)
+    wanted = [name for name in names if name not in graph.inputs]
+    for batch in feeds:
+        found = {name: batch[name] for name in names if name in batch}
+        if wanted:  # an empty list would mean all outputs
+            found |= session.run(batch, wanted)
+        for name in tensors:
+            seen.values[name] = seen.values.get(name, Histogram()) + Histogram.of(found[name])
+        for name, axis in axes.items():
+            now = Channels.of(found[name], axis)
+            seen.channels[name] = seen.channels[name] + now if name in seen.channels else now
+        seen.batches += 1
+        yield Progress("calibrate", seen.batches, 0, f"batch {seen.batches}")
+    seen.require_finite()
+
+
+def quantizers(placement: Placement, seen: Mapping[str, Histogram], network: Network) -> dict[str, Affine]:
+    """The Affine of every tensor of `placement`: by the recipe's observer, one for each group that must share."""
+    signed, symmetric = network.target != "x86", network.target == "gpu"
+    groups = [*placement.shared]
+    together = {name for group in groups for name in group}
+    groups += [(name,) for name in placement.activations if name not in together]
+    found: dict[str, Affine] = {}
+    for group in groups:
+        union = sum((seen[name] for name in group), Histogram())
+        low, high = choose(
+            union, network.observer, 8, signed=signed, symmetric=symmetric, percentile=network.percentile
+        )
+        found |= dict.fromkeys(group, affine(low, high, 8, signed=signed, symmetric=symmetric))
+    return found

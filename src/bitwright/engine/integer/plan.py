@@ -1,0 +1,238 @@
+"""What will become of an ONNX network, known before anything runs: formats, places of integers, bytes, notes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.core.format import Format
+from bitwright.engine.recipe import Layer as Settings
+from bitwright.engine.recipe import Recipe, matches, nearest
+from bitwright.errors import RecipeError, ResourceError
+from bitwright.files.onnx import Layer, Placement
+from bitwright.files.qdq import weight_format
+from bitwright.models.network.graph import Graph
+from bitwright.models.samples.open import Samples, open_parts
+
+BITS = re.compile(r"int([2-8])")
+ENTRANCE = 0.05
+"""Share of a network's products up to which a layer at its entrance stays float."""
+GROUPS = (16, 32, 64, 128, 256)
+"""Weights per scale that MatMulNBits knows."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One layer and what becomes of its weight."""
+
+    layer: Layer
+    settings: Settings
+    format: Format
+
+
+@dataclass
+class Plan:
+    """A job on one ONNX file. `items` by layer name; `floats`: why each other node stays float."""
+
+    source: Path
+    out: Path
+    recipe: Recipe
+    graph: Graph
+    samples: tuple[Samples, Samples] | None
+    items: dict[str, Item] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def partial(self) -> Path:
+        """Where the output is written until it is certified; it keeps the suffix, which ONNX Runtime looks at."""
+        return self.out.with_name(f"{self.out.stem}.partial{self.out.suffix}")
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether activations stay float."""
+        return self.recipe.network.activations == "none"
+
+    def placement(self, keep: tuple[str, ...] = ()) -> Placement:
+        """Where integers flow, with the nodes of `keep` and of the recipe's float layers left out."""
+        return self.graph.quantizable(self.recipe.network.target, keep=(*self.keep, *keep))
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the float weights."""
+        return sum(4 * self.graph.matrix(layer).size for layer in self.graph.layers)
+
+    @property
+    def final_bytes(self) -> int:
+        """Bytes of the weights afterwards: stored codes (a byte each where codes are held in int8) and scales."""
+        total = 0
+        for layer in self.graph.layers:
+            size = self.graph.matrix(layer).shape
+            item = self.items.get(layer.name)
+            if item is None:
+                total += 4 * size[0] * size[1]
+            elif isinstance(item.format.block, int) or self.recipe.network.storage == "int4":
+                total += item.format.stored_bits(*size) // 8
+            else:
+                total += size[0] * size[1] + 4 * size[0]
+        return total
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as plain data for `--json`."""
+        placement = self.placement() if not self.weights_only else None
+        return {
+            "source": str(self.source),
+            "out": str(self.out),
+            "quantized": [
+                {
+                    "name": i.layer.weight, "node": name, "op": i.layer.op, "rows": i.layer.outputs,
+                    "format": describe(i.format), "method": i.settings.method,
+                }
+                for name, i in self.items.items()
+            ],
+            "activations": list(placement.activations) if placement else [],
+            "float": dict(placement.floats) if placement else {},
+            "source_bytes": self.source_bytes,
+            "final_bytes": self.final_bytes,
+            "notes": self.notes,
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        kinds = Counter((describe(i.format), i.settings.method) for i in self.items.values())
+        lines = [f"  {count} layers as {form} by {method}" for (form, method), count in kinds.items()]
+        network = self.recipe.network
+        if self.weights_only:
+            lines.append("  activations stay float")
+        else:
+            placement = self.placement()
+            kind = "uint8" if network.target == "x86" else "int8"
+            lines.append(f"  {len(placement.activations)} activation tensors as {kind}, ranges by {network.observer}")
+            reasons = Counter(placement.floats.values())
+            lines += [f"  {count} nodes stay float: {why}" for why, count in reasons.most_common(6)]
+        before, after = self.source_bytes, self.final_bytes
+        lines.append(f"  weights {before / 1e6:,.2f} MB -> {after / 1e6:,.2f} MB ({after / max(before, 1):.0%})")
+        if self.samples:
+            first, second = self.samples
+            lines.append(f"  {len(first):,} samples to calibrate, {len(second):,} for the verdict ({first.kind})")
+        return lines + [f"  note: {note}" for note in self.notes[:8]]
+
+
+def describe(f: Format) -> str:
+    """A format in words: `int8 channel`, `int4 g32`."""
+    return f"{f.name} {f'g{f.block}' if isinstance(f.block, int) else f.block}"
+
+
+def make(source: Path, out: Path, recipe: Recipe, *, check_out: bool = True, needs_data: bool = True) -> Plan:
+    """Decide everything about quantizing the ONNX file `source` into `out`; nothing is written.
+
+    Raises FileError, ModelError, RecipeError, DataError or ResourceError for what could be known to fail.
+    """
+    graph = Graph.open(source, recipe.network.bind)
+    plan = Plan(source, out, recipe, graph, None, notes=list(graph.notes))
+    _require_patterns(plan)
+    chosen = {layer.name: recipe.layer_for(layer.weight)[0] for layer in graph.layers}
+    for layer in graph.layers:
+        if not any(matches(rule.match, layer.weight) for rule in recipe.rules):
+            chosen[layer.name] = recipe.layer_for(layer.name)[0]
+    plan.keep = tuple(name for name, settings in chosen.items() if settings.format == "float")
+    if recipe.network.entrance == "float" and not plan.weights_only:
+        plan.keep += entrance(graph, plan.keep)
+    integer = frozenset[str]() if plan.weights_only else plan.placement().nodes
+    for layer in graph.layers:
+        if layer.name in plan.keep:
+            continue
+        if plan.weights_only and layer.op != "MatMul":
+            plan.notes.append(f"{layer.name}: left float, MatMulNBits holds matrix products only")
+        elif plan.weights_only or layer.name in integer:
+            plan.items[layer.name] = Item(layer, chosen[layer.name], _format(chosen[layer.name], layer, plan))
+    if not plan.items:
+        raise RecipeError("nothing would be quantized", where=str(source), fix="It needs Conv, Gemm or MatMul layers")
+    methods = {item.settings.method for item in plan.items.values()}
+    data_free = plan.weights_only and methods <= {"rtn", "mse"} and recipe.data.source is None
+    if needs_data and not data_free:
+        plan.samples = open_parts(recipe.data, graph.inputs)
+    if check_out:
+        require_out(plan)
+    return plan
+
+
+def entrance(graph: Graph, keep: tuple[str, ...]) -> tuple[str, ...]:
+    """The layers that read the network's inputs and do at most ENTRANCE of its products.
+
+    Rounding an input costs every layer behind it, and a layer of few input channels gains little from integers.
+    """
+    work = {layer.name: _positions(graph, layer) * graph.matrix(layer).size for layer in graph.layers}
+    least = ENTRANCE * sum(work.values())
+    first = [layer for layer in graph.layers if layer.input in graph.inputs and layer.name not in keep]
+    return tuple(layer.name for layer in first if work[layer.name] <= least)
+
+
+def _positions(graph: Graph, layer: Layer) -> int:
+    """How often the matrix of `layer` is used for one sample; open dimensions count once."""
+    shape = graph.values.get(layer.raw, ("", None))[1] or ()
+    return int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64)) // layer.outputs or 1
+
+
+def _format(settings: Settings, layer: Layer, plan: Plan) -> Format:
+    """The weight format of a layer; RecipeError for what no ONNX operator stores."""
+    found = BITS.fullmatch(settings.format)
+    if found is None or not settings.symmetric:
+        raise RecipeError(
+            f"{settings.format}{'' if settings.symmetric else ' with zero points'} does not run in an integer layer",
+            where=layer.name,
+            fix="Choose int2 to int8, symmetric",
+        )
+    bits, block = int(found[1]), settings.group or "channel"
+    if plan.weights_only:
+        if not isinstance(block, int) or block not in GROUPS or bits not in (4, 8):
+            raise RecipeError(
+                f"MatMulNBits does not store {settings.format} per {block}",
+                where=layer.name,
+                fix="Use --bits 4 or 8 and --group 16, 32, 64, 128 or 256",
+            )
+    elif isinstance(block, int):
+        raise RecipeError(
+            f"groups of {block} weights do not run in integers", where=layer.name,
+            fix='Use --group channel, or activations = "none" in [network] for weight-only MatMulNBits',
+        )  # fmt: skip
+    if settings.method == "lloyd":
+        raise RecipeError("codebooks do not run in integers", where=layer.name, fix="Choose another --method")
+    return weight_format(bits, block)
+
+
+def _require_patterns(plan: Plan) -> None:
+    known = [name for layer in plan.graph.layers for name in (layer.weight, layer.name)]
+    for rule in plan.recipe.rules:
+        if not any(matches(rule.match, name) for name in known):
+            raise RecipeError(
+                f"pattern {rule.match!r} matches no layer", where="recipe: rules", fix=nearest(rule.match, known)
+            )
+
+
+def require_out(plan: Plan) -> None:
+    """Raise where the output cannot be written: it exists, is no .onnx, or the folder is read-only or full."""
+    out = plan.out
+    if out.suffix != ".onnx":
+        raise RecipeError("the output of an ONNX network is a file", where=str(out), fix="Give -o NAME.onnx")
+    if out.exists():
+        raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
+    base = out.parent
+    while not base.exists():
+        base = base.parent
+    if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
+        raise ResourceError("the output folder cannot be written", where=str(base), fix="Choose another -o")
+    free = shutil.disk_usage(base).free
+    if plan.final_bytes > free:
+        raise ResourceError(
+            f"the output needs {plan.final_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+            where=str(base),
+            fix="Free disk space or choose another -o",
+        )

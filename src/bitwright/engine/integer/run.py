@@ -1,0 +1,47 @@
+"""The loop for ONNX networks: a plan becomes a certified file, told as a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bitwright.engine.events import Event, Finished, Note, plain
+from bitwright.engine.integer.certify import certify, publish
+from bitwright.engine.integer.plan import Plan, require_out
+from bitwright.engine.integer.quantize import prepare, quantize
+from bitwright.engine.integer.sensitivity import fall_back
+
+
+def run(plan: Plan) -> Iterator[Event]:
+    """Quantize, certify and rename; ends with `Finished`. Nothing is left behind where it stops before.
+
+    Raises TensorError for values that are not finite, DataError, ResourceError, CertificationError.
+    """
+    require_out(plan)
+    plan.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        batches = list(plan.samples[0]) if plan.samples else []
+        feeds = [batch.feeds for batch in batches]
+        seen = yield from prepare(plan, feeds)
+        made = yield from quantize(plan, batches, seen)
+        kept: list[str] = []
+        limit = plan.recipe.network.max_drop
+        if limit is not None:
+            made, kept = yield from fall_back(plan, seen, made, batches, limit)
+        for row in made.rows:
+            for note in row.notes:
+                yield Note(f"{row.name}: {note}")
+        certificate: dict[str, Any] = plain(
+            (yield from certify(plan, made, kept, list(plan.samples[1]) if plan.samples else []))
+        )
+        publish(plan, certificate)
+    finally:
+        for path in left_over(plan.partial):
+            path.unlink(missing_ok=True)
+    yield Finished(str(plan.out), certificate)
+
+
+def left_over(partial: Path) -> list[Path]:
+    """Files of an unfinished output."""
+    return [path for path in partial.parent.glob(f"{partial.stem}*") if path.is_file()]

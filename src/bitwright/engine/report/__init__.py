@@ -1,0 +1,70 @@
+"""Certificates as something to read: the verdict of one screen, Markdown, JSON, and one self-contained HTML page.
+
+Everything said here is computed from the certificates alone; no model is opened, and neither torch nor onnx is needed.
+What differs between language models and ONNX networks is in `certificate` and `measures`; all else serves both.
+"""
+
+from bitwright.engine.report.certificate import (
+    Certificate,
+    certificate_path,
+    decibel,
+    fallbacks,
+    floats,
+    lint,
+    load,
+    readers,
+    remarks,
+    worst,
+)
+from bitwright.engine.report.figures import MAX_BARS, bars, disagreement, histogram, scatter
+from bitwright.engine.report.judgement import (
+    JUDGEMENTS,
+    SCALES,
+    cautions,
+    comparability,
+    headline,
+    judge,
+    ranking,
+    summary,
+)
+from bitwright.engine.report.measures import Fact, facts, measures, speed
+from bitwright.engine.report.page import to_html
+from bitwright.engine.report.text import LINES, WIDTH, to_json, to_markdown, verdict_lines
+from bitwright.engine.report.words import measured
+
+__all__ = [
+    "JUDGEMENTS",
+    "LINES",
+    "MAX_BARS",
+    "SCALES",
+    "WIDTH",
+    "Certificate",
+    "Fact",
+    "bars",
+    "cautions",
+    "certificate_path",
+    "comparability",
+    "decibel",
+    "disagreement",
+    "facts",
+    "fallbacks",
+    "floats",
+    "headline",
+    "histogram",
+    "judge",
+    "lint",
+    "load",
+    "measured",
+    "measures",
+    "ranking",
+    "readers",
+    "remarks",
+    "scatter",
+    "speed",
+    "summary",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "verdict_lines",
+    "worst",
+]

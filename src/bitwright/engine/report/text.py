@@ -1,0 +1,154 @@
+"""Certificates as plain text, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from bitwright.engine.report.certificate import (
+    Certificate,
+    data,
+    decibel,
+    fallbacks,
+    floats,
+    kind,
+    label,
+    lint,
+    module,
+    proofs,
+    readers,
+    remarks,
+    saved,
+    scheme,
+    worst,
+)
+from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, summary
+from bitwright.engine.report.measures import facts, measures, speed
+from bitwright.engine.report.words import fit, megabytes, one_line, plural, share, some
+
+WIDTH = 100
+"""Columns of the plain-text verdict."""
+LINES = 14
+"""Lines of it."""
+
+
+def verdict_lines(certificate: Certificate) -> list[str]:
+    """The verdict for a terminal: judgement first, at most LINES lines of at most WIDTH columns."""
+    before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
+    bits = certificate["stored_bits_per_weight"]
+    lines = [headline(certificate), *cautions(certificate)]
+    if certificate["verdict"] is None:
+        lines.append(f"Measure it  {kind(certificate).remedy}")
+    lines += [
+        f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), "
+        f"{bits:.3f} stored bits per quantized weight",
+        f"Format      {scheme(certificate)}",
+    ]
+    # The headline tells the first measure; of the others a screen has room for three.
+    lines += [f"{_short(fact.label):<12}{fact.text}" for fact in [*measures(certificate)[1:4], *speed(certificate)]]
+    reasons = floats(certificate)
+    if reasons:
+        told = [f"{len(names):,} {why}" for why, names in reasons]
+        lines.append(f"Float       {some(told, 2, '; ')}")
+    output, weights = worst(certificate, "output_error"), worst(certificate, "sqnr")
+    if output:
+        error = share(output["output_error"])
+        lines.append(f"Worst       {error} output error, {decibel(output)} SQNR: {module(output['name'])}")
+    lowest = ""
+    if weights and weights is not output:
+        error = f", {share(weights['output_error'])} output error" if weights["output_error"] is not None else ""
+        lowest = f"Lowest SQNR {decibel(weights)}{error}: {module(weights['name'])}"
+        lines.append(lowest)
+    notes = fallbacks(certificate)
+    told = ["none: nothing fell back"]
+    if notes:
+        told = [f"{len(notes)} fallbacks and notes, first: {notes[0]}", *notes[1:2]]
+    told = [f"{'' if i else 'Notes':<12}{line}" for i, line in enumerate(told)]
+    lines += told
+    lines += [f"{'' if i else 'Read back':<12}{line}" for i, line in enumerate(readers(certificate))]
+    for spare in (told[-1] if len(told) > 1 else "", lowest):
+        if len(lines) > LINES and spare:
+            lines.remove(spare)
+    return [fit(line, WIDTH) for line in lines]
+
+
+def _short(label: str) -> str:
+    """A label that leaves room in a column of 12: `Top-1 agreement` -> `Top-1`."""
+    return label if len(label) < 12 else label.split()[0]
+
+
+def to_json(certificates: list[Certificate]) -> str:
+    """The certificates as one JSON list; what JSON has no number for becomes null."""
+    return json.dumps(_plain(certificates), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_markdown(certificates: list[Certificate]) -> str:
+    """The certificates as Markdown, for a model card or a pull request."""
+    blocks = []
+    if len(certificates) > 1:
+        blocks += [f"# {len(certificates)} quantized models", _cell(ranking(certificates))]
+        blocks += [_cell(line) for line in comparability(certificates)]
+        blocks.append(_table(*summary(certificates)))
+    for certificate in certificates:
+        blocks += _markdown_one(certificate)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_one(certificate: Certificate) -> list[str]:
+    words = kind(certificate)
+    name = _cell(f"{certificate['source']['folder']}, {label(certificate)}")
+    blocks = [f"## {name}", f"**{_cell(headline(certificate))}**"]
+    blocks += [_cell(line) for line in cautions(certificate)]
+    if certificate["verdict"] is None:
+        blocks.append(f"Measure it with `{words.remedy}`.")
+    figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]
+    blocks.append(_table(("Figure", "Value", "Of"), figures))
+    blocks.append(_list([*readers(certificate), *fallbacks(certificate)]))
+    reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
+    if reasons:
+        blocks.append(_list(reasons))
+    head = (words.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Output error", "SQNR")
+    rows = [
+        (
+            module(r["name"]),
+            r["format"],
+            r["method"],
+            f"{r['rows']} × {r['columns']}",
+            f"{r['stored_bits'] / (r['rows'] * r['columns']):.3f}",
+            share(r["output_error"]),
+            decibel(r),
+        )
+        for r in certificate["rows"]
+    ]
+    total = plural(len(rows), words.part, words.parts)
+    blocks.append(f"<details><summary>All {total}</summary>\n\n{_table(head, rows)}\n\n</details>")
+    seen = [f"{name} {words.data}: {line}" for name, p in data(certificate).items() for line in [*lint(p), *remarks(p)]]
+    if seen:
+        blocks.append(_list(seen))
+    blocks.append("\n".join(f"- {_cell(what)} `{digest}`" for what, digest in proofs(certificate)))
+    return blocks
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown shows as it is, in one line: nothing of it becomes a tag, a column or emphasis."""
+    return re.sub(r"([\\|`*_\[\]])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_cell(line)}" for line in lines)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *(tuple(_cell(str(v)) for v in row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,91 @@
+"""Numbers and names in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def number(value: float | None) -> float:
+    """A number of the JSON file; what JSON cannot hold comes back as NaN and never passes for a good value."""
+    return math.nan if value is None else float(value)
+
+
+def share(value: float | None) -> str:
+    """A share in 0..1 as percent with two significant digits; `not measured` for None."""
+    if value is None:
+        return "not measured"
+    percent = 100 * value
+    if percent == 0 or not math.isfinite(percent):
+        return f"{percent:g} %"
+    return f"{percent:.{min(6, max(0, 1 - math.floor(math.log10(abs(percent)))))}f} %"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB (10^6 bytes), GB from a thousand of them, kB below a tenth of one."""
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.{1 if size >= 1e6 else 2}f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits."""
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(0, digits)}f} ms"
+
+
+def measured(value: float, interval: float) -> str:
+    """A value with as many decimals as its 95 % interval deserves: two significant digits of the interval.
+
+    A single window of text gives no interval: it is infinite.
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    if not math.isfinite(interval):
+        return f"{value:.2g} ± ∞"
+    small = interval if interval > 0 else abs(value)
+    decimals = min(9, max(0, 1 - math.floor(math.log10(small)))) if small > 0 else 0
+    return f"{value:.{decimals}f} ± {interval:.{decimals}f}"
+
+
+def signed(text: str) -> str:
+    """A change with its sign."""
+    return text if text.startswith("-") else f"+{text}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 layer`, `2,000 layers`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def without_unit(before: str, after: str) -> tuple[str, str]:
+    """`35.9 MB`, `15.5 MB` -> `35.9`, `15.5 MB`."""
+    figure, unit = before.split()
+    return (figure if after.endswith(f" {unit}") else before), after
+
+
+def apart(text: str) -> tuple[str, str]:
+    """`95.1 ± 1.1 %` -> `95.1 %`, `± 1.1 %`."""
+    value, sign, spread = text.partition(" ± ")
+    return (f"{value} {spread.split()[-1]}", f"± {spread}") if sign else (text, "")
+
+
+def some(names: Iterable[str], most: int, between: str = ", ") -> str:
+    """`a, b and 3 more`."""
+    known = list(names)
+    more = len(known) - most
+    return between.join(known[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def one_line(value: object) -> str:
+    """Text without line breaks and control characters: a name in a file must not steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def fit(line: str, width: int) -> str:
+    """The line in one line of at most `width` columns; what does not fit goes from its middle."""
+    line = one_line(line)
+    if len(line) <= width:
+        return line
+    keep = width - 5
+    return f"{line[: keep - keep // 3]} ... {line[-(keep // 3) :]}"

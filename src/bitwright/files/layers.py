@@ -1,0 +1,133 @@
+"""Facts about a float ONNX graph that its writers need: layers, their matrices, and where integers are to flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One multiplication by a constant matrix, and where it lies in the graph.
+
+    `op` is Conv, ConvTranspose, Gemm or MatMul. `weight` names the initializer, `bias` that of the bias (the constant
+    of a following Add for MatMul) or is None. `raw` is the tensor before, `output` the one after the `activation`
+    (Relu or Clip) that runtimes fuse; they are the same without one. `nodes` names the nodes from the product to the
+    activation. `shape` is that of the stored weight. `transposed` says that a Gemm stores it as [in, out].
+    """
+
+    name: str
+    op: str
+    input: str
+    weight: str
+    shape: tuple[int, ...]
+    raw: str
+    output: str
+    bias: str | None = None
+    activation: str | None = None
+    groups: int = 1
+    transposed: bool = False
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    auto_pad: str = "NOTSET"
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Output channels: the rows of its matrix."""
+        if self.op == "ConvTranspose":
+            return self.shape[1] * self.groups
+        return self.shape[self.axis]
+
+    @property
+    def inputs(self) -> int:
+        """Input channels, of all groups."""
+        if self.op == "ConvTranspose":
+            return self.shape[0]
+        return self.shape[1] * self.groups if self.op == "Conv" else self.shape[1 - self.axis]
+
+    @property
+    def axis(self) -> int:
+        """The axis of the stored weight that runs over outputs (within a group, for ConvTranspose)."""
+        if self.op == "Conv":
+            return 0
+        return 1 if self.op in ("ConvTranspose", "MatMul") or self.transposed else 0
+
+
+def to_matrix(layer: Layer, w: Floats) -> Floats:
+    """The stored weight `w` of `layer` as [outputs, inputs per group * kernel], float32."""
+    w = np.asarray(w, np.float32)
+    if layer.op == "Conv":
+        return w.reshape(w.shape[0], -1)
+    if layer.op == "ConvTranspose":
+        split = w.reshape(layer.groups, w.shape[0] // layer.groups, w.shape[1], -1)
+        return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(layer.outputs, -1)
+    return np.ascontiguousarray(w.T) if layer.axis == 1 else w
+
+
+def from_matrix(layer: Layer, matrix: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The inverse of `to_matrix`, for any dtype: [outputs, inputs per group * kernel] -> the stored shape."""
+    if layer.op == "Conv":
+        return matrix.reshape(layer.shape)
+    if layer.op == "ConvTranspose":
+        split = matrix.reshape(layer.groups, layer.shape[1], layer.shape[0] // layer.groups, -1)
+        return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(layer.shape)
+    return np.ascontiguousarray(matrix.T) if layer.axis == 1 else matrix
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where integers flow: decided by `models.network.placement`, written by `to_qdq`.
+
+    `activations` names the tensors that are quantized, each group of `shared` with one common Affine (operators that
+    only move or choose values). `nodes` names the nodes that run in integers, `fused` maps an activation node to the
+    node it is absorbed into, `direct` names nodes written on the codes themselves (Pad). `floats` says of every other
+    node with floating-point values why it stays float. `rounded` names network outputs that are rounded to 8 bits.
+    """
+
+    target: str
+    activations: tuple[str, ...]
+    shared: tuple[tuple[str, ...], ...] = ()
+    nodes: frozenset[str] = frozenset()
+    fused: Mapping[str, str] = field(default_factory=dict)
+    direct: frozenset[str] = frozenset()
+    floats: Mapping[str, str] = field(default_factory=dict)
+    rounded: tuple[str, ...] = ()
+
+
+class Network(Protocol):
+    """What `to_qdq` needs of `models.network.graph.Graph`."""
+
+    @property
+    def model(self) -> onnx.ModelProto: ...
+
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+
+
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """Names of all tensors that nodes read, in subgraphs too."""
+    found: set[str] = set()
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                found |= names_read(inner) | {value.name for value in inner.output}
+    return found
+
+
+def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
+    return default

@@ -1,0 +1,224 @@
+"""ONNX models: a reader that checks everything first, and a writer whose bytes depend on the model alone.
+
+Format: https://onnx.ai/onnx/repo-docs/IR.html; tensors beyond 2 GB: https://onnx.ai/onnx/repo-docs/ExternalData.html.
+The integer forms (`to_qdq`, `matmul_nbits`, `decode`) live in `qdq` and `nbits` and are named here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.external_data_helper
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, numpy_helper
+
+from bitwright.errors import FileError, ModelError, TensorError
+from bitwright.files.layers import Floats, Layer, Placement, attribute, from_matrix, to_matrix
+from bitwright.files.nbits import decode_node, matmul_nbits
+from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset, upgrade
+from bitwright.files.qdq import bias_bound, fit_bias, to_qdq, weight_format
+
+__all__ = [
+    "LIMIT", "Layer", "Placement", "bias_bound", "decode", "fit_bias", "from_matrix", "matmul_nbits", "opset", "read",
+    "tensors", "to_matrix", "to_qdq", "upgrade", "weight_format", "write",
+]  # fmt: skip
+
+LIMIT = 2**31 - 2**20
+"""Bytes up to which a model is one file: protobuf ends at 2 GB."""
+EXTERNAL = onnx.TensorProto.EXTERNAL
+FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+AGAIN = "Download or export it again"
+
+
+def read(path: str | Path) -> onnx.ModelProto:
+    """The model at `path`, its external tensors loaded, after checking all that can be wrong with it.
+
+    Raises FileError where the file is absent, truncated, not ONNX, of an unsupported operator set, or lacks its
+    external data; TensorError where a floating-point initializer holds NaN or Inf, naming tensor and index.
+    """
+    path = Path(path)
+    model = _parse(path)
+    version = opset(model)
+    if version > NEWEST or version < CONVERTED_FROM:
+        raise FileError(
+            f"operator set {version} is not supported" if version else "no operator set of domain ai.onnx",
+            where=str(path),
+            fix=f"Export it with opset 13 to {NEWEST}",
+        )
+    _load_external(model, path)
+    for tensor in tensors(model):
+        _check_finite(tensor, path)
+    return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise ModelError("a folder, not an ONNX file", where=str(path), fix="Give the .onnx file in it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileError(error.strerror or str(error), where=str(path), fix="Check the path") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RuntimeError) as error:
+        what = "empty" if not data else "not an ONNX file, or truncated"
+        raise FileError(what, where=str(path), fix=AGAIN) from error
+    if not model.ir_version or not (model.graph.node or model.graph.input or model.graph.output):
+        raise FileError("empty" if not data else "not an ONNX model (no graph in it)", where=str(path), fix=AGAIN)
+    return model
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor: initializers and tensor attributes, in subgraphs and functions too."""
+
+    def of_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
+        for node in nodes:  # type: ignore[attr-defined]
+            for a in node.attribute:
+                if a.HasField("t"):
+                    yield a.t
+                yield from a.tensors
+                for graph in [a.g] if a.HasField("g") else a.graphs:
+                    yield from of_graph(graph)
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+        yield from graph.initializer
+        yield from of_nodes(graph.node)
+
+    yield from of_graph(model.graph)
+    for function in model.functions:
+        yield from of_nodes(function.node)
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    """Replace every reference to external data by the data (read in place: one copy in memory)."""
+    for tensor in tensors(model):
+        if tensor.data_location != EXTERNAL:
+            continue
+        info = {entry.key: entry.value for entry in tensor.external_data}
+        file = path.parent / info.get("location", "")
+        where = f"{path}: {tensor.name}"
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise FileError(f"external data {info.get('location')} lies outside the model's folder", where=where,
+                            fix="Move it next to the model")  # fmt: skip
+        if not file.is_file():
+            raise FileError(f"external data file {file.name} is missing", where=where,
+                            fix=f"Put {file.name} next to {path.name}")  # fmt: skip
+        size, begin = file.stat().st_size, int(info.get("offset", 0))
+        length = int(info.get("length", size - begin))
+        if begin + length > size:
+            raise FileError(
+                f"external data file {file.name} is truncated: the tensor ends at byte {begin + length}, the file at "
+                f"{size}", where=where, fix=f"Download {file.name} again")  # fmt: skip
+        with file.open("rb") as stream:
+            stream.seek(begin)
+            tensor.raw_data = stream.read(length)
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
+
+
+def _check_finite(tensor: onnx.TensorProto, path: Path) -> None:
+    where = f"{path}: {tensor.name or 'constant'}"
+    count = prod(tensor.dims)
+    if tensor.HasField("raw_data") and tensor.data_type in FLOATS:
+        itemsize = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+        if len(tensor.raw_data) != count * itemsize:
+            what = f"shape {list(tensor.dims)} needs {count * itemsize} bytes, {len(tensor.raw_data)} are stored"
+            raise FileError(what, where=where, fix=AGAIN)
+    if tensor.data_type not in FLOATS:
+        return
+    try:
+        values = onnx.numpy_helper.to_array(tensor)
+    except ValueError as error:
+        raise FileError(f"corrupt tensor ({error})", where=where, fix=AGAIN) from error
+    if values.dtype.itemsize < 4:
+        values = values.astype(np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        # Attention masks and open limits are made of infinities and zeros alone; no weight is.
+        bad = np.isnan(values) if (np.isinf(values) | (values == 0)).all() else bad
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise TensorError(
+            f"{values[index]} at {list(index)} ({int(bad.sum())} of {values.size} values are not finite)",
+            where=where,
+            fix="Repair or train the model again; nothing sound comes out of it",
+        )
+
+
+def write(model: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> list[Path]:
+    """Write `model` to `path`; the files written. Beyond `limit` bytes its tensors go to `path`.data beside it.
+
+    The bytes depend on the model alone. `model` is left as it was.
+    """
+    path = Path(path)
+    if model.ByteSize() <= limit:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return [path]
+    side = path.with_name(path.name + ".data")
+    held: list[tuple[onnx.TensorProto, bytes]] = []
+    try:
+        with side.open("wb") as stream:
+            for tensor in tensors(model):
+                if not tensor.HasField("raw_data") or len(tensor.raw_data) < 1024:
+                    continue
+                data = tensor.raw_data
+                stream.write(b"\0" * (-stream.tell() % 4096))
+                onnx.external_data_helper.set_external_data(tensor, side.name, stream.tell(), len(data))
+                stream.write(data)
+                held.append((tensor, data))
+                tensor.ClearField("raw_data")
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    finally:
+        for tensor, data in held:
+            tensor.raw_data = data
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+    return [path, side]
+
+
+def decode(model: onnx.ModelProto) -> dict[str, Floats]:
+    """The float32 values of every constant that `model` stores as integers, by the name its readers use.
+
+    Our own reading of DequantizeLinear (per tensor, per axis, in blocks; weights, biases and constants alike) and of
+    MatMulNBits ([K, N], by the name of the node's B), so that a file can be checked without the runtime that runs it.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    out: dict[str, Floats] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits" and node.domain == "com.microsoft":
+            out[node.input[1]] = decode_node(node, stored)
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+            continue
+        codes = _integers(stored[node.input[0]])
+        scale = numpy_helper.to_array(stored[node.input[1]]).astype(np.float32)
+        zero = _integers(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
+        axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
+        assert isinstance(axis, int) and isinstance(block, int)
+
+        def spread(values: npt.NDArray[Any], axis: int = axis, block: int = block, rank: int = codes.ndim,
+                   size: tuple[int, ...] = codes.shape) -> npt.NDArray[Any]:  # fmt: skip
+            if block:
+                return np.repeat(values, block, axis).take(range(size[axis]), axis)
+            if values.ndim == 0 or rank == 0:
+                return values
+            return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+        out[node.output[0]] = ((codes - spread(zero)) * spread(scale)).astype(np.float32)
+    return out
+
+
+def _integers(tensor: TensorProto) -> npt.NDArray[np.int64]:
+    """The values of an integer tensor of any width."""
+    return numpy_helper.to_array(tensor).astype(np.int64)

@@ -1,0 +1,1 @@
+"""The bundled demonstration networks and the data they hear and see."""

@@ -1,0 +1,65 @@
+"""A layer's input as the rows its matrix is multiplied by: convolution written as a product of matrices (im2col)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from bitwright.files.onnx import Layer
+
+Array = npt.NDArray[Any]
+
+
+def unfold(layer: Layer, x: Array) -> torch.Tensor | None:
+    """`x` (the input of `layer`) as float32 [groups, positions, inputs per group * kernel], padding included.
+
+    `matrix[g] @ row` for each row is then the layer's product. None for a ConvTranspose, whose inputs overlap in its
+    outputs instead.
+    """
+    if layer.op == "ConvTranspose":
+        return None
+    t = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    if layer.op != "Conv":
+        return t.reshape(1, -1, t.shape[-1])
+    rank = len(layer.kernel)
+    strides = layer.strides or (1,) * rank
+    dilations = layer.dilations or (1,) * rank
+    t = functional.pad(t, padding(layer, t.shape[2:], strides, dilations))
+    for i in range(rank):
+        span = dilations[i] * (layer.kernel[i] - 1) + 1
+        t = t.unfold(2 + i, span, strides[i])
+    # Now [N, C, positions..., spans...]: of each span every dilation-th element belongs to the kernel.
+    for i in range(rank):
+        t = t.index_select(2 + rank + i, torch.arange(0, t.shape[2 + rank + i], dilations[i]))
+    batch, channels = t.shape[:2]
+    positions = int(np.prod(t.shape[2 : 2 + rank]))
+    t = t.reshape(batch, layer.groups, channels // layer.groups, positions, -1)
+    return t.permute(1, 0, 3, 2, 4).reshape(layer.groups, batch * positions, -1)
+
+
+def outputs_as_rows(layer: Layer, y: Array) -> torch.Tensor:
+    """The product of `layer` as float32 [positions, outputs], in the order of `unfold`'s rows."""
+    t = torch.from_numpy(np.ascontiguousarray(y, np.float32))
+    if layer.op in ("Conv", "ConvTranspose"):
+        t = t.movedim(1, -1)
+    return t.reshape(-1, layer.outputs)
+
+
+def padding(layer: Layer, sizes: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
+    """What torch's `pad` must add so that no padding is left to do: last axis first, (begin, end)."""
+    rank = len(layer.kernel)
+    pads = list(layer.pads) or [0] * (2 * rank)
+    if layer.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        for i in range(rank):
+            span = dilations[i] * (layer.kernel[i] - 1) + 1
+            total = max((-(-sizes[i] // strides[i]) - 1) * strides[i] + span - sizes[i], 0)
+            less = total // 2
+            pads[i], pads[rank + i] = (less, total - less) if layer.auto_pad == "SAME_UPPER" else (total - less, less)
+    elif layer.auto_pad == "VALID":
+        pads = [0] * (2 * rank)
+    return [p for i in reversed(range(rank)) for p in (pads[i], pads[rank + i])]

@@ -1,0 +1,227 @@
+"""Carry samples through a float network and its quantized twin side by side, one node after another.
+
+When the walk comes to a layer, both inputs of it are known: what the float network feeds it and what the quantized one
+does, with every error made before. Whoever walks then decides the layer's weight and bias, and the walk goes on with
+them. One pass serves every method that learns from samples, for any operator that ONNX Runtime knows. The quantized
+twin is our own simulation: weights as we decode them, activations rounded by `core.observe.Affine`, all else in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import helper
+
+from bitwright.core.observe import Affine
+from bitwright.files.onnx import Layer, Placement
+from bitwright.models.blocks import Activations
+from bitwright.models.network.graph import Graph
+from bitwright.models.network.prepare import captured
+from bitwright.models.network.session import Session
+
+Array = npt.NDArray[Any]
+BUDGET = 1 << 26
+"""Bytes of one tensor, over all batches, that stay in memory; the rest goes to a temporary file."""
+
+
+class Column:
+    """One tensor of all batches, for both networks; the quantized one shares the float one's until they differ."""
+
+    def __init__(self, folder: Path | None, split: bool) -> None:
+        self.split = split
+        self._float = Activations(BUDGET, folder)
+        self._quantized = Activations(BUDGET, folder) if split else self._float
+
+    def append(self, x: Array, x_hat: Array) -> None:
+        """Add a batch."""
+        self._float.append(torch.from_numpy(np.ascontiguousarray(x)))
+        if self.split:
+            self._quantized.append(torch.from_numpy(np.ascontiguousarray(x_hat)))
+
+    def get(self, i: int, quantized: bool) -> Array:
+        """Batch `i` of one of the networks."""
+        values: Array = (self._quantized if quantized else self._float)[i].numpy()
+        return values
+
+
+class Step:
+    """The walk has come to `layer`: look at its inputs, then `settle` what the quantized network computes."""
+
+    def __init__(self, walk: Walk, layer: Layer) -> None:
+        self.layer, self._walk = layer, walk
+
+    @property
+    def count(self) -> int:
+        """Number of batches."""
+        return self._walk.count
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        """The layer's input, batch by batch: (of the float network, of the quantized one)."""
+        reader = self._walk.nodes[self.layer.name]
+        for i in range(self._walk.count):
+            yield self._walk.value(self.layer.input, i), self._walk.seen(self.layer.input, i, reader)
+
+    def settle(self, weight: Array | None = None, bias: Array | None = None) -> None:
+        """Give the quantized network its weight (in the stored shape) and bias; None leaves one as it is."""
+        if weight is not None:
+            self._walk.twin[self.layer.weight] = np.ascontiguousarray(weight, np.float32)
+        if bias is not None and self.layer.bias is not None:
+            self._walk.twin[self.layer.bias] = np.ascontiguousarray(bias, np.float32)
+
+    def outputs(self) -> Iterator[tuple[Array, Array]]:
+        """The product with the settled weight and bias, batch by batch: (float, quantized), before any activation."""
+        layer, nodes = self.layer, self._walk.nodes
+        first = nodes[layer.name]
+        second = nodes[layer.nodes[1]] if layer.op == "MatMul" and layer.bias is not None else None
+        for i in range(self._walk.count):
+            pair = []
+            for quantized in (False, True):
+                y = self._walk.compute(first, i, quantized)[0]
+                if second is not None:
+                    y = self._walk.compute(second, i, quantized, {first.output[0]: y})[0]
+                pair.append(y)
+            yield pair[0], pair[1]
+
+
+class Walk:
+    """A walk over `feeds` (batches of {input name: array}); `affines` are applied where `placement` says."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        placement: Placement,
+        affines: Mapping[str, Affine],
+        feeds: Sequence[Mapping[str, Array]],
+        folder: Path | None = None,
+    ) -> None:
+        self.graph, self.placement, self.affines, self.feeds, self.folder = graph, placement, affines, feeds, folder
+        self.count = len(feeds)
+        self.nodes = {node.name: node for node in graph.model.graph.node}
+        self.twin: dict[str, Array] = {}
+        """Constants in which the quantized network differs."""
+        self._sessions: dict[str, Session] = {}
+        self._columns: dict[str, Column] = {}
+
+    def steps(self) -> Generator[Step, None, dict[str, list[tuple[Array, Array]]]]:
+        """Yield a Step before each layer; returns {output name: [(float, quantized) of each batch]}."""
+        layers = {layer.name: layer for layer in self.graph.layers}
+        left = self._uses()
+        self._columns.clear()
+        for name in self.graph.inputs:
+            column = self._columns[name] = Column(self.folder, False)
+            for batch in self.feeds:
+                column.append(batch[name], batch[name])
+        for node in self.nodes.values():
+            if node.name in layers:
+                yield Step(self, layers[node.name])
+            self._execute(node)
+            self._sessions.pop(node.name, None)
+            for name in set(self._reads(node)):
+                left[name] -= 1
+                if not left[name]:
+                    self._columns.pop(name, None)
+        outputs = {
+            name: [(self.value(name, i), self._columns[name].get(i, True)) for i in range(self.count)]
+            for name in self.graph.outputs
+        }
+        self._columns.clear()
+        return outputs
+
+    def value(self, name: str, i: int) -> Array:
+        """Batch `i` of a tensor of the float network."""
+        return self._columns[name].get(i, False)
+
+    def seen(self, name: str, i: int, reader: onnx.NodeProto) -> Array:
+        """Batch `i` of a tensor as `reader` finds it in the quantized network."""
+        x = self._columns[name].get(i, True)
+        affine = self.affines.get(name)
+        # Where an integer node wrote it, it is rounded for all; otherwise integer readers alone round it.
+        if affine is not None and reader.name in self.placement.nodes:
+            return np.asarray(affine.fake(x), np.float32)
+        return x
+
+    def compute(
+        self, node: onnx.NodeProto, i: int, quantized: bool, given: Mapping[str, Array] | None = None
+    ) -> list[Array]:
+        """The outputs of one node on batch `i`, in one of the networks; `given` replaces tensors."""
+        values: dict[str, Array] = {}
+        for name in self._reads(node):
+            if given is not None and name in given:
+                values[name] = given[name]
+            elif name in self._columns:
+                values[name] = self.seen(name, i, node) if quantized else self.value(name, i)
+            elif quantized and name in self.twin:
+                values[name] = self.twin[name]
+            else:
+                values[name] = self.graph.constant(name)
+        if node.name not in self._sessions:
+            self._sessions[node.name] = self._session(node, values)
+        found = self._sessions[node.name].run(values)
+        return [found[name] for name in node.output if name]
+
+    def _execute(self, node: onnx.NodeProto) -> None:
+        integer = node.name in self.placement.nodes
+        outputs = [name for name in node.output if name]
+        split = any(self._columns[n].split for n in self._reads(node) if n in self._columns)
+        split = split or any(n in self.twin for n in node.input) or integer
+        columns = {name: Column(self.folder, split) for name in outputs}
+        for i in range(self.count):
+            exact = self.compute(node, i, False)
+            rounded = self.compute(node, i, True) if split else exact
+            for name, x, x_hat in zip(outputs, exact, rounded, strict=True):
+                affine = self.affines.get(name) if integer else None
+                columns[name].append(x, np.asarray(affine.fake(x_hat), np.float32) if affine is not None else x_hat)
+        self._columns.update(columns)
+
+    def _reads(self, node: onnx.NodeProto) -> list[str]:
+        """Names of the tensors a node reads, its subgraphs included."""
+        names = [name for name in node.input if name]
+        bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        if bodies:
+            shell = helper.make_graph([node], "shell", [], [])
+            names += sorted(captured(shell) & (set(self._columns) | self.graph.constants))
+        return list(dict.fromkeys(names))
+
+    def _uses(self) -> dict[str, int]:
+        """How many nodes read each tensor; a network output counts once more, so that it stays."""
+        left: dict[str, int] = dict.fromkeys(self.graph.outputs, 1)
+        known = set(self.graph.inputs) | set(self.graph.producers)
+        self._columns = dict.fromkeys(known)  # type: ignore[assignment]  # so that `_reads` knows all tensors
+        for node in self.nodes.values():
+            for name in set(self._reads(node)):
+                left[name] = left.get(name, 0) + 1
+        return left
+
+    def _session(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> Session:
+        """A model of this node alone, whose constants are inputs too: one session serves both networks."""
+        kinds = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name, x in values.items()}
+        inputs = [helper.make_tensor_value_info(name, kinds[name], [None] * x.ndim) for name, x in values.items()]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        body = helper.make_graph([node], "node", inputs, outputs)
+        model = helper.make_model(body, opset_imports=self.graph.model.opset_import)
+        model.ir_version = self.graph.model.ir_version
+        return Session(model, optimize=False)
+
+
+def simulate(
+    graph: Graph,
+    placement: Placement,
+    affines: Mapping[str, Affine],
+    twin: Mapping[str, Array],
+    feeds: Iterable[Mapping[str, Array]],
+) -> dict[str, list[Array]]:
+    """The outputs of the quantized network by our own arithmetic, {output name: [of each batch]}."""
+    walk = Walk(graph, placement, affines, list(feeds))
+    walk.twin.update(twin)
+    steps = walk.steps()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return {name: [pair[1] for pair in pairs] for name, pairs in end.value.items()}

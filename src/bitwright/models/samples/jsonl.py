@@ -1,0 +1,84 @@
+"""Samples that are lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.errors import DataError
+from bitwright.models.samples.arrays import LABELS, check_dtype, check_names, check_shape, fit, hash_file
+from bitwright.models.samples.preprocess import Array, Feeds, Inputs, Notes
+
+
+class JsonLines:
+    """A `Source` of one JSON object a line: input name -> nested lists without batch axis, and perhaps "label"."""
+
+    kind = "jsonl"
+    batched = False
+    forward = True
+
+    def __init__(self, path: Path, inputs: Inputs) -> None:
+        self.path, self.inputs, self.dropped = path, inputs, Notes()
+        self.names: list[str] = []
+        self._places: list[int] = []
+        labels, place = [], 0
+        self._key = next((name for name in LABELS[::-1] if name not in inputs), None)
+        try:
+            with path.open("rb") as stream:
+                for number, line in enumerate(stream, 1):
+                    if line.strip():
+                        row = self._parse(line, number)
+                        labels.append(row.get(self._key) if self._key else None)
+                        self.names.append(f"line {number}")
+                        self._places.append(place)
+                    place += len(line)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="Check the path") from error
+        bare = next((name for name, label in zip(self.names, labels, strict=True) if label is None), None)
+        if bare is not None and any(label is not None for label in labels):
+            raise DataError("it has no label, other lines have", where=f"{path} {bare}", fix="Label all lines, or none")
+        self.labels: list[Any] | None = labels if labels and bare is None else None
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        where = f"{self.path} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"not valid JSON ({error})", where=where, fix="Give one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError("not a JSON object", where=where, fix="Give one object a line")
+        check_names([name for name in row if name != self._key], self.inputs, where)
+        return row
+
+    def inspect(self, chosen: Sequence[int]) -> str:
+        """See `Source`; the hash is that of the whole file."""
+        return hash_file(self.path)
+
+    def rows(self, chosen: Sequence[int], notes: Notes) -> Iterator[Feeds]:
+        """See `Source`."""
+        with self.path.open("rb") as stream:
+            for index in chosen:
+                stream.seek(self._places[index])
+                where = f"{self.path} {self.names[index]}"
+                row = self._parse(stream.readline(), int(self.names[index].split()[1]))
+                yield {name: self._array(row[name], name, where, notes) for name in self.inputs}
+
+    def _array(self, value: Any, name: str, where: str, notes: Notes) -> Array:
+        dtype, shape = self.inputs[name]
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise DataError(f"input {name!r} is a ragged list", where=where, fix="Give rows of one length") from error
+        if np.dtype(dtype).kind == "f" and array.dtype.kind in "iuf":  # JSON writes 1 for 1.0, and has no widths
+            array = array.astype(np.float64)
+        check_shape(array.shape, shape[1:], name, where)
+        check_dtype(array.dtype, dtype, name, where)
+        return fit(array, dtype, name, where, Notes())
+
+    def settings(self) -> dict[str, Any]:
+        """See `Source`: arrays are given as they are."""
+        return {}

@@ -1,0 +1,316 @@
+"""Samples for a network with activations: from a folder, a file or Python to batches of feeds with labels.
+
+    open_samples(source, inputs, recipe.data) -> Samples -> for batch in samples: session.run(batch.feeds)
+
+Files are read when their turn comes, as often as the samples are walked, so memory holds one batch. What was chosen,
+how it was prepared, and what was changed or left out stands in `Samples.summary`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.errors import DataError, RecipeError
+from bitwright.models.data import suggest
+from bitwright.models.samples import audio, coco, folders, images
+from bitwright.models.samples.arrays import Arrays
+from bitwright.models.samples.given import Given
+from bitwright.models.samples.jsonl import JsonLines
+from bitwright.models.samples.labels import guess_task, number_classes, text_of
+from bitwright.models.samples.preprocess import DataTable, Feeds, Inputs, Notes, Source, spread
+from bitwright.models.tasks.detection import Annotations
+
+FEW = 16
+"""Fewer samples than this get a remark: ranges and accuracies would be guesses."""
+KINDS = "a folder of images or WAV files, a COCO .json, or a .npy, .npz or .jsonl file"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Feeds for one run of the network; `labels`: a class number, a text or `Annotations` a sample, or None."""
+
+    feeds: Feeds
+    labels: tuple[Any, ...] | None
+    names: tuple[str, ...]
+
+
+class Samples:
+    """Chosen samples of one source; walk them as often as you like. Made by `open_samples`.
+
+    `len` counts samples. `task` is "classify", "words", "detect" or "none"; `classes` the names behind class numbers.
+    `labelled` says whether batches carry labels.
+    """
+
+    def __init__(
+        self, source: Source, name: str, inputs: Inputs, data: DataTable, skip: int = 0, count: int | None = None,
+    ) -> None:  # fmt: skip
+        self.inputs, self.name, self.kind = inputs, name, source.kind
+        self._source, self._data, self._notes, self._dropped = source, data, Notes(), Notes()
+        self._sizes: list[int] = source.sizes if isinstance(source, Given) else [1] * len(source.names)
+        self.task = data.task or guess_task(source.labels)
+        self._labels, self.classes = self._read_labels(source.labels)
+        fixed = {shape[0] for _, shape in inputs.values() if shape and shape[0] is not None}
+        if not source.batched and (len(fixed) > 1 or not all(shape for _, shape in inputs.values())):
+            what = "its inputs share no batch axis"
+            raise RecipeError(what, where="the network", fix="Give feeds from Python, each as the network takes it")
+        self.fixed = min(fixed, default=None)
+        self.batch = self.fixed or data.batch
+        self._chosen = self._choose(skip, count)
+        if not self._chosen:
+            total = f"{self.available} samples" if self.available else "no samples"
+            what = f"{total}, none left after the first {skip}" if skip else total
+            raise DataError(what, where=name, fix="Give more")
+        self.hash = source.inspect(self._chosen)
+        self._remark()
+
+    def __len__(self) -> int:
+        return sum(self._sizes[index] for index in self._chosen)
+
+    @property
+    def labelled(self) -> bool:
+        return self._labels is not None
+
+    @property
+    def available(self) -> int:
+        """Samples the source holds (of a Python iterable: as far as it was walked)."""
+        return sum(self._sizes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in the order of choice; a batch ends early where the next sample has another shape.
+
+        Raises DataError, naming the file or row, for a sample that cannot be read or used.
+        """
+        group: list[tuple[int, Feeds]] = []
+        for index, feeds in zip(self._chosen, self._source.rows(self._chosen, self._notes), strict=True):
+            if self._source.batched:
+                yield Batch(feeds, self._labels[index] if self._labels else None, (self._source.names[index],))
+                continue
+            if group and any(group[0][1][name].shape != array.shape for name, array in feeds.items()):
+                yield self._stack(group)
+                group = []
+            group.append((index, feeds))
+            if len(group) == self.batch:
+                yield self._stack(group)
+                group = []
+        if group:
+            yield self._stack(group)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """For the certificate: JSON-able, and everything that decides the values. Remarks grow while samples are read.
+
+        `sha256` is over the bytes of the chosen files in order (images, WAV), of the whole file (arrays, .jsonl) or of
+        the feeds; `dropped` and `notes` are rows of {what, count, first}.
+        """
+        data = self._data
+        order = {"order": "given"} if self._source.batched else {"order": data.order, "seed": data.seed}
+        labels = self._flat_labels()
+        classes = list(self.classes) if self.classes is not None else None
+        counts = None
+        if self.task == "classify" and labels is not None:
+            found = Counter(labels)
+            counts = {self.classes[key] if self.classes else str(key): found[key] for key in sorted(found)}
+        return {
+            "source": self.name,
+            "kind": self.kind,
+            "task": self.task,
+            "samples": len(self),
+            "available": self.available,
+            "batch": self.batch,
+            **order,
+            "labelled": self.labelled,
+            "classes": classes,
+            "per_class": counts,
+            "inputs": {name: [str(np.dtype(dtype)), list(shape)] for name, (dtype, shape) in self.inputs.items()},
+            "preprocessing": self._source.settings(),
+            "sha256": self.hash,
+            "dropped": self._source.dropped.rows() + self._dropped.rows(),
+            "notes": self._notes.rows(),
+        }
+
+    def _read_labels(self, raw: Sequence[Any] | None) -> tuple[list[Any] | None, tuple[str, ...] | None]:
+        """Labels as the task needs them, and the names of classes."""
+        declared = tuple(self._data.classes) or None
+        if raw is None or self.task == "none":
+            return None, declared
+        rows = [label if self._source.batched else (label,) for label in raw]
+        flat = [label for row in rows for label in row]
+        if self.task == "detect":
+            if not all(isinstance(label, Annotations) for label in flat):
+                raise DataError("no boxes to detect", where=self.name, fix="Give a COCO folder, or another data.task")
+            names = declared or getattr(self._source, "classes", None)
+            return list(raw), tuple(names) if names else None
+        if self.task == "words":
+            texts = [tuple(text_of(label, declared, self.name) for label in row) for row in rows]
+            return list(texts) if self._source.batched else [text for (text,) in texts], declared
+        numbers, names = number_classes(flat, declared, self.name)
+        if (
+            names
+            and declared is None
+            and all(name.isdecimal() for name in names)
+            and list(names) != sorted(names, key=int)
+        ):
+            self._notes.add("class numbers sorted as text (1, 10, 2): data.classes says otherwise", names[1])
+        found = iter(numbers)
+        if self._source.batched:
+            return [tuple(next(found) for _ in row) for row in rows], names
+        return list(found), names
+
+    def _choose(self, skip: int, count: int | None) -> list[int]:
+        """Numbers of the chosen samples (or feeds) in the order of reading."""
+        source = self._source
+        stop = None if count is None else skip + count
+        if source.batched:
+            starts = accumulate(self._sizes[:-1], initial=0) if self._sizes else iter(())
+            return [i for i, start in enumerate(starts) if skip <= start and (stop is None or start < stop)]
+        order = list(range(len(source.names)))
+        if self._data.order == "spread":
+            order = spread(source.names, None if self.task == "detect" else self._labels, self._data.seed)
+        chosen = order[skip:stop]
+        if self.fixed and len(chosen) % self.fixed:
+            spare = len(chosen) % self.fixed
+            if spare == len(chosen):
+                what = f"{spare} samples, the network takes {self.fixed} at once"
+                raise DataError(what, where=self.name, fix="Give more, or a network with a dynamic batch axis")
+            for index in chosen[-spare:]:
+                self._dropped.add(f"beyond the last full batch of {self.fixed}", source.names[index])
+            chosen = chosen[:-spare]
+        return sorted(chosen) if source.forward else chosen
+
+    def _remark(self) -> None:
+        """What makes the choice weak."""
+        if len(self) < FEW:
+            self._notes.add(f"only {len(self)} samples: ranges and accuracies are guesses", self.name)
+        labels = self._flat_labels()
+        if labels is None and self.task != "none":
+            self._notes.add("no labels: agreement is measured, accuracy is not", self.name)
+        elif labels is not None and self.task == "classify" and len(set(labels)) == 1:
+            self._notes.add("all samples are of one class", self.classes[labels[0]] if self.classes else str(labels[0]))
+
+    def _flat_labels(self) -> list[Any] | None:
+        """The labels of the chosen samples."""
+        if self._labels is None:
+            return None
+        if self._source.batched:
+            return [label for index in self._chosen for label in self._labels[index]]
+        return [self._labels[index] for index in self._chosen]
+
+    def _stack(self, group: list[tuple[int, Feeds]]) -> Batch:
+        if self.fixed and len(group) != self.fixed:
+            what = f"samples of different shapes in a network that takes {self.fixed} at once"
+            where = f"{self.name}: {self._source.names[group[-1][0]]}"
+            raise DataError(what, where=where, fix="Give samples of one shape (data.image.size, data.audio.length)")
+        feeds = {name: np.stack([feeds[name] for _, feeds in group]) for name in self.inputs}
+        for name, array in feeds.items():
+            if any(wanted not in (None, side) for wanted, side in zip(self.inputs[name][1], array.shape, strict=True)):
+                what = f"input {name!r} takes {images.show(self.inputs[name][1])}, samples are {list(array.shape)}"
+                raise DataError(
+                    what, where=self.name, fix="Set data.image.size or data.audio.length as the network needs"
+                )
+        labels = tuple(self._labels[index] for index, _ in group) if self._labels is not None else None
+        return Batch(feeds, labels, tuple(self._source.names[index] for index, _ in group))
+
+
+def open_samples(
+    source: str | Path | Iterable[Any], inputs: Inputs, data: DataTable, *, skip: int = 0, count: int | None = None
+) -> Samples:
+    """Open a source for a network with `inputs`, prepared as the recipe's `data` says; its headers are checked at once.
+
+    `source`: a folder of images or WAV files, a COCO folder or .json, a .npy, .npz or .jsonl file, or any iterable of
+    feeds, (feeds, label) or arrays. `count` samples at most are taken (None: all) after the first `skip` in the order
+    of choice, so that (count=n) and (skip=n) have none in common.
+
+    Raises DataError for what cannot be used, naming the file; RecipeError for a setting that fits neither the data nor
+    the network; ResourceError where Pillow is needed and absent.
+    """
+    if count is not None and count < 1:
+        raise RecipeError(f"{count} samples", where="data.samples", fix="Ask for at least one")
+    if not isinstance(source, str | Path):
+        limit = None if count is None else skip + count
+        return Samples(Given(source, inputs, limit), "Python", inputs, data, skip, count)
+    path = Path(source).expanduser()
+    return Samples(_open(path, inputs, data), str(source), inputs, data, skip, count)
+
+
+def open_parts(data: DataTable, inputs: Inputs) -> tuple[Samples, Samples]:
+    """The samples to calibrate with, and others for the verdict, as the recipe's `data` says.
+
+    Without `heldout` the verdict sees samples of `source` that calibration does not; of a source that is too small for
+    that, calibration takes three in four. Raises as `open_samples`, and DataError where the two have other classes.
+    """
+    if data.source is None:
+        raise RecipeError("no samples to calibrate with", where="data.source", fix=f"Give {KINDS}")
+    if data.heldout is None:
+        least = max([1, *(shape[0] for _, shape in inputs.values() if shape and shape[0])])
+        every = open_samples(data.source, inputs, data, count=least)
+        count = data.samples if every.available > data.samples else max(1, every.available * 3 // 4)
+        first = open_samples(data.source, inputs, data, count=count)
+        return first, open_samples(data.source, inputs, data, skip=count, count=data.heldout_samples)
+    if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
+        fix = "Leave it out: the verdict then sees samples of data.source that calibration does not"
+        raise RecipeError("the verdict would see what calibration saw", where="data.heldout", fix=fix)
+    first = open_samples(data.source, inputs, data, count=data.samples)
+    second = open_samples(data.heldout, inputs, data, count=data.heldout_samples)
+    if first.classes and second.classes and first.classes != second.classes:
+        spare = sorted(set(first.classes) ^ set(second.classes))
+        counts = f"{len(first.classes)} classes in data.source, {len(second.classes)} in data.heldout"
+        what = f"{counts} (not in both: {', '.join(spare[:4])})"
+        raise DataError(what, where=data.heldout, fix="Name all classes of the network in data.classes")
+    return first, second
+
+
+def _open(path: Path, inputs: Inputs, data: DataTable) -> Source:
+    """The source at a path, by what it is."""
+    if not path.exists():
+        raise DataError("no such file or folder", where=str(path), fix=suggest(path))
+    if path.is_dir():
+        return _open_folder(path, inputs, data)
+    kind = path.suffix.lower()
+    if kind in (".npy", ".npz"):
+        return Arrays(path, inputs)
+    if kind == ".jsonl":
+        return JsonLines(path, inputs)
+    if kind == ".json":
+        return _open_coco(path, inputs, data)
+    raise DataError("not a kind of file samples are read from", where=str(path), fix=f"Give {KINDS}")
+
+
+def _open_folder(path: Path, inputs: Inputs, data: DataTable) -> Source:
+    files = folders.walk(path)
+    kinds = [any(file.suffix.lower() in kind.SUFFIXES for file in files) for kind in (images, audio)]
+    if all(kinds):
+        raise DataError("it holds images and WAV files", where=str(path), fix="Name a folder of one kind")
+    if not any(kinds):
+        found = ", ".join(sorted({file.suffix for file in files if file.suffix})[:6])
+        what = f"it holds no images or WAV files (but {found})" if found else "it holds no images or WAV files"
+        raise DataError(what, where=str(path), fix=f"Give {KINDS}")
+    name, (dtype, shape) = _only(inputs, path)
+    if kinds[1]:
+        plan = audio.resolve(data.audio, name, dtype, shape)
+        return folders.sound_folder(path, files, plan, name, texts=data.task == "words")
+    annotations = coco.find(path) if data.task in (None, "detect") else None
+    if annotations is not None:
+        return _open_coco(annotations, inputs, data)
+    return folders.picture_folder(path, files, images.resolve(data.image, name, dtype, shape), name)
+
+
+def _open_coco(path: Path, inputs: Inputs, data: DataTable) -> Source:
+    name, (dtype, shape) = _only(inputs, path)
+    return coco.open_coco(path, images.resolve(data.image, name, dtype, shape), name, data.classes)
+
+
+def _only(inputs: Inputs, path: Path) -> tuple[str, tuple[Any, Any]]:
+    """The one input of a network that files can feed."""
+    if len(inputs) != 1:
+        names = ", ".join(map(repr, inputs))
+        raise DataError(
+            f"files for a network with the inputs {names}", where=str(path), fix="Give an .npz by input names"
+        )
+    return next(iter(inputs.items()))

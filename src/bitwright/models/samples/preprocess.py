@@ -1,0 +1,165 @@
+"""What the readers of samples share: their part of the recipe, the record of what they changed, and the choice.
+
+The tables are those of `engine.recipe` (Data, Picture, Sound), described here as protocols because `models` stands
+below `engine`: any object with these attributes will do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+"""Input name -> array, with the batch axis first."""
+Shape = tuple[int | None, ...]
+Inputs = Mapping[str, tuple[Any, Shape]]
+"""Input name -> (dtype, shape with None for a dynamic axis), batch axis first, as `Graph.inputs` gives it."""
+
+
+class PictureTable(Protocol):
+    """`[data.image]`; the meaning of each key stands in `engine.recipe.Picture`."""
+
+    @property
+    def size(self) -> tuple[int, int] | None: ...
+    @property
+    def fit(self) -> str: ...
+    @property
+    def short(self) -> int | None: ...
+    @property
+    def filter(self) -> str: ...
+    @property
+    def mode(self) -> str | None: ...
+    @property
+    def convert(self) -> bool: ...
+    @property
+    def layout(self) -> str | None: ...
+    @property
+    def scale(self) -> float | None: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+class SoundTable(Protocol):
+    """`[data.audio]`; the meaning of each key stands in `engine.recipe.Sound`."""
+
+    @property
+    def rate(self) -> int | None: ...
+    @property
+    def resample(self) -> bool: ...
+    @property
+    def length(self) -> int | None: ...
+    @property
+    def features(self) -> str: ...
+    @property
+    def n_fft(self) -> int: ...
+    @property
+    def hop(self) -> int: ...
+    @property
+    def mels(self) -> int: ...
+    @property
+    def scale(self) -> str: ...
+    @property
+    def centre(self) -> bool: ...
+    @property
+    def floor(self) -> float: ...
+    @property
+    def normalize(self) -> bool: ...
+
+
+class DataTable(Protocol):
+    """`[data]`; the meaning of each key stands in `engine.recipe.Data`."""
+
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def heldout(self) -> str | None: ...
+    @property
+    def task(self) -> str | None: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def heldout_samples(self) -> int | None: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def order(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def image(self) -> PictureTable: ...
+    @property
+    def audio(self) -> SoundTable: ...
+
+
+class Notes:
+    """What was done to samples, or why some were left out: remark -> the samples it concerns, each counted once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, None]] = {}
+
+    def add(self, remark: str, name: str) -> None:
+        """Record `remark` about the sample (or file) `name`; the same one twice counts once."""
+        self._seen.setdefault(remark, {})[name] = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One {what, count, first} a remark, in order of appearance, for JSON."""
+        return [{"what": what, "count": len(names), "first": next(iter(names))} for what, names in self._seen.items()]
+
+
+class Source(Protocol):
+    """Where samples come from: they are counted and labelled at once, and read when their turn comes."""
+
+    kind: str
+    names: list[str]
+    """One a sample, for messages and for the choice."""
+    labels: list[Any] | None
+    batched: bool
+    """Whether a row is a batch already (and is passed on as it is), or one sample without batch axis."""
+    forward: bool
+    """Whether samples can only be read in ascending order."""
+    dropped: Notes
+
+    def inspect(self, chosen: Sequence[int]) -> str:
+        """Check what can be checked without decoding; return the SHA-256 of the chosen samples' bytes in order."""
+        ...
+
+    def rows(self, chosen: Sequence[int], notes: Notes) -> Iterator[Feeds]:
+        """Read the chosen samples, one at a time."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The preprocessing as it is really done, for JSON."""
+        ...
+
+
+def spread(names: Sequence[str], labels: Sequence[Hashable] | None, seed: int) -> list[int]:
+    """All samples in the order of choice: one of each class in turn, inside a class as `seed` decides.
+
+    The order inside a class is that of SHA-256(seed, name): it depends neither on a random generator nor on other
+    samples, so the same files give the same choice on every machine. Any first part has classes within one of each
+    other in size, as far as there are samples; the rest is as good a choice, disjoint from it.
+    """
+
+    def key(index: int) -> tuple[bytes, int]:
+        return hashlib.sha256(f"{seed}/{names[index]}".encode("utf-8", "surrogateescape")).digest(), index
+
+    groups: dict[Hashable, list[int]] = {}
+    for index in range(len(names)):
+        groups.setdefault(labels[index] if labels is not None else None, []).append(index)
+    columns = [sorted(groups[label], key=key) for label in sorted(groups, key=lambda label: (str(type(label)), label))]
+    return [index for turn in zip_longest(*columns) for index in turn if index is not None]
+
+
+def whole(value: Any) -> int | None:
+    """`value` as an int where it is a whole number (not a bool), else None."""
+    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
