@@ -98,23 +98,28 @@ def recipe(row, network):
 
 
 def without_activations(path):
-    """Rewire an ONNX file so that what was rounded between layers no longer is: weights alone stay quantized."""
+    """Take all rounding between layers out of an ONNX file: weights alone stay quantized.
+
+    QuantizeLinear, and DequantizeLinear of anything but a constant, become wires; what ran on codes between them
+    (Slice, Pad with zeros, pooling) then runs on floats.
+    """
     model = onnx.load(path)
     graph = model.graph
-    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    through = {
-        node.output[0]: sources[node.input[0]]
+    constants = {tensor.name for tensor in graph.initializer}
+    wires = {
+        node.output[0]: node.input[0]
         for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in sources
+        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and node.input[0] not in constants)
     }
-    for node in graph.node:
+    kept = [node for node in graph.node if node.output[0] not in wires]
+    for node in kept:
         for i, name in enumerate(node.input):
-            while name in through:
-                name = through[name]
+            while name in wires:
+                name = wires[name]
             node.input[i] = name
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [node for node in graph.node if node.op_type != "QuantizeLinear" and used & set(node.output)]
-    del graph.node[:]
+        if node.op_type == "Pad" and len(node.input) > 2:
+            node.input[2] = ""  # the code of zero, which is 0 in floats too
+    del graph.node[:], graph.value_info[:]
     graph.node.extend(kept)
     onnx.save(model, path)
 

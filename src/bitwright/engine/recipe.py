@@ -169,7 +169,7 @@ class Training(_Table):
 class Network(_Table):
     """How the activations and biases of an ONNX network become integer, and which rewrites come first."""
 
-    activations: Literal["int8", "int16", "none"] = "int8"
+    activations: Literal["int8", "none"] = "int8"
     """Static quantization of the tensors between layers; "none" for weights only."""
     target: Literal["x86", "arm", "gpu"] = "x86"
     """uint8 activations (x86), int8 (arm), or int8 without zero points (gpu)."""
@@ -192,8 +192,8 @@ class Network(_Table):
     max_drop: float | None = Field(None, ge=0)
     """Percentage points the task's measure may lose; the most sensitive layers stay float until it holds."""
     training: Training = Training()
-    bind: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Sizes of the input dimensions that the file leaves open, by their name."""
+    bind: dict[str, Side | Literal["any"]] = {}
+    """Sizes of the input dimensions that the file leaves open, by their name; "any" leaves one open."""
 
 
 class Recipe(_Table):

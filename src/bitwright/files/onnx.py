@@ -26,7 +26,7 @@ from bitwright.files.qdq import bias_bound, fit_bias, to_qdq, weight_format
 
 __all__ = [
     "LIMIT", "Layer", "Placement", "bias_bound", "decode", "fit_bias", "from_matrix", "matmul_nbits", "opset", "read",
-    "tensors", "to_matrix", "to_qdq", "upgrade", "weight_format", "write",
+    "side_file", "tensors", "to_matrix", "to_qdq", "upgrade", "weight_format", "write",
 ]  # fmt: skip
 
 LIMIT = 2**31 - 2**20
@@ -166,7 +166,7 @@ def write(model: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> li
     if model.ByteSize() <= limit:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return [path]
-    side = path.with_name(path.name + ".data")
+    side = side_file(path)
     held: list[tuple[onnx.TensorProto, bytes]] = []
     try:
         with side.open("wb") as stream:
@@ -186,6 +186,11 @@ def write(model: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> li
             tensor.ClearField("data_location")
             del tensor.external_data[:]
     return [path, side]
+
+
+def side_file(path: Path) -> Path:
+    """Where the tensors of the model at `path` lie when it is too large for one file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def decode(model: onnx.ModelProto) -> dict[str, Floats]:

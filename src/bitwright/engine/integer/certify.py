@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from bitwright.engine.integer.quantize import Quantized
 from bitwright.engine.integer.verdict import measure
 from bitwright.engine.report import certificate_path
 from bitwright.errors import CertificationError
-from bitwright.files.onnx import decode, from_matrix, read, write
+from bitwright.files.onnx import decode, from_matrix, read, side_file, write
 from bitwright.models.network.session import Session, latency, profile
 from bitwright.models.network.walk import simulate
 from bitwright.models.samples.open import Batch
@@ -69,7 +70,7 @@ def certify(
         "decoder": {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
         "source": {"folder": plan.source.name, "sha256": hashes([plan.source]), "bytes": plan.source.stat().st_size},
         "output": {
-            "sha256": {n.replace(plan.partial.name, plan.out.name): digest for n, digest in hashes(files).items()},
+            "sha256": hashes(files),
             "bytes": sum(file.stat().st_size for file in files),
         },
         "recipe": {"sha256": plan.recipe.hash, **plan.recipe.model_dump(mode="json")},
@@ -161,10 +162,14 @@ def histogram(plan: Plan, made: Quantized) -> dict[str, Any]:
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> None:
     """Give the network and its certificate their final names, durably; external data moves along."""
-    partial = certificate_path(plan.partial)
-    partial.write_text(json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n")
-    for path in (plan.partial, partial):
+    text = json.dumps(certificate, indent=1, allow_nan=False, default=float)
+    certificate_path(plan.partial).write_text(text + "\n")
+    for path in parts(plan.partial):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    partial.rename(certificate_path(plan.out))
-    plan.partial.rename(plan.out)
+        path.rename(plan.out.with_name(path.name))
+
+
+def parts(out: Path) -> list[Path]:
+    """The files that an output has so far: the network comes last."""
+    return [path for path in (certificate_path(out), side_file(out), out) if path.exists()]

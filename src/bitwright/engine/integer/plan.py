@@ -52,8 +52,8 @@ class Plan:
 
     @property
     def partial(self) -> Path:
-        """Where the output is written until it is certified; it keeps the suffix, which ONNX Runtime looks at."""
-        return self.out.with_name(f"{self.out.stem}.partial{self.out.suffix}")
+        """Where the output is written until it is certified: in a folder of its own, as external data knows its name."""
+        return self.out.with_name(f"{self.out.stem}.partial") / self.out.name
 
     @property
     def weights_only(self) -> bool:
@@ -135,7 +135,8 @@ def make(source: Path, out: Path, recipe: Recipe, *, check_out: bool = True, nee
 
     Raises FileError, ModelError, RecipeError, DataError or ResourceError for what could be known to fail.
     """
-    graph = Graph.open(source, recipe.network.bind)
+    bind = {name: None if size == "any" else size for name, size in recipe.network.bind.items()}
+    graph = Graph.open(source, bind)
     plan = Plan(source, out, recipe, graph, None, notes=list(graph.notes))
     _require_patterns(plan)
     chosen = {layer.name: recipe.layer_for(layer.weight)[0] for layer in graph.layers}
@@ -159,6 +160,7 @@ def make(source: Path, out: Path, recipe: Recipe, *, check_out: bool = True, nee
     data_free = plan.weights_only and methods <= {"rtn", "mse"} and recipe.data.source is None
     if needs_data and not data_free:
         plan.samples = open_parts(recipe.data, graph.inputs)
+        _require_measure(plan)
     if check_out:
         require_out(plan)
     return plan
@@ -215,6 +217,23 @@ def _require_patterns(plan: Plan) -> None:
             raise RecipeError(
                 f"pattern {rule.match!r} matches no layer", where="recipe: rules", fix=nearest(rule.match, known)
             )
+
+
+def _require_measure(plan: Plan) -> None:
+    """Raise where a largest drop was asked for that nothing can be judged by."""
+    if plan.recipe.network.max_drop is None or plan.samples is None:
+        return
+    if plan.weights_only:
+        raise RecipeError(
+            "layers come back to float in integer networks only", where="network.max_drop",
+            fix='Leave it out where activations = "none"',
+        )  # fmt: skip
+    first = plan.samples[0]
+    if first.task == "none" or (first.task == "detect" and not first.labelled):
+        raise RecipeError(
+            f"{first.name} has no labels to judge a drop by", where="network.max_drop",
+            fix='Give labels, or set data.task = "classify" for the agreement on the best class, or leave it out',
+        )  # fmt: skip
 
 
 def require_out(plan: Plan) -> None:

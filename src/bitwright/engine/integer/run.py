@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from bitwright.engine.events import Event, Finished, Note, plain
-from bitwright.engine.integer.certify import certify, publish
+from bitwright.engine.integer.certify import certify, parts, publish
 from bitwright.engine.integer.plan import Plan, require_out
 from bitwright.engine.integer.quantize import prepare, quantize
 from bitwright.engine.integer.sensitivity import fall_back
@@ -19,7 +19,8 @@ def run(plan: Plan) -> Iterator[Event]:
     Raises TensorError for values that are not finite, DataError, ResourceError, CertificationError.
     """
     require_out(plan)
-    plan.out.parent.mkdir(parents=True, exist_ok=True)
+    folders = [plan.partial.parent, *(folder for folder in plan.out.parents if not folder.exists())]
+    plan.partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         batches = list(plan.samples[0]) if plan.samples else []
         feeds = [batch.feeds for batch in batches]
@@ -37,11 +38,9 @@ def run(plan: Plan) -> Iterator[Event]:
         )
         publish(plan, certificate)
     finally:
-        for path in left_over(plan.partial):
+        for path in parts(plan.partial):
             path.unlink(missing_ok=True)
+        for folder in folders:
+            with suppress(OSError):  # it holds the output, or what is not ours
+                folder.rmdir()
     yield Finished(str(plan.out), certificate)
-
-
-def left_over(partial: Path) -> list[Path]:
-    """Files of an unfinished output."""
-    return [path for path in partial.parent.glob(f"{partial.stem}*") if path.is_file()]

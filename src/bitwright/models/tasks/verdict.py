@@ -235,7 +235,8 @@ def _accuracy(
         return None, None
     bad = next((label for label in labels if not 0 <= label < width), None)
     if bad is not None:
-        raise DataError(f"label {bad} is outside the {width} classes of output {name!r}", fix="Correct the labels")
+        what = f"label {bad} is outside the {width} classes of output {name!r}"
+        raise DataError(what, where="labels of the samples", fix="Correct the labels, or name data.classes")
     return Accuracy.between(a, b, labels, 1), Accuracy.between(a, b, labels, 5) if width > 5 else None
 
 
