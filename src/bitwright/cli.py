@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -282,8 +284,23 @@ def main(
     """Make neural networks small, and say honestly what every bit cost."""
 
 
+@cache
+def import_libraries() -> None:
+    """Import torch and transformers, in two thirds of the time it takes by itself."""
+    # Nothing here is compiled, but compressed-tensors marks a function for it: torch would import its compiler.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    # NumPy only visits columns one by one; more threads would wait for one another most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # imports leave no garbage, and looking for it among so many new objects takes over a second
+    import transformers.modeling_utils  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+
+
 def prepare_torch(threads: int | None) -> None:
     """Set the number of threads and silence the libraries' own progress bars and warnings."""
+    import_libraries()
     import torch
     from transformers.utils import logging
 
@@ -355,9 +372,9 @@ def plan(
 
     def work(show: Show) -> None:
         made = make_recipe(recipe, given)
+        prepare_torch(None)
         from bitwright.engine import plan as planning
 
-        prepare_torch(None)
         source = find_model(model)
         show_plan(planning.make(source, Path(f"{source.name}-small"), made, device=device, check_out=False), show)
 
@@ -413,14 +430,14 @@ def do_quantize(
     threads: int | None = None,
 ) -> None:
     """Plan, run, certify and print the verdict."""
+    prepare_torch(threads)
+    silence_tqdm()
     from bitwright.engine import plan as planning
     from bitwright.engine.events import Finished
     from bitwright.engine.report import verdict_lines
     from bitwright.engine.run import run
     from bitwright.engine.text import prepare
 
-    prepare_torch(threads)
-    silence_tqdm()
     made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
     show_plan(made, show)
     text = drain(prepare(made), show)
@@ -456,13 +473,13 @@ def measure(
     """Compare two models on the same text: KL, top-1 agreement, perplexity, with intervals."""
 
     def work(show: Show) -> None:
+        prepare_torch(threads)
         from bitwright.engine.check import compare_weights
         from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout, require_fit
         from bitwright.files.folder import open_checkpoint
 
-        prepare_torch(threads)
         first, second = find_model(a), find_model(b)
         words = read_heldout(first, heldout, windows, length)
         require_fit(second, words.ids)
@@ -494,13 +511,13 @@ def check(
     wrong: list[str] = []
 
     def work(show: Show) -> None:
+        prepare_torch(None)
         from bitwright.engine.check import Finding
         from bitwright.engine.check import check as look
         from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout
 
-        prepare_torch(None)
         path = find_model(folder)
         original = find_model(against) if against else None
         for event in look(path, original):
