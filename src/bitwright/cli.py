@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -338,8 +340,23 @@ def main(
     """Make neural networks small, and say honestly what every bit cost."""
 
 
+@cache
+def import_libraries() -> None:
+    """Import torch and transformers, in two thirds of the time it takes by itself."""
+    # Nothing here is compiled, but compressed-tensors marks a function for it: torch would import its compiler.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    # NumPy only visits columns one by one; more threads would wait for one another most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # imports leave no garbage, and looking for it among so many new objects takes over a second
+    import transformers.modeling_utils  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+
+
 def prepare_torch(threads: int | None) -> None:
     """Set the number of threads and silence the libraries' own progress bars and warnings."""
+    import_libraries()
     import torch
     from transformers.utils import logging
 
@@ -419,9 +436,9 @@ def plan(
             show_network_plan(networks.make(source, out, network_recipe, check_out=False), show)
             return
         made = make_recipe(recipe, given)
+        prepare_torch(None)
         from bitwright.engine import plan as planning
 
-        prepare_torch(None)
         source = find_model(model)
         show_plan(planning.make(source, Path(f"{source.name}-small"), made, device=device, check_out=False), show)
 
@@ -524,14 +541,14 @@ def do_quantize(
     threads: int | None = None,
 ) -> None:
     """Plan, run, certify and print the verdict."""
+    prepare_torch(threads)
+    silence_tqdm()
     from bitwright.engine import plan as planning
     from bitwright.engine.events import Finished
     from bitwright.engine.report import verdict_lines
     from bitwright.engine.run import run
     from bitwright.engine.text import prepare
 
-    prepare_torch(threads)
-    silence_tqdm()
     made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
     show_plan(made, show)
     text = drain(prepare(made), show)
@@ -575,13 +592,13 @@ def measure(
             for line in result.lines():
                 show.line(line)
             return
+        prepare_torch(threads)
         from bitwright.engine.check import compare_weights
         from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout, require_fit
         from bitwright.files.folder import open_checkpoint
 
-        prepare_torch(threads)
         first, second = find_model(a), find_model(b)
         words = read_heldout(first, heldout, windows, length)
         require_fit(second, words.ids)
@@ -630,6 +647,7 @@ def check(
     wrong: list[str] = []
 
     def work(show: Show) -> None:
+        prepare_torch(None)
         from bitwright.engine.check import Finding
         from bitwright.engine.check import check as look
         from bitwright.engine.events import Row
@@ -642,7 +660,6 @@ def check(
             path, original = Path(folder), Path(against) if against else None
             events = look_at(path, original)
         else:
-            prepare_torch(None)
             path, original = find_model(folder), find_model(against) if against else None
             events = look(path, original)
         for event in events:

@@ -56,6 +56,21 @@ def test_torch_packs_the_same_bytes(case: tuple[int, int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("rows", [1, 3])
+def test_any_strides(rows: int, bits: int) -> None:
+    """Columns, every other code, a single row: what lies in memory in another order packs to the same bytes."""
+    codes = codes_of(16, 6, bits, bits)
+    for view in (codes.T[:rows], codes.T[:rows, 1::2], codes.T[:rows, :1], codes[:rows, 3:]):
+        plain = np.ascontiguousarray(view)
+        packed = pack(plain, bits)
+        tensor = torch.from_numpy(codes).T[:rows] if view.shape == (rows, 16) else torch.from_numpy(view)
+        assert (pack(view, bits) == packed).all() and pack(tensor, bits).tolist() == packed.tolist()
+        turned = np.asfortranarray(packed)
+        assert (unpack(turned, bits, view.shape[1]) == plain).all()
+        assert unpack(torch.from_numpy(packed.T.copy()).T, bits, view.shape[1]).tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
 def test_extreme_codes(bits: int) -> None:
     for value in (0, 2**bits - 1):
         codes = np.full((2, 17), value, np.uint8)

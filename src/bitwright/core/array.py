@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 Array = Any
 """A NumPy or torch array; every function of `core` and `methods` takes either and returns the same kind."""
@@ -25,6 +26,19 @@ def float32(x: Array) -> Array:
     """`x` as float32 (no copy when it is already)."""
     xp = namespace(x)
     return x if x.dtype == xp.float32 else xp.astype(x, xp.float32)
+
+
+def contiguous(x: Array) -> Array:
+    """`x` with its elements in row-major order in memory (no copy when they are already)."""
+    return x.contiguous() if array_api_compat.is_torch_array(x) else np.ascontiguousarray(x)
+
+
+def subtract_product(out: Array, a: Array, b: Array) -> None:
+    """out -= a @ b, in place; torch does it without making the product first."""
+    if array_api_compat.is_torch_array(out):
+        out.addmm_(a, b, alpha=-1)
+    else:
+        out -= a @ b
 
 
 def absmax(x: Array, axis: int | None = None) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bitwright.core.array import Array, namespace
+from typing import Any
+
+from bitwright.core.array import Array, contiguous, namespace
 
 
 def packed_size(count: int, bits: int, word: int = 8) -> int:
@@ -24,17 +26,17 @@ def pack(codes: Array, bits: int) -> Array:
     rows, n = codes.shape
     if bits == 8:
         return codes
-    per_byte = 8 // bits if 8 % bits == 0 else 0
-    lanes = per_byte or 8
+    lanes = 8 // bits if 8 % bits == 0 else 8
     short = -n % lanes
     if short:
         codes = xp.concat([codes, xp.zeros((rows, short), dtype=xp.uint8, device=codes.device)], axis=1)
+    if 8 % bits == 0:
+        # The codes of one byte are the bytes of one word: folded in half until the lowest byte holds them all.
+        word = xp.reshape(contiguous(codes), (-1,)).view(_word(xp, lanes))
+        for fold in range(lanes.bit_length() - 1):
+            word = word | word >> ((8 - bits) << fold)
+        return xp.reshape(xp.astype(word, xp.uint8), (rows, -1))
     lane = xp.reshape(codes, (rows, -1, lanes))
-    if per_byte:
-        out = lane[..., 0]
-        for i in range(1, per_byte):
-            out = out | (lane[..., i] << (i * bits))
-        return out[:, : packed_size(n, bits)]
     parts = []
     for byte in range(bits):
         value = xp.zeros(lane.shape[:2], dtype=xp.uint8, device=codes.device)
@@ -47,6 +49,11 @@ def pack(codes: Array, bits: int) -> Array:
     return packed[:, : packed_size(n, bits)]
 
 
+def _word(xp: Any, size: int) -> Any:
+    """The integer type of `size` bytes (2, 4 or 8)."""
+    return {2: xp.int16, 4: xp.int32, 8: xp.int64}[size]
+
+
 def unpack(packed: Array, bits: int, count: int) -> Array:
     """The inverse of `pack`: uint8 [rows, bytes] -> uint8 [rows, count]."""
     xp = namespace(packed)
@@ -55,8 +62,13 @@ def unpack(packed: Array, bits: int, count: int) -> Array:
     rows = packed.shape[0]
     mask = 2**bits - 1
     if 8 % bits == 0:
-        lanes = [(packed >> (i * bits)) & mask for i in range(8 // bits)]
-        return xp.reshape(xp.stack(lanes, axis=-1), (rows, -1))[:, :count]
+        # The folds of `pack` in reverse: each spreads the lower half of every lane's codes over the upper half.
+        lanes_per_byte = 8 // bits
+        word = xp.reshape(xp.astype(contiguous(packed), _word(xp, lanes_per_byte)), (-1,))
+        for fold in reversed(range(lanes_per_byte.bit_length() - 1)):
+            kept = sum((2 ** (bits << fold) - 1) << i for i in range(0, 8 * lanes_per_byte, 8 << fold))
+            word = (word | word << ((8 - bits) << fold)) & kept
+        return xp.reshape(word.view(xp.uint8), (rows, -1))[:, :count]
     short = -packed.shape[1] % bits
     if short:
         packed = xp.concat([packed, xp.zeros((rows, short), dtype=xp.uint8, device=packed.device)], axis=1)

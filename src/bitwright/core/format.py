@@ -84,10 +84,11 @@ class Format:
         NaN. Only where the grid has no zero (midrise) it stays 0, for the same reason: `encode` never divides by it.
         """
         xp = namespace(scale)
-        size = _round(xp.abs(scale) / unit, self.scale)
+        size = _round(xp.abs(scale) if unit == 1 else xp.abs(scale) / unit, self.scale)
         if self.grid.zero_code is not None:
             size = xp.where(size > 0, size, xp.ones_like(size))
-        return xp.where(scale < 0, -size, size) * unit
+        signed = xp.where(scale < 0, -size, size)
+        return signed if unit == 1 else signed * unit
 
 
 def _round(x: Array, kind: ScaleType) -> Array:

@@ -71,8 +71,13 @@ class Grid:
         """Codes (uint8) of the grid values nearest to `x`, any shape; out of range saturates, ties go to even."""
         xp = namespace(x)
         if self.uniform:
-            whole = (x - self.low).round() if self.low % 1 else x.round() - self.low
-            return xp.astype(whole.clip(0.0, float(len(self.values) - 1)), xp.uint8)
+            if self.low % 1:
+                whole = (x - self.low).round()
+            else:
+                whole = x.round()
+                whole -= self.low
+            # By way of int16: torch turns floats into unsigned bytes one at a time.
+            return xp.astype(xp.astype(whole.clip(0.0, float(len(self.values) - 1)), xp.int16), xp.uint8)
         _, codes, thresholds = self._sorted
         rank = xp.searchsorted(like(thresholds, x), xp.reshape(x, (-1,)), side="left")
         return xp.take(like(codes, x, xp.uint8), rank, axis=0).reshape(x.shape)
@@ -87,7 +92,9 @@ class Grid:
         """The float32 values that `codes` (uint8, any shape) mean."""
         xp = namespace(codes)
         if self.uniform:
-            return xp.astype(codes, xp.float32) + self.low
+            value = xp.astype(codes, xp.float32)
+            value += self.low
+            return value
         return xp.take(like(self.values, codes), xp.astype(xp.reshape(codes, (-1,)), xp.int64), axis=0).reshape(
             codes.shape
         )

@@ -27,8 +27,7 @@ class Error:
         xp = namespace(x)
         x, y = xp.reshape(float32(x), (-1,)), xp.reshape(float32(y), (-1,))
         d = x - y
-        dot = xp.linalg.vecdot
-        return cls(int(x.shape[0]), float(dot(x, x)), float(dot(y, y)), float(dot(d, d)), float(absmax(x)))
+        return cls(int(x.shape[0]), float(x @ x), float(y @ y), float(d @ d), float(absmax(x)))
 
     def __add__(self, other: Error) -> Error:
         return Error(

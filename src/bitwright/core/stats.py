@@ -5,40 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from bitwright.core.array import Array, absmax, float32, namespace
+from bitwright.core.array import Array, float32, namespace
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Sums over `n` input vectors x of length d: `total` = sum x [d], `peak` = max|x| [d], `moment` = sum x x^T [d, d].
+    """Sums over `n` input vectors x of length d: `moment` = sum x x^T [d, d].
 
     `Stats.of(a) + Stats.of(b) == Stats.of(concat([a, b]))`, up to float rounding.
     """
 
     n: int
-    total: Array
-    peak: Array
     moment: Array
 
     @classmethod
     def of(cls, x: Array) -> Stats:
-        """The record of `x` [tokens, d]; the products run in x's own dtype, the sums are float32."""
-        xp = namespace(x)
-        return cls(int(x.shape[0]), float32(xp.sum(x, axis=0)), float32(absmax(x, axis=0)), gram(x))
+        """The record of `x` [tokens, d]."""
+        return cls(int(x.shape[0]), mirror(add_gram(x)))
 
     def __add__(self, other: Stats) -> Stats:
-        xp = namespace(self.total)
-        return Stats(
-            self.n + other.n,
-            self.total + other.total,
-            xp.maximum(self.peak, other.peak),
-            self.moment + other.moment,
-        )
-
-    @property
-    def mean(self) -> Array:
-        """E[x], [d]."""
-        return self.total / max(self.n, 1)
+        return Stats(self.n + other.n, self.moment + other.moment)
 
     @cached_property
     def hessian(self) -> Array:
@@ -51,14 +37,28 @@ class Stats:
         return namespace(self.moment).linalg.diagonal(self.moment) / max(self.n, 1)
 
 
-def gram(x: Array) -> Array:
-    """x^T x as float32 [d, d] for `x` [tokens, d]; the half below the diagonal is mirrored, not computed."""
+def add_gram(x: Array, upper: Array | None = None) -> Array:
+    """Add x^T x, for `x` [tokens, d], to float32 `upper` [d, d] (zeros unless given), on and above the diagonal only.
+
+    The products run in x's own dtype, the sums are float32; `mirror` makes the matrix whole when all were added.
+    """
     xp = namespace(x)
     d = int(x.shape[1])
-    out = xp.zeros((d, d), dtype=xp.float32, device=x.device)
-    step = max(128, -(-d // 4))
-    for start in range(0, d, step):
-        part = float32(x[:, start : start + step].T @ x[:, start:])
-        out[start : start + step, start:] = part
-        out[start:, start : start + step] = part.T
-    return out
+    if upper is None:
+        upper = xp.zeros((d, d), dtype=xp.float32, device=x.device)
+    for start, stop in strips(d):
+        upper[start:stop, start:] += float32(x[:, start:stop].T @ x[:, start:])
+    return upper
+
+
+def mirror(upper: Array) -> Array:
+    """Make `upper` [d, d] whole, in place, from what is above its diagonal."""
+    for start, stop in strips(int(upper.shape[0])):
+        upper[stop:, start:stop] = upper[start:stop, stop:].T
+    return upper
+
+
+def strips(d: int) -> list[tuple[int, int]]:
+    """[start, stop) of eight strips of `d` rows, fewer where they would be too narrow to multiply at full speed."""
+    step = max(128, -(-d // 8))
+    return [(start, min(start + step, d)) for start in range(0, d, step)]

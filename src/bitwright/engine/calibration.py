@@ -50,6 +50,7 @@ def group(
         for batch in [items] if whole else [[item] for item in items]:
             if not all(finished(item.matrix.name) for item in batch):
                 yield batch, found
+        del found
 
 
 def _find(plan: Plan, item: Item, recorder: Recorder | None) -> Found:

@@ -19,10 +19,12 @@ from bitwright.core.measure import Error, kl
 from bitwright.engine import journal, machine, text
 from bitwright.engine.events import Event, Progress, Row, Started
 from bitwright.engine.measure import decoder_of, measure_folders
-from bitwright.engine.plan import Plan, output_module
+from bitwright.engine.parallel import in_order
+from bitwright.engine.plan import CACHED, COPY_BYTES, Plan, checked_rows, output_module
 from bitwright.errors import CertificationError
-from bitwright.files.compressed_tensors import decode_by_library, quantization_config
+from bitwright.files.compressed_tensors import decode_by_library, quantization_config, unpack
 from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.safetensors import Checkpoint
 
 CERTIFICATE = "certificate.json"
 LOGIT_TOLERANCE = 1e-5
@@ -127,27 +129,22 @@ def _check_bytes(plan: Plan, sums: dict[str, int]) -> None:
 
 def check_matrix(plan: Plan, written: Any, name: str, row: Row) -> None:
     """Raise CertificationError where a written matrix is not what was measured, or the library reads it differently."""
-    item = plan.items[name]
+    item, entry = plan.items[name], plan.arch.checkpoint.entry(name)
     module = output_module(plan, item)
-    source = plan.arch.checkpoint.read(name).float()
-    if item.matrix.transposed and plan.recipe.output != "float":
-        source = source.T
-    if plan.recipe.output == "float":
-        decoded = written.read(f"{module}.weight")
-    else:
-        own = written.qtensor(f"{module}.weight").decode()
-        parts, scheme = written.parts(f"{module}.weight"), written.quantized[f"{module}.weight"][1]
-        decoded = decode_by_library(parts, scheme)
-        if not torch.equal(own.to(decoded.dtype), decoded):
-            worst = float((own - decoded.float()).abs().max())
-            raise CertificationError(
-                f"the compressed-tensors library decodes it differently (by up to {worst:g})",
-                where=name,
-                fix="Please report this; the partial output was kept",
-            )
-        decoded = own
-    require_finite(name, decoded)
-    error = Error.between(source, decoded.float())
+    # Stored rows: a transposed matrix is written as float, in the source's own order.
+    step = max(1, CACHED // entry.shape[1]) if item.matrix.transposed else checked_rows(item)
+    errors: list[Error] = []
+
+    def work(start: int) -> Error:
+        if plan.recipe.output == "float":
+            decoded = written.read(f"{module}.weight", start, start + step).float()
+            require_finite(name, decoded, start)
+        else:
+            decoded = _decode(written, f"{module}.weight", start, start + step, name)
+        return Error.between(plan.arch.checkpoint.read(name, start, start + step), decoded)
+
+    in_order(work, range(0, entry.shape[0], step), errors.append)
+    error = sum(errors, Error())
     # Float output is rounded once more on storing; codes are not.
     slack = 0.05 if plan.recipe.output == "float" else 1e-3
     if row.sqnr != error.sqnr and not abs(error.sqnr - row.sqnr) <= slack * max(abs(row.sqnr), 1.0):
@@ -158,8 +155,24 @@ def check_matrix(plan: Plan, written: Any, name: str, row: Row) -> None:
         )
 
 
+def _decode(written: Any, weight: str, start: int, stop: int, name: str) -> torch.Tensor:
+    """Rows [start, stop) of a written matrix, finite and decoded alike by us and by the library, or else an error."""
+    parts, scheme = written.parts(weight, start, stop), written.quantized[weight][1]
+    own: torch.Tensor = unpack(parts, scheme).decode()
+    require_finite(name, own, start)
+    theirs = decode_by_library(parts, scheme)
+    if not torch.equal(own.to(theirs.dtype), theirs):
+        worst = float((own - theirs.float()).abs().max())
+        raise CertificationError(
+            f"the compressed-tensors library decodes it differently (by up to {worst:g})",
+            where=name,
+            fix="Please report this; the partial output was kept",
+        )
+    return own
+
+
 def _check_copy(plan: Plan, written: Any, name: str) -> None:
-    rows = max(1, (1 << 24) // max(plan.arch.checkpoint.entry(name).row_size, 1))
+    rows = max(1, COPY_BYTES // max(plan.arch.checkpoint.entry(name).row_size, 1))
     for start, piece in plan.arch.checkpoint.chunks(name, rows):
         back = written.read(name, start, start + rows)
         if not torch.equal(piece.reshape(-1).view(torch.uint8), back.reshape(-1).view(torch.uint8)):
@@ -228,17 +241,18 @@ def _load_as_user(plan: Plan, words: text.Text | None) -> dict[str, Any]:
 def _histogram(plan: Plan, written: Any, rows: dict[str, Row]) -> dict[str, Any]:
     """Counts of the worst matrix's weights before and after, over 96 bins of its range."""
     name = min(rows, key=lambda n: rows[n].sqnr)
-    source = plan.arch.checkpoint.read(name).float()
-    after = written.read(f"{output_module(plan, plan.items[name])}.weight").float()
-    low, high = float(source.min()), float(source.max())
-    bins = 96
-    return {
-        "name": name,
-        "low": low,
-        "high": high,
-        "before": torch.histc(source, bins, low, high).int().tolist(),
-        "after": torch.histc(after, bins, low, high).int().tolist(),
-    }
+    source, bins = plan.arch.checkpoint, 96
+    step = max(1, CACHED // source.entry(name).shape[1])
+    ends = [torch.stack(torch.aminmax(w.reshape(-1).float())) for _, w in source.chunks(name, step)]
+    low, high = float(torch.stack(ends).min()), float(torch.stack(ends).max())
+
+    def count(checkpoint: Checkpoint, name: str) -> list[int]:
+        parts = [torch.histc(w.float(), bins, low, high).long() for _, w in checkpoint.chunks(name, step)]
+        counts: list[int] = torch.stack(parts).sum(0).tolist()
+        return counts
+
+    after = f"{output_module(plan, plan.items[name])}.weight"
+    return {"name": name, "low": low, "high": high, "before": count(source, name), "after": count(written, after)}
 
 
 def publish(plan: Plan) -> None:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bitwright.errors import ResourceError
 
 MIB = 1 << 20
-BASE = 640 * MIB
-"""Resident memory of Python, torch, transformers and compressed-tensors before any model: measured, rounded up."""
-
-
-MMAP_THRESHOLD = -3
-"""M_MMAP_THRESHOLD of <malloc.h>: glibc raises it to 32 MiB by itself unless it is set."""
+BASE = 432 * MIB
+"""Resident memory of Python, torch, transformers and compressed-tensors with hardly a model: peaks of fresh processes
+that quantized and certified the 4 MB demo model by rtn, descent and lloyd were 391 to 423 MiB; rounded up."""
+MAPPED = 1 << 16
+"""Bytes for which malloc does not enlarge its heap under a ceiling: a map of its own goes back when a tensor is freed,
+the heap is left with holes between lasting small objects, and holes count."""
+KEPT = 1 << 23
+"""Bytes of freed memory that malloc keeps for the next piece: faulting pages in costs more than the arithmetic."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of <malloc.h>. Setting one stops glibc from adapting the other, so they are set together."""
+STACK = 2 * MIB
+"""Stack of a thread that Python starts under a ceiling: the usual 8 MiB count in full against the kernel's limit."""
 
 
 def memory_available() -> int:
@@ -40,16 +48,44 @@ def enforce(ceiling: int | None) -> None:
     """Make the kernel refuse private memory beyond `ceiling` bytes: a mistake becomes an error, never an overrun."""
     if ceiling is None:
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        # A tensor in a map of its own goes back when it is freed; in the heap it leaves a hole that still counts.
-        mallopt(MMAP_THRESHOLD, MIB)
-    # Libraries mapped from files are resident too but cannot grow with the model; the rest is data.
-    data = ceiling - resident("RssFile")
+    tune_malloc(MAPPED, KEPT)
+    threading.stack_size(STACK)
+    small = np.ones((256, 256), dtype=np.float32)
+    small @ small  # makes NumPy's BLAS map its buffers now
+    # Growth is limited to what the ceiling leaves above what is resident now. Libraries mapped from files are resident
+    # too but cannot grow with the model; stacks and the buffers of BLAS are mapped at full size and hardly touched.
+    data = ceiling - resident("RssFile") + reserved()
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         data = min(data, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (data, hard))
+
+
+def limited() -> bool:
+    """Whether this process's private memory has a limit."""
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+
+
+def tune_malloc(mapped: int, kept: int) -> None:
+    """malloc maps what no hole of its heap holds, from `mapped` bytes on, and keeps `kept` free bytes at its end."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, mapped)
+        mallopt(M_TRIM_THRESHOLD, kept)
+
+
+def reserved() -> int:
+    """Bytes of writable private memory that is mapped but hardly touched: less than a sixteenth of a mapping."""
+    found = size = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        word, *rest = line.split()
+        if not word.endswith(":"):
+            private = len(rest[0]) == 4 and rest[0][1] == "w" and rest[0][3] == "p"
+            first, last = word.split("-")
+            size = int(last, 16) - int(first, 16) if private else 0
+        elif word == "Rss:" and int(rest[0]) * 1024 * 16 < size:
+            found += size
+    return found
 
 
 def default_ceiling() -> int:

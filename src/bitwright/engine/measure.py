@@ -9,6 +9,8 @@ import torch
 
 from bitwright.engine import machine
 from bitwright.engine.events import Event, Progress, Started
+from bitwright.engine.parallel import in_order
+from bitwright.engine.plan import CACHED
 from bitwright.files.compressed_tensors import decode_by_library
 from bitwright.files.folder import QuantizedCheckpoint
 from bitwright.models.arch import Architecture
@@ -33,9 +35,22 @@ def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
             if exact:
                 decoded: torch.Tensor = quantized.qtensor(name).decode()
                 return decoded
-            return decode_by_library(quantized.parts(name), quantized.quantized[name][1])
+            return _by_library(quantized, name)
 
     return Decoder(arch, read)
+
+
+def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:
+    """A quantized matrix as the compressed-tensors library decodes it, in pieces: its unpacking takes 24 bytes each."""
+    entry, (_, scheme) = checkpoint.entry(name), checkpoint.quantized[name]
+    step = max(1, CACHED // entry.shape[1] // scheme.rows_per_word) * scheme.rows_per_word
+    decoded = torch.empty(entry.shape, dtype=entry.dtype)
+
+    def work(start: int) -> None:
+        decoded[start : start + step] = decode_by_library(checkpoint.parts(name, start, start + step), scheme)
+
+    in_order(work, range(0, entry.shape[0], step), lambda _: None)
+    return decoded
 
 
 def measure_folders(

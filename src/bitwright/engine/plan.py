@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from bitwright.models.arch import Architecture, Matrix
 
 SOLVE = 1 << 21
 """Weights that a method gets at once: bounds its working memory at about ten float32 copies of them."""
-CACHED = 1 << 18
-"""Weights that a data-free method gets at once: its passes over them stay in the processor's cache."""
+CACHED = 1 << 17
+"""Weights that a data-free method or a check gets at once: a float32 copy stays in the processor's cache, and below
+the size that malloc maps anew each time (the page faults would cost ten times the arithmetic)."""
+COPY_BYTES = 1 << 18
+"""Bytes of a tensor in memory while it is copied: few enough for malloc to use the same ones again."""
 BATCH_TOKENS = 2048
 """Tokens that pass through a block at once during calibration."""
 
@@ -96,23 +100,33 @@ class Plan:
         stored = max(e.dtype.itemsize for e in self.arch.checkpoint.tensors.values())
         rest = sum(e.count for e in self.arch.tensors_of(None)) * (2 if self.untied else 1)
         widest = max((i.matrix.columns for i in self.items.values()), default=0)
-        largest = max((i.matrix.rows * i.matrix.columns for i in self.items.values()), default=0)
-        solver = 10 * 4 * min(SOLVE, max(largest, 1)) + 4 * largest
+        solver = max((working_memory(i) for i in self.items.values()), default=0)
         config = self.arch.config
         vocabulary, width = int(getattr(config, "vocab_size", 0)), int(getattr(config, "hidden_size", widest))
-        # Certification decodes a matrix twice (the library unpacks at nearly 24 bytes a weight), then holds both
-        # models' heads and one block of each in float32, and logits of 256 positions.
+        # Certification decodes pieces twice (the library unpacks at nearly 24 bytes a weight), then holds both models'
+        # heads and one block of each in float32, and logits of 256 positions.
         verdict = 4 * (2 * rest + 2 * max(blocks)) + 8 * 4 * 256 * vocabulary
-        certify = max(24 * largest, verdict if self.evaluates else 0)
-        if not self.calibrated:
+        piece = max((checked_rows(i) * i.matrix.columns for i in self.items.values()), default=0)
+        certify = 40 * torch.get_num_threads() * piece + (verdict if self.evaluates else 0)
+        if not self.uses_text:
             return machine.BASE + max(solver, certify)
-        # Up to four different inputs in a block, each with a second moment, plus three squares in the solver.
-        moments = 4 * (4 * widest * widest + 3 * widest * widest)
         length = self.recipe.calibration.length
         tokens = min(max(BATCH_TOKENS, length), self.recipe.calibration.windows * length)
         forward = tokens * (8 * width + 4 * widest) * size + 8 * tokens * length
-        calibrate = rest * size + max(blocks) * (size + stored) + moments + solver + forward
+        moments = self._moments()
+        # A block passes its batches and is gone. Then each moment is scaled, and permuted and factorised in four
+        # squares more; the two factors stay while its matrices are solved.
+        solve = moments + (4 * 4 * widest * widest if self.calibrated else 0) + solver
+        calibrate = rest * size + moments + max(max(blocks) * (size + stored) + forward, solve)
         return machine.BASE + max(calibrate, certify)
+
+    def _moments(self) -> int:
+        """Bytes of the second moments of all inputs of the block that has most; queries, keys and values share one."""
+        sharing = Counter((i.matrix.block, i.matrix.columns, i.matrix.expert) for i in self.items.values())
+        found: Counter[int | None] = Counter()
+        for (block, columns, expert), matrices in sharing.items():
+            found[block] += 4 * columns**2 * (min(matrices, 3) if expert is None else -(-matrices // 2))
+        return max(found.values(), default=0)
 
     @property
     def evaluates(self) -> bool:
@@ -182,10 +196,30 @@ class Plan:
 def piece_rows(item: Item) -> int:
     """Rows of a matrix that are quantized at once: bounded memory, and a whole number of packed words of rows."""
     matrix = item.matrix
-    if matrix.transposed or item.scheme.format.block == "tensor" or item.scheme.format.learned:
+    if matrix.transposed or item.scheme.format.block == "tensor":
         return matrix.rows
-    weights = SOLVE if item.layer.method in CALIBRATED else CACHED
-    return max(32, weights // matrix.columns // 32 * 32)
+    if item.layer.method in CALIBRATED:
+        return max(32, SOLVE // matrix.columns // 32 * 32)
+    return checked_rows(item)
+
+
+def working_memory(item: Item) -> int:
+    """Bytes that quantizing a matrix takes, at most: ten float32 copies of each piece under way, and codebooks."""
+    matrix, f = item.matrix, item.scheme.format
+    rows = min(piece_rows(item), matrix.rows)
+    weights, each = rows * matrix.columns, 10 * 4
+    if item.layer.method in CALIBRATED:
+        return each * max(weights, min(SOLVE, 4 * weights))  # up to four matrices that share an input go together
+    if f.learned:
+        # Sorting, sums in float64, and about 18 numbers a level (measured).
+        each += 24 + 8 * 18 * len(f.grid.values) // f.block_size(matrix.columns)
+    return each * weights * (torch.get_num_threads() if rows < matrix.rows else 1)
+
+
+def checked_rows(item: Item) -> int:
+    """Rows of a written matrix that are read back at once: about `CACHED` weights, in whole words of zero points."""
+    words = item.scheme.rows_per_word
+    return max(words, CACHED // item.matrix.columns // words * words)
 
 
 def describe(scheme: Scheme) -> str:

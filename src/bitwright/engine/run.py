@@ -19,7 +19,7 @@ from bitwright.engine.plan import Plan, require_out
 from bitwright.engine.text import Text
 from bitwright.engine.writer import Writer
 from bitwright.files.folder import copy_sidecars
-from bitwright.models.blocks import SPILL
+from bitwright.models.blocks import SPILL, release
 
 
 def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:
@@ -41,6 +41,8 @@ def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:
     yield Started("quantize", f"{len(plan.items)} matrices", resumed=len(journal.done))
     writer = Writer(plan, journal)
     yield from _counted(plan, _write_all(plan, text, writer))
+    release()
+    machine.enforce(plan.ceiling)  # libraries and threads have come since
     copy_sidecars(plan.source, plan.partial)
     certify.write_config(plan)
     certificate: dict[str, Any] = yield from certify.certify(plan, writer.rows, writer.sums, text)
@@ -109,3 +111,4 @@ def _write_all(plan: Plan, text: Text | None, writer: Writer) -> Iterator[Event]
             yield from writer.quantize(items, found)
             size = sum(plan.arch.checkpoint.entry(name).size for name in left)
             yield Progress("quantize", size, 0, items[0].matrix.name)
+            del found  # the next factor is computed while this name would still hold the last

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +15,11 @@ from bitwright.core.qtensor import QTensor
 from bitwright.engine.calibration import Found
 from bitwright.engine.events import Row
 from bitwright.engine.journal import Journal
-from bitwright.engine.plan import Item, Plan, describe, output_module, piece_rows
+from bitwright.engine.parallel import in_order
+from bitwright.engine.plan import COPY_BYTES, Item, Plan, describe, output_module, piece_rows
 from bitwright.engine.recipe import CALIBRATED
 from bitwright.files.folder import require_finite
 from bitwright.methods import descent, gptq, lloyd, mse, rtn
-
-COPY_BYTES = 1 << 24
-"""Bytes of a tensor in memory while it is copied."""
 
 
 class Writer:
@@ -83,24 +80,11 @@ class Writer:
             return measure(plan, item, found, start, w, solve(w, item, found))
 
         starts = range(0, item.matrix.rows, rows)
-        threads = torch.get_num_threads()
-        if found.factor is not None or threads == 1 or plan.device != "cpu":
-            for start in starts:
-                self._write(tally, work(start))
+        if found.factor is None and plan.device == "cpu":
+            in_order(work, starts, partial(self._write, tally))
             return
-        # Small pieces gain nothing from torch's own threads: one thread a piece, several pieces under way.
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                under_way: deque[Future[Piece]] = deque()
-                for start in starts:
-                    under_way.append(pool.submit(work, start))
-                    if len(under_way) > 2 * threads:
-                        self._write(tally, under_way.popleft().result())
-                while under_way:
-                    self._write(tally, under_way.popleft().result())
-        finally:
-            torch.set_num_threads(threads)
+        for start in starts:
+            self._write(tally, work(start))
 
     def _write(self, tally: Tally, piece: Piece) -> None:
         """Write one piece to its place in every stored tensor, and count it."""

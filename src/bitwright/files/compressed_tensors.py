@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
 from typing import Any, Literal
 
 import torch
@@ -39,6 +41,11 @@ class Scheme:
         if self.format.grid is E4M3:
             return FLOAT8
         return INT8 if self.activations == "int8" else PACKED
+
+    @property
+    def rows_per_word(self) -> int:
+        """Rows whose zero points fill whole int32 words: a piece of a matrix must begin at a multiple of them."""
+        return WORD // gcd(WORD, self.format.bits)
 
     def require_packing(self) -> None:
         """Raise RecipeError where no stable packing exists for the format."""
@@ -198,10 +205,15 @@ def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
 
 def decode_by_library(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> torch.Tensor:
     """The same stored tensors as the compressed-tensors library itself decodes them, in the scale's dtype."""
+    compressor, arguments = _library(scheme)
+    weight: torch.Tensor = compressor.decompress({"weight_zero_point": None, **tensors}, arguments)["weight"]
+    return weight
+
+
+@lru_cache
+def _library(scheme: Scheme) -> tuple[Any, Any]:
+    """The library's own compressor and description of a scheme."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationScheme
 
-    compressor = BaseCompressor.get_value_from_registry(scheme.kind)
-    parts = {"weight_zero_point": None, **tensors}
-    weight: torch.Tensor = compressor.decompress(parts, QuantizationScheme(**scheme.config(["Linear"])))["weight"]
-    return weight
+    return BaseCompressor.get_value_from_registry(scheme.kind), QuantizationScheme(**scheme.config(["Linear"]))

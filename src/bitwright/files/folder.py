@@ -15,7 +15,7 @@ import torch
 from bitwright.core.array import float32
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, ModelError, TensorError
-from bitwright.files.compressed_tensors import SUFFIXES, Scheme, scheme_of, unpack
+from bitwright.files.compressed_tensors import SUFFIXES, WORD, Scheme, scheme_of, unpack
 from bitwright.files.safetensors import Checkpoint, Entry
 
 SIDECARS = (
@@ -145,21 +145,42 @@ class QuantizedCheckpoint(Checkpoint):
             fix="Repair quantization_config",
         )
 
-    def parts(self, name: str) -> dict[str, torch.Tensor]:
-        """The stored tensors of a quantized matrix, by suffix."""
-        entries, _ = self.quantized[name]
-        return {suffix: super(QuantizedCheckpoint, self).read_entry(entry) for suffix, entry in entries.items()}
+    def parts(self, name: str, start: int = 0, stop: int | None = None) -> dict[str, torch.Tensor]:
+        """The stored tensors of rows [start, stop) of a quantized matrix, by suffix: a smaller matrix of their own.
 
-    def qtensor(self, name: str) -> QTensor:
-        """A quantized matrix as codes, scales and zeros."""
-        return unpack(self.parts(name), self.quantized[name][1])
+        `start` is a multiple of the scheme's `rows_per_word`, so that no word of zero points is cut.
+        """
+        entries, scheme = self.quantized[name]
+        rows = self.tensors[name].shape[0]
+        stop = rows if stop is None else min(stop, rows)
+        if start % scheme.rows_per_word:
+            raise ValueError(f"row {start} does not begin a word of {scheme.rows_per_word} rows")
+        if (start, stop) == (0, rows):
+            return {suffix: self.read_entry(entry) for suffix, entry in entries.items()}
+        parts = {}
+        for suffix, entry in entries.items():
+            if suffix == "weight_shape":
+                parts[suffix] = torch.tensor([stop - start, self.tensors[name].shape[1]])
+            elif suffix == "weight_zero_point":
+                bits = scheme.format.bits
+                parts[suffix] = self.read_entry(entry, start * bits // WORD, -(-stop * bits // WORD))
+            elif suffix == "weight_scale" and scheme.format.block == "tensor":
+                parts[suffix] = self.read_entry(entry)
+            else:
+                parts[suffix] = self.read_entry(entry, start, stop)
+        return parts
+
+    def qtensor(self, name: str, start: int = 0, stop: int | None = None) -> QTensor:
+        """Rows [start, stop) of a quantized matrix as codes, scales and zeros; `start` as for `parts`."""
+        return unpack(self.parts(name, start, stop), self.quantized[name][1])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in its scale's dtype."""
         if name not in self.quantized:
             return super().read(name, start, stop)
-        decoded: torch.Tensor = self.qtensor(name).decode()
-        return decoded.to(self.tensors[name].dtype)[start:stop]
+        first = start - start % self.quantized[name][1].rows_per_word
+        decoded: torch.Tensor = self.qtensor(name, first, stop).decode()
+        return decoded.to(self.tensors[name].dtype)[start - first :]
 
 
 def copy_sidecars(source: Path, out: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from bitwright.core.array import Array, float32, light, like, namespace
+from bitwright.core.array import Array, float32, light, like, namespace, subtract_product
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
@@ -39,20 +39,16 @@ def quantize(
 def refine(w: Array, q: QTensor, factor: Factor, sweeps: int) -> QTensor:
     """`q` with better codes and scales for `w` [rows, columns] under `factor`; see `quantize`."""
     rows, columns = w.shape
-    format, order, hessian = q.format, light(factor.order, rows), light(factor.hessian, rows)
-    steps = Steps.of(format, q.scale, q.zero, factor.order, rows, columns)
-    x = light(float32(w), rows)
-    xp = namespace(x)
-    x = xp.take(x.T, order, axis=0)
-    decoded = xp.take(light(q.decode(), rows).T, order, axis=0)
-    values = xp.take(light(format.grid.value(q.codes), rows).T, order, axis=0)
-    pull = hessian @ (x - decoded)
+    steps = Steps.of(q.format, q.scale, q.zero, factor.order, rows, columns)
+    hessian, decoded = factor.hessian, gptq.in_order(q.decode(), factor.order)
+    values = gptq.in_order(q.format.grid.value(q.codes), factor.order)
+    pull = hessian @ (gptq.in_order(float32(w), factor.order) - decoded)
     for _ in range(sweeps):
         if q.scale.shape[0] > 1:
             visit_scales(values, decoded, pull, hessian, steps, q.unit)
         visit_codes(values, decoded, pull, hessian, steps)
-    codes = format.grid.nearest(xp.take(values, xp.argsort(order), axis=0).T)
-    return replace(q, codes=like(codes, w, namespace(w).uint8), scale=like(xp.asarray(steps.scale.T, copy=True), w))
+    scale = like(namespace(steps.scale).asarray(steps.scale.T, copy=True), w)
+    return replace(q, codes=gptq.codes_of(values, q.format, factor.order), scale=scale)
 
 
 def visit_codes(values: Array, decoded: Array, pull: Array, hessian: Array, steps: Steps) -> None:
@@ -62,19 +58,20 @@ def visit_codes(values: Array, decoded: Array, pull: Array, hessian: Array, step
     the best code, because the objective is a parabola in each weight.
     """
     xp = namespace(values)
-    n = values.shape[0]
+    n, rows = values.shape
     power = [float(p) for p in xp.linalg.diagonal(hessian)]
+    values_, decoded_, pull_, hessian_ = (light(each, rows) for each in (values, decoded, pull, hessian))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         moved = xp.zeros_like(values[start:stop])
-        inside = hessian[start:stop, start:stop]
+        moved_, inside = light(moved, rows), hessian_[start:stop, start:stop]
         for i in range(start, stop):
             k = i - start
-            force = pull[i] - inside[k, :k] @ moved[:k] if k else pull[i]
-            values[i], new = steps.round(decoded[i] + force / power[i], i)
-            moved[k] = new - decoded[i]
-            decoded[i] = new
-        pull -= hessian[:, start:stop] @ moved
+            force = pull_[i] - inside[k, :k] @ moved_[:k] if k else pull_[i]
+            values_[i], new = steps.round(decoded_[i] + force / power[i], i)
+            moved_[k] = new - decoded_[i]
+            decoded_[i] = new
+        subtract_product(pull, hessian[:, start:stop], moved)
 
 
 def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, steps: Steps, unit: float) -> None:
@@ -84,20 +81,22 @@ def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, ste
     curvature v^T H v.
     """
     xp = namespace(values)
-    groups = xp.asarray(steps.group, dtype=xp.int64, device=values.device)
-    for group in range(steps.scale.shape[0]):
+    groups = like(steps.group, values, xp.int64)
+    scale, zero = like(steps.scale, values), None if steps.zero is None else like(steps.zero, values)
+    for group in range(scale.shape[0]):
         inside = xp.nonzero(groups == group)[0]
         level = xp.take(values, inside, axis=0)
-        if steps.zero is not None:
-            level = level - steps.zero[group]
+        if zero is not None:
+            level = level - zero[group]
         block = xp.take(hessian, inside, axis=1)
         slope = (level * xp.take(pull, inside, axis=0)).sum(axis=0)
         curvature = (level * (xp.take(block, inside, axis=0) @ level)).sum(axis=0)
-        old = steps.scale[group]
+        old = scale[group]
         wanted = old + slope / curvature.clip(1e-30, None)
         new = steps.format.round_scale(xp.where(wanted * old > 0, wanted, old), unit)
         step = new - old
         step = xp.where(step * (2 * slope - step * curvature) > 0, step, xp.zeros_like(step))
-        steps.scale[group] = xp.where(step == 0, old, new)  # old + step may be off by a rounding
-        decoded[inside] = level * steps.scale[group]
-        pull -= block @ (level * step)
+        scale[group] = xp.where(step == 0, old, new)  # old + step may be off by a rounding
+        decoded[inside] = level * scale[group]
+        subtract_product(pull, block, level * step)
+    steps.scale[:] = light(scale, values.shape[1])

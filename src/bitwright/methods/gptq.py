@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from bitwright.core.array import Array, float32, light, like, namespace
+from bitwright.core.array import Array, contiguous, float32, light, like, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
@@ -78,11 +78,12 @@ def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") ->
         mean, hessian = 1.0, like(np.eye(columns), power)
     permutation = xp.argsort(power, descending=True, stable=True) if order == "activation" else natural
     if order == "activation":
-        hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)
-    identity = like(np.eye(columns), power)
+        hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)  # its own: changed below
+    damped = xp.asarray(hessian, copy=True) if hessian is stats.hessian else hessian
+    diagonal = xp.asarray(xp.linalg.diagonal(damped), copy=True)
     used = damping
     while True:
-        damped = hessian + (used * mean) * identity
+        damped[natural, natural] = diagonal + used * mean
         lower = _cholesky(xp.flip(damped))
         if lower is not None:
             break
@@ -90,6 +91,7 @@ def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") ->
     if used != damping:
         notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
     upper = xp.flip(lower)
+    del lower  # as wide as the layer, squared
     return Factor(damped, upper / xp.linalg.diagonal(upper)[None, :], permutation, notes)
 
 
@@ -106,27 +108,36 @@ def _cholesky(matrix: Array) -> Array | None:
 def feed_back(w: Array, format: Format, scale: Array, zero: Array | None, factor: Factor) -> Array:
     """Codes (uint8 [rows, columns]) of `w` under `factor`, with fixed scale and zero [rows or 1, groups].
 
-    All arrays are held transposed, a column of the matrix being one contiguous row.
+    All arrays are held transposed, a column of the matrix being one contiguous row. Products of blocks run in `w`'s
+    library, the loop over columns on `light` views of the same memory.
     """
+    xp = namespace(w)
     rows, n = w.shape
-    order, upper = light(factor.order, rows), light(factor.upper, rows)
     steps = Steps.of(format, scale, zero, factor.order, rows, n)
-    x = light(w, rows)
-    xp = namespace(x)
-    x = xp.take(x.T, order, axis=0)
-    error = xp.zeros_like(x)
-    values = xp.zeros_like(x)
+    x, upper = in_order(w, factor.order), factor.upper
+    values, error = xp.zeros_like(x), xp.zeros_like(x)
+    x_, upper_, values_, error_ = (light(each, rows) for each in (x, upper, values, error))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
-        carried = x[start:stop] + upper[:start, start:stop].T @ error[:start]
-        inside = upper[start:stop, start:stop].T
+        carried = light(x[start:stop] + upper[:start, start:stop].T @ error[:start], rows)
+        inside = upper_[start:stop, start:stop].T
         for i in range(start, stop):
             k = i - start
-            target = carried[k] + inside[k, :k] @ error[start:i] if k else carried[k]
-            values[i], decoded = steps.round(target, i)
-            error[i] = x[i] - decoded
-    back = xp.argsort(order)
-    return like(format.grid.nearest(xp.take(values, back, axis=0).T), w, namespace(w).uint8)
+            target = carried[k] + inside[k, :k] @ error_[start:i] if k else carried[k]
+            values_[i], decoded = steps.round(target, i)
+            error_[i] = x_[i] - decoded
+    return codes_of(values, format, factor.order)
+
+
+def in_order(w: Array, order: Array) -> Array:
+    """The columns of `w` [rows, columns] in `order`, as rows [columns, rows]."""
+    return contiguous(namespace(w).take(w, order, axis=1).T)
+
+
+def codes_of(values: Array, format: Format, order: Array) -> Array:
+    """Codes (uint8 [rows, columns]) of grid values [columns, rows] whose rows are columns in `order`."""
+    xp = namespace(values)
+    return contiguous(xp.take(format.grid.nearest(values), xp.argsort(order), axis=0).T)
 
 
 @dataclass(frozen=True)

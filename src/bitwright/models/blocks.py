@@ -11,13 +11,14 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from bitwright.core.stats import Stats
+from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import ModelError
 from bitwright.files.safetensors import read_bytes, view_bytes
 from bitwright.models.arch import Architecture, Matrix
@@ -29,7 +30,7 @@ SPILL = ".activations-"
 
 
 class _Stop(Exception):
-    """Raised by a stand-in to leave the model's forward once its inputs are known."""
+    """Raised by a stand-in to leave the model's forward once what was wanted of it is known."""
 
 
 class _StandIn(torch.nn.Module):
@@ -121,6 +122,7 @@ class Decoder:
         """Block number `block` with its weights in memory (`tensors` instead of the stored ones); freed at the end."""
         module = self._blocks[block]
         self._load(self.weights(block) if tensors is None else tensors)
+        del tensors  # where the dtypes differ the block holds copies
         try:
             yield module
         finally:
@@ -176,7 +178,8 @@ class Decoder:
 
         def note(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             calls.append((args, kwargs))
-            if self._as_tuple is None:  # the first block has not yet shown in which form it answers
+            # Either the first block has not yet shown in which form it answers, or all is known.
+            if self._as_tuple is None or len(calls) == len(self._blocks):
                 raise _Stop
             return self._wrap(flow)
 
@@ -217,9 +220,9 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> None:
         super().__init__()
-        self.stats: dict[str, Stats] = {}
         self.leader: dict[str, str] = {}
         self._names: dict[int, list[str]] = {}
+        self._sums: dict[str, tuple[int, torch.Tensor]] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
         for matrix in matrices:
             weight: torch.Tensor = block.get_parameter(matrix.param.removeprefix(prefix + "."))
@@ -243,10 +246,16 @@ class Recorder(TorchFunctionMode):
             # Holding the tensor keeps its address from being used again within this forward.
             self._inputs[key] = (x, names[0])
             with torch._C.DisableTorchFunction():
-                stats = Stats.of(x.detach().reshape(-1, x.shape[-1]))
-                self.stats[names[0]] = self.stats[names[0]] + stats if names[0] in self.stats else stats
+                rows = x.detach().reshape(-1, x.shape[-1])
+                seen, upper = self._sums.get(names[0], (0, None))
+                self._sums[names[0]] = seen + len(rows), add_gram(rows, upper)
         for name in names:
             self.leader[name] = self._inputs[key][1]
+
+    @cached_property
+    def stats(self) -> dict[str, Stats]:
+        """The records, by leader; to be read once all batches have passed."""
+        return {name: Stats(seen, mirror(upper)) for name, (seen, upper) in self._sums.items()}
 
     def next_batch(self) -> None:
         """Forget which inputs were seen: a new forward begins."""

@@ -15,7 +15,7 @@ from bitwright.core.format import Format
 from bitwright.core.measure import Error
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
-from bitwright.core.stats import Stats
+from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.engine.events import Row
 from bitwright.engine.integer.plan import describe
 from bitwright.engine.recipe import Layer as Settings
@@ -158,17 +158,20 @@ def _as_numpy(q: QTensor) -> QTensor:
 
 def _moments(step: Step, centred: bool) -> list[Stats]:
     """The record of the quantized network's inputs, one for each group of the layer; `centred`: about their mean."""
-    found: list[Stats] | None = None
+    upper: list[torch.Tensor] | None = None
+    totals, count = torch.zeros(()), 0
     for _, x_hat in step:
         rows = unfold(step.layer, x_hat)
         assert rows is not None
-        now = [Stats.of(part) for part in rows]
-        found = now if found is None else [a + b for a, b in zip(found, now, strict=True)]
-    assert found is not None
-    if not centred:
-        return found
-    # The bias takes care of the mean: what the codes must keep small is the error about it.
-    return [Stats(s.n, s.total, s.peak, s.moment - torch.outer(s.total, s.total) / max(s.n, 1)) for s in found]
+        totals = totals + rows.sum(dim=1)
+        count += rows.shape[1]
+        upper = [add_gram(part, None if upper is None else upper[g]) for g, part in enumerate(rows)]
+    assert upper is not None
+    found = [mirror(moment) for moment in upper]
+    if centred:
+        # The bias takes care of the mean: what the codes must keep small is the error about it.
+        found = [m - torch.outer(total, total) / count for m, total in zip(found, totals, strict=True)]
+    return [Stats(count, moment) for moment in found]
 
 
 def _sample(step: Step) -> tuple[torch.Tensor, torch.Tensor]:
