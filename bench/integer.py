@@ -158,7 +158,7 @@ def cells(row, timed):
     speeds = [f"{row[f'ms_{b}']:.2f} ({row[f'ms_{b}'] / row[f'ms_float_{b}']:.2f} of float)" for b in (1, 16)]
     return [
         f"{100 * row['accuracy']:.2f}",
-        f"{row['kl']:.5f} ± {row['kl_se']:.5f}",
+        f"{row['kl']:.6f} ± {row['kl_se']:.6f}",
         f"{100 * row['agreement']:.2f}",
         f"{row['sqnr']:.1f}",
         *(speeds if timed else ("", "")),

@@ -3,7 +3,7 @@
     PYTHONPATH=src python scripts/train_digits.py
 
 Trains `Digits` (bitwright.models.demos.modules) on the "train" part of bitwright.models.demos.digits (the other parts
-are never looked at before the last lines), with small random shifts, turns and stretches, and writes model.onnx and its card.
+are never looked at before the last lines), with small random shifts, turns and stretches; writes model.onnx and a card.
 Everything random comes from --seed: the same seed, torch and thread count give the same file.
 """
 

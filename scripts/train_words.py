@@ -4,7 +4,7 @@
 
 The folder holds `train/` and `test/` of 8 kHz WAV files `DIGIT_SPEAKER_INDEX.wav`. The network learns from those
 recordings and from the "train" voices of bitwright.models.demos.speaker, so that it understands people and the
-synthesizer; each clip is heard faster or slower, shifted and with noise, anew in every epoch. `test/` and the "test" voices are only
+synthesizer; each clip is heard faster or slower, shifted and with noise, anew in every epoch. The tests are only
 read by the last lines. Everything random comes from --seed.
 """
 

@@ -16,7 +16,10 @@ from bitwright.cli import app
 from tests import tiny
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
-HEAVY = {"torch", "transformers", "numpy", "safetensors", "tokenizers", "compressed_tensors", "huggingface_hub"}
+HEAVY = {
+    "torch", "transformers", "numpy", "safetensors", "tokenizers", "compressed_tensors", "huggingface_hub",
+    "onnx", "onnxruntime", "PIL", "sklearn",
+}  # fmt: skip
 LISTED = """
 import sys
 try:

@@ -64,8 +64,12 @@ FormatName = Annotated[
 ]
 Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default 128.")]
 Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
-MethodName = Annotated[str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default) or lloyd.")]
-Acts = Annotated[str | None, typer.Option("--activations", help="Run-time input quantization: none, int8 or fp8.")]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default), lloyd; ONNX: adaround, lsq.")
+]
+Acts = Annotated[
+    str | None, typer.Option("--activations", help="Of layer inputs: none, int8 or fp8 (ONNX: none or int8).")
+]
 Calib = Annotated[str | None, typer.Option(help="Text: file, JSONL, folder, stdlib, hub:NAME, self. ONNX: samples.")]
 WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
 Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
@@ -77,12 +81,12 @@ RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe
 MaxDrop = Annotated[
     float | None, typer.Option(min=0, help="ONNX: points of accuracy it may lose; else layers stay float.")
 ]
-Bind = Annotated[list[str] | None, typer.Option(help="ONNX: size of an open input dimension, NAME=SIZE. Repeatable.")]
+Bind = Annotated[list[str] | None, typer.Option(help="ONNX: an open input dimension, NAME=SIZE or NAME=any.")]
 MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; it must not exist.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The folder or .onnx file to write; it must not exist.")]
 
 
 def size(text: str | None) -> int | None:
@@ -107,7 +111,7 @@ def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
     for key in ("max_drop", "bind"):
         if given.get(key):
             raise RecipeError("is for ONNX networks", where=f"--{key.replace('_', '-')}", fix="Leave it out")
-    raw = {"layer": {}, "calibration": {}} | (_read(path) if path else {})
+    raw = {"layer": {}, "calibration": {}} | (_read(path, "ONNX networks", ("data", "network")) if path else {})
     raw["layer"] |= layer_options(given) | _given(given, "activations")
     raw["calibration"] |= _given(given, "windows", "length", "heldout", "heldout_windows", calib="source")
     raw |= _given(given, "indivisible")
@@ -124,8 +128,9 @@ def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
         if given.get(key):
             where = f"--{key.replace('_', '-')}"
             raise RecipeError("is for language model folders", where=where, fix="Leave it out for an ONNX file")
-    raw = {"layer": {}, "data": {}, "network": {}} | (_read(path) if path else {})
-    raw["layer"] = NETWORK_LAYER | raw["layer"] | layer_options(given)
+    raw = {"layer": {}, "data": {}, "network": {}} | (_read(path, "language models", LANGUAGE) if path else {})
+    options = {"options": NETWORK_LAYER["options"] | raw["layer"].get("options", {})}
+    raw["layer"] = NETWORK_LAYER | raw["layer"] | options | layer_options(given)
     raw["data"] |= _given(given, "heldout", calib="source")
     raw["network"] |= _given(given, "activations", "max_drop")
     if given.get("bind"):
@@ -133,17 +138,25 @@ def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
     return Recipe.read(raw, "options")
 
 
-NETWORK_LAYER = {
+NETWORK_LAYER: dict[str, Any] = {
     "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
 }  # fmt: skip
 """How the layers of an ONNX network are stored unless a recipe or option says otherwise."""
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The keys that a recipe file sets."""
+LANGUAGE = ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
+"""What in a recipe is of no use to an ONNX network."""
+
+
+def _read(path: Path, others: str, foreign: tuple[str, ...]) -> dict[str, Any]:
+    """The keys that a recipe file sets; RecipeError for one of `foreign`, which is for `others`."""
     from bitwright.engine.recipe import Recipe
 
-    return Recipe.load(path).model_dump(mode="python", exclude_unset=True)
+    raw = Recipe.load(path).model_dump(mode="python", exclude_unset=True)
+    for key in foreign:
+        if key in raw:
+            raise RecipeError(f"is for {others}", where=f"{path}: {key}", fix="Leave it out for this model")
+    return raw
 
 
 def _given(given: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
@@ -152,12 +165,13 @@ def _given(given: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]
     return {key: given[name] for name, key in keys.items() if given.get(name) is not None}
 
 
-def _size_of(text: str) -> tuple[str, int]:
-    """`NAME=SIZE` of --bind."""
-    name, sign, value = text.partition("=")
-    if not sign or not value.isdigit():
-        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix="Write for example height=224")
-    return name, int(value)
+def _size_of(text: str) -> tuple[str, int | str]:
+    """`NAME=SIZE` or `NAME=any` of --bind."""
+    name, _, value = text.rpartition("=")
+    if not name or not (value == "any" or (value.isdecimal() and int(value) > 0)):
+        fix = "Write for example height=224, or height=any"
+        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix)
+    return name, value if value == "any" else int(value)
 
 
 def layer_options(given: dict[str, Any]) -> dict[str, Any]:
@@ -269,6 +283,10 @@ class Show:
             self._bar = None
 
 
+EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
+"""Modules that the optional extra `onnx` installs."""
+
+
 def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
     """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop.
 
@@ -292,6 +310,12 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
     except MemoryError:
         show.close()
         _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
+    except ModuleNotFoundError as error:
+        show.close()
+        if error.name is None or error.name.split(".")[0] not in EXTRA:
+            raise
+        fix = "This command needs the extra `onnx`: pip install 'bitwright[onnx]'"
+        _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
     except RuntimeError as error:
         show.close()
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
@@ -433,7 +457,8 @@ def plan(
 
             network_recipe, source = make_network_recipe(recipe, given), Path(model)
             out = source.with_name(f"{source.stem}-int.onnx")
-            show_network_plan(networks.make(source, out, network_recipe, check_out=False), show)
+            known = network_recipe.data.source is not None
+            show_network_plan(networks.make(source, out, network_recipe, check_out=False, needs_data=known), show)
             return
         made = make_recipe(recipe, given)
         prepare_torch(None)
@@ -470,7 +495,7 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on."""
+    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on (ONNX: starts again)."""
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
@@ -622,7 +647,8 @@ def measure_networks(a: Path, b: Path, heldout: str, recipe: Path | None) -> Any
     """The verdict on two ONNX files over the samples of `heldout`, read as the recipe's [data] says."""
     from bitwright.engine.integer.verdict import measure as compare
     from bitwright.engine.recipe import Recipe
-    from bitwright.models.network.graph import Graph
+    from bitwright.files.onnx import read
+    from bitwright.models.network.graph import inputs_of
     from bitwright.models.samples.open import open_samples
 
     if heldout == "stdlib":
@@ -630,8 +656,8 @@ def measure_networks(a: Path, b: Path, heldout: str, recipe: Path | None) -> Any
             "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
         )
     made = Recipe.load(recipe) if recipe else Recipe()
-    inputs = Graph.open(a, made.network.bind).inputs
-    return compare(open_samples(heldout, inputs, made.data), made.data, a, b)
+    read(a)
+    return compare(open_samples(heldout, inputs_of(read(b)), made.data), made.data, a, b)
 
 
 @app.command()
@@ -745,9 +771,13 @@ def demo(
             do_quantize(show, model, out, made, None)
             result = out
         else:
-            model, made = demos.network(task, out / "data", NETWORK_LAYER | {"format": f"int{bits or 8}"})
             result = out / f"{demos.NETWORKS[task]}.onnx"
-            do_network(show, model, result, made)
+            try:
+                model, made = demos.network(task, out / "data", NETWORK_LAYER | {"format": f"int{bits or 8}"})
+                do_network(show, model, result, made)
+            except BaseException:
+                shutil.rmtree(out, ignore_errors=True)  # half a demo would bar the way to the next
+                raise
         page = out / "report.html"
         page.write_text(reports.to_html([reports.load(result)]), "utf-8")
         show.line(f"report:  {page}")

@@ -320,6 +320,12 @@ def _item(plan: Plan, matrix: Matrix) -> Item | None:
                 where=matrix.name,
                 fix='Use --simulate (output = "float") to study it, or a GGUF or ONNX export once available',
             )
+    if layer.method in ("adaround", "lsq"):
+        raise RecipeError(
+            f"method {layer.method} learns ONNX networks only",
+            where=matrix.name,
+            fix="Choose rtn, mse, gptq, descent or lloyd",
+        )
     if scheme.format.learned != (layer.method == "lloyd"):
         raise RecipeError(
             f"method {layer.method} and format {layer.format} do not go together",

@@ -301,6 +301,8 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
             fix=nearest(path[-1], list(owner.model_fields)),
         )
     fix = "Correct it, or leave it out for the default"
+    if path[-1].startswith("constrained-"):  # one side of a union: a number or a word
+        path.pop()
     if first["type"] == "literal_error":
         fix = nearest(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]))
         if path[-1].startswith("literal["):  # one side of a union: a word or a number

@@ -221,9 +221,8 @@ def _descend(
     w, gram, cross = weights[group], layer.gram[group], layer.cross[group]
     rows, k = w.shape
     scale, zero, _ = scales
-    empty = torch.zeros(k)
     if values is None:
-        factor = factorise(Stats(1, empty, empty, gram))
+        factor = factorise(Stats(1, gram))
         natural = torch.argsort(factor.order)
         damped = factor.hessian[natural][:, natural]
         best = w + torch.linalg.solve(damped, cross.T).T

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
@@ -28,39 +29,47 @@ class Seen:
     channels: dict[str, Channels] = field(default_factory=dict)
     batches: int = 0
 
-    def require_finite(self) -> None:
-        """Raise TensorError naming the first tensor that held NaN or Inf."""
-        for name, histogram in self.values.items():
-            if not histogram.finite:
-                raise TensorError(
-                    f"{histogram.bad} values are not finite when the float network runs on the calibration samples",
-                    where=name,
-                    fix="Repair the network or the samples' preprocessing ([data] in the recipe): no range holds NaN",
-                )
-
 
 def observe(
-    graph: Graph, feeds: Iterable[Feeds], tensors: Sequence[str], axes: Mapping[str, int], seen: Seen
+    graph: Graph, feeds: Sequence[Feeds], tensors: Sequence[str], axes: Mapping[str, int], seen: Seen
 ) -> Iterator[Event]:
     """Run the float network on `feeds`; record `tensors` (histograms) and those of `axes` (channel axis) in `seen`.
 
     One batch of activations is in memory at a time. Raises TensorError for values that are not finite.
     """
     names = list(dict.fromkeys([*tensors, *axes]))
-    session = Session(graph.with_outputs(names), optimize=False)
+    session = Session(graph.with_outputs(names), optimize=False, where=graph.where)
     wanted = [name for name in names if name not in graph.inputs]
     for batch in feeds:
         found = {name: batch[name] for name in names if name in batch}
         if wanted:  # an empty list would mean all outputs
             found |= session.run(batch, wanted)
+        if any(not np.isfinite(x).all() for x in found.values()):
+            raise _not_finite(graph, batch, found)
         for name in tensors:
             seen.values[name] = seen.values.get(name, Histogram()) + Histogram.of(found[name])
         for name, axis in axes.items():
             now = Channels.of(found[name], axis)
             seen.channels[name] = seen.channels[name] + now if name in seen.channels else now
         seen.batches += 1
-        yield Progress("calibrate", seen.batches, 0, f"batch {seen.batches}")
-    seen.require_finite()
+        yield Progress("calibrate", seen.batches, len(feeds), f"batch {seen.batches}")
+
+
+def _not_finite(graph: Graph, batch: Feeds, found: Feeds) -> TensorError:
+    """What to raise where `found` holds NaN or infinity: it names the tensor of the float network where that begins."""
+    nodes = {out: node.op_type for node in graph.model.graph.node for out in node.output if out}
+    names = [name for name in nodes if graph.values.get(name, ("",))[0].startswith("float")]
+    values = Session(graph.with_outputs(names), optimize=False, where=graph.where).run(batch, names) | {**found}
+    # Masks may be infinite on purpose: NaN comes first.
+    bad = [(name, np.isnan(x).sum()) for name, x in values.items()]
+    bad += [(name, np.isinf(x).sum()) for name, x in values.items()]
+    name, count = next(pair for pair in bad if pair[1])
+    return TensorError(
+        f"{count} values of {nodes.get(name, 'the input')} are NaN or infinite when the float network runs on the "
+        "calibration samples",
+        where=name,
+        fix="Repair the network or the samples' preprocessing ([data] in the recipe)",
+    )
 
 
 def quantizers(placement: Placement, seen: Mapping[str, Histogram], network: Network) -> dict[str, Affine]:

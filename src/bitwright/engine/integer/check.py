@@ -15,7 +15,7 @@ from bitwright.engine.check import Finding
 from bitwright.engine.events import Event, Row, Started
 from bitwright.errors import BitwrightError
 from bitwright.files.onnx import decode, read, to_matrix
-from bitwright.models.network.graph import Graph
+from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.session import Session
 
 
@@ -39,7 +39,10 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     decoded = decode(model)
     yield _coverage(model, decoded)
     if against is not None:
-        graph = Graph.open(against)
+        source = read(against)
+        shapes = {name: shape for name, (_, shape) in inputs_of(source).items()}
+        loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
+        graph = Graph(source, bind=loose, where=str(against))
         for layer in graph.layers:
             back = decoded.get(layer.weight, decoded.get(f"{layer.weight}_packed"))
             if back is None or back.shape != tuple(layer.shape):

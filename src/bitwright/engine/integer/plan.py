@@ -14,12 +14,13 @@ import numpy as np
 
 from bitwright.core.format import Format
 from bitwright.engine.recipe import Layer as Settings
-from bitwright.engine.recipe import Recipe, matches, nearest
+from bitwright.engine.recipe import Network, Recipe, matches, nearest
 from bitwright.errors import RecipeError, ResourceError
 from bitwright.files.onnx import Layer, Placement
 from bitwright.files.qdq import weight_format
 from bitwright.models.network.graph import Graph
 from bitwright.models.samples.open import Samples, open_parts
+from bitwright.models.tasks.verdict import require_classes
 
 BITS = re.compile(r"int([2-8])")
 ENTRANCE = 0.05
@@ -39,7 +40,7 @@ class Item:
 
 @dataclass
 class Plan:
-    """A job on one ONNX file. `items` by layer name; `floats`: why each other node stays float."""
+    """A job on one ONNX file. `items` by layer name; `keep`: layers left float by a rule or at the entrance."""
 
     source: Path
     out: Path
@@ -52,7 +53,7 @@ class Plan:
 
     @property
     def partial(self) -> Path:
-        """Where the output is written until it is certified: in a folder of its own, as external data knows its name."""
+        """Where the output is written until it is certified: under its own name, in a folder."""
         return self.out.with_name(f"{self.out.stem}.partial") / self.out.name
 
     @property
@@ -78,10 +79,8 @@ class Plan:
             item = self.items.get(layer.name)
             if item is None:
                 total += 4 * size[0] * size[1]
-            elif isinstance(item.format.block, int) or self.recipe.network.storage == "int4":
-                total += item.format.stored_bits(*size) // 8
             else:
-                total += size[0] * size[1] + 4 * size[0]
+                total += stored(item.format, self.recipe.network).stored_bits(*size) // 8
         return total
 
     def summary(self) -> dict[str, Any]:
@@ -116,13 +115,22 @@ class Plan:
             kind = "uint8" if network.target == "x86" else "int8"
             lines.append(f"  {len(placement.activations)} activation tensors as {kind}, ranges by {network.observer}")
             reasons = Counter(placement.floats.values())
-            lines += [f"  {count} nodes stay float: {why}" for why, count in reasons.most_common(6)]
+            lines += [
+                f"  {f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
+                for why, count in reasons.most_common(6)
+            ]
         before, after = self.source_bytes, self.final_bytes
         lines.append(f"  weights {before / 1e6:,.2f} MB -> {after / 1e6:,.2f} MB ({after / max(before, 1):.0%})")
         if self.samples:
             first, second = self.samples
             lines.append(f"  {len(first):,} samples to calibrate, {len(second):,} for the verdict ({first.kind})")
         return lines + [f"  note: {note}" for note in self.notes[:8]]
+
+
+def stored(f: Format, network: Network) -> Format:
+    """`f` as the file holds it: codes of integer kernels take a byte each, however few bits they use."""
+    packed = isinstance(f.block, int) or (network.storage == "int4" and f.bits <= 4)
+    return f if packed else weight_format(8, f.block)
 
 
 def describe(f: Format) -> str:
@@ -144,9 +152,16 @@ def make(source: Path, out: Path, recipe: Recipe, *, check_out: bool = True, nee
         if not any(matches(rule.match, layer.weight) for rule in recipe.rules):
             chosen[layer.name] = recipe.layer_for(layer.name)[0]
     plan.keep = tuple(name for name, settings in chosen.items() if settings.format == "float")
-    if recipe.network.entrance == "float" and not plan.weights_only:
+    learned = any(settings.method == "lsq" for settings in chosen.values() if settings.format != "float")
+    if learned and (plan.keep or plan.weights_only or recipe.network.max_drop is not None):
+        raise RecipeError(
+            "learned steps train every layer in integers", where="method lsq",
+            fix="Leave out max_drop, float layers and activations = none, or choose another method",
+        )  # fmt: skip
+    if recipe.network.entrance == "float" and not plan.weights_only and not learned:
         plan.keep += entrance(graph, plan.keep)
-    integer = frozenset[str]() if plan.weights_only else plan.placement().nodes
+    placement = None if plan.weights_only else plan.placement()
+    integer = placement.nodes if placement else frozenset[str]()
     for layer in graph.layers:
         if layer.name in plan.keep:
             continue
@@ -155,12 +170,16 @@ def make(source: Path, out: Path, recipe: Recipe, *, check_out: bool = True, nee
         elif plan.weights_only or layer.name in integer:
             plan.items[layer.name] = Item(layer, chosen[layer.name], _format(chosen[layer.name], layer, plan))
     if not plan.items:
-        raise RecipeError("nothing would be quantized", where=str(source), fix="It needs Conv, Gemm or MatMul layers")
+        why = placement.floats if placement else {}
+        reasons = "".join(f" ({layer.name}: {why[layer.name]})" for layer in graph.layers[:1] if layer.name in why)
+        fix = "It needs Conv, Gemm or MatMul layers of constant weights, not all of them kept float"
+        raise RecipeError(f"nothing would be quantized{reasons}", where=str(source), fix=fix)
     methods = {item.settings.method for item in plan.items.values()}
     data_free = plan.weights_only and methods <= {"rtn", "mse"} and recipe.data.source is None
     if needs_data and not data_free:
         plan.samples = open_parts(recipe.data, graph.inputs)
-        _require_measure(plan)
+        _require_classes(plan)
+    _require_measure(plan)
     if check_out:
         require_out(plan)
     return plan
@@ -192,8 +211,17 @@ def _format(settings: Settings, layer: Layer, plan: Plan) -> Format:
             where=layer.name,
             fix="Choose int2 to int8, symmetric",
         )
+    if settings.activations != "none":
+        raise RecipeError(
+            "run-time activations are of language models", where=layer.name, fix="Say it in [network] activations"
+        )
     bits, block = int(found[1]), settings.group or "channel"
     if plan.weights_only:
+        if isinstance(block, int) and layer.inputs % block:
+            raise RecipeError(
+                f"{layer.inputs} inputs do not divide by groups of {block}", where=layer.name,
+                fix='Choose a smaller --group, or format = "float" for it in [[rules]]',
+            )  # fmt: skip
         if not isinstance(block, int) or block not in GROUPS or bits not in (4, 8):
             raise RecipeError(
                 f"MatMulNBits does not store {settings.format} per {block}",
@@ -219,17 +247,27 @@ def _require_patterns(plan: Plan) -> None:
             )
 
 
+def _require_classes(plan: Plan) -> None:
+    """Raise DataError for labels that the network has no class for, where its scores are [samples, classes]."""
+    name, (_, shape) = next(iter(plan.graph.outputs.items()))
+    if len(shape) < 2 or shape[1] is None or any(size != 1 for size in shape[2:]):
+        return
+    for part in plan.samples or ():
+        if part.task == "classify":
+            require_classes(part.labels, part.classes or (), shape[1], name, part.name)
+
+
 def _require_measure(plan: Plan) -> None:
     """Raise where a largest drop was asked for that nothing can be judged by."""
-    if plan.recipe.network.max_drop is None or plan.samples is None:
+    if plan.recipe.network.max_drop is None:
         return
     if plan.weights_only:
         raise RecipeError(
             "layers come back to float in integer networks only", where="network.max_drop",
             fix='Leave it out where activations = "none"',
         )  # fmt: skip
-    first = plan.samples[0]
-    if first.task == "none" or (first.task == "detect" and not first.labelled):
+    first = plan.samples[0] if plan.samples else None
+    if first is not None and (first.task == "none" or (first.task == "detect" and not first.labelled)):
         raise RecipeError(
             f"{first.name} has no labels to judge a drop by", where="network.max_drop",
             fix='Give labels, or set data.task = "classify" for the agreement on the best class, or leave it out',

@@ -60,7 +60,8 @@ def prepare(plan: Plan, feeds: Sequence[Feeds]) -> Generator[Event, None, Seen]:
             graph.set_bias(layer, np.zeros(layer.outputs, np.float32))
     seen = Seen()
     placement = plan.placement() if not plan.weights_only else None
-    yield from observe(graph, feeds, list(placement.activations) if placement else [], {}, seen)
+    tensors = placement.activations if placement else [item.layer.input for item in plan.items.values()]
+    yield from observe(graph, feeds, tensors, {}, seen)
     return seen
 
 
@@ -130,7 +131,7 @@ def _train(
     rows = []
     for item in items.values():
         q, matrix = made.weights[item.layer.weight], graph.matrix(item.layer)
-        rows.append(row_of(item.layer.name, q, "lsq", matrix))
+        rows.append(row_of(item.layer.name, q, "lsq", matrix, plan.recipe.network))
         yield rows[-1]
     yield Progress("quantize", len(items), len(items), f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
     return _finish(plan, placement, dict(made.activations), dict(made.weights), dict(made.biases), rows)

@@ -17,7 +17,7 @@ from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.engine.events import Row
-from bitwright.engine.integer.plan import describe
+from bitwright.engine.integer.plan import describe, stored
 from bitwright.engine.recipe import Layer as Settings
 from bitwright.engine.recipe import Network
 from bitwright.files.onnx import Layer, from_matrix
@@ -72,7 +72,7 @@ def solve(
         b = stored_bias(b, weight, affine.scale)
     step.settle(bias=b)
     noise, power = _powers(step)  # 0 and 0 without samples
-    row = row_of(layer.name, weight, settings.method, matrix)
+    row = row_of(layer.name, weight, settings.method, matrix, network)
     seconds = round(time.perf_counter() - started, 4)
     share = noise / power if power else None
     return Solved(weight, b, replace(row, output_error=share, seconds=seconds, notes=tuple(notes)))
@@ -98,12 +98,12 @@ def stored_bias(b: Array, q: QTensor, input_scale: float) -> Array:
     return np.asarray(np.round(b / scale) * scale, np.float32)
 
 
-def row_of(name: str, q: QTensor, method: str, matrix: Array) -> Row:
+def row_of(name: str, q: QTensor, method: str, matrix: Array, network: Network) -> Row:
     """The report's row of the layer `name`, whose weight was `matrix` [outputs, columns]."""
     f, error = q.format, Error.between(matrix, np.asarray(q.decode()))
     return Row(
         name=name, format=describe(f), method=method, rows=matrix.shape[0], columns=matrix.shape[1],
-        stored_bits=f.stored_bits(*matrix.shape), mse=error.mse, psnr=error.psnr(), sqnr=error.sqnr,
+        stored_bits=stored(f, network).stored_bits(*matrix.shape), mse=error.mse, psnr=error.psnr(), sqnr=error.sqnr,
         cosine=error.cosine,
     )  # fmt: skip
 

@@ -53,7 +53,7 @@ class Graph:
     @cached_property
     def inputs(self) -> dict[str, tuple[str, Shape]]:
         """{name: (NumPy dtype name, shape with None for a dynamic dimension)} of what the network is fed."""
-        return {value.name: _facts(value) for value in self.model.graph.input}
+        return inputs_of(self.model)
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, Shape]]:
@@ -268,7 +268,7 @@ class Graph:
             if name in have or name in self.inputs:
                 continue
             if name not in self.producers:
-                raise ModelError(f"no tensor {name}", where=self.where)
+                raise ModelError(f"no tensor {name!r}", where=self.where, fix="Check the export")
             dtype, shape = self.values.get(name, ("", None))
             value = onnx.ValueInfoProto(name=name)
             if dtype:
@@ -285,6 +285,12 @@ def columns(layer: Layer, factor: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
     size = int(np.prod(layer.kernel, dtype=np.int64))
     spread = np.repeat(factor.reshape(layer.groups, per_group), size, axis=1)
     return np.repeat(spread, layer.outputs // layer.groups, axis=0)
+
+
+def inputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, Shape]]:
+    """{name: (NumPy dtype name, shape with None for a dynamic dimension)} of what any model, also integer, is fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {value.name: _facts(value) for value in model.graph.input if value.name not in stored}
 
 
 def _finite(x: npt.ArrayLike, layer: Layer) -> Floats:

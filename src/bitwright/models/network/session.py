@@ -32,11 +32,12 @@ class Session:
 
     def __init__(
         self, model: onnx.ModelProto | str | Path, *, threads: int = 0, optimize: bool = True, profile: str = "",
-        dump: str | Path | None = None,
+        dump: str | Path | None = None, where: str = "model",
     ) -> None:  # fmt: skip
         """Load a model or file. `threads` 0 takes as many as torch may; `optimize` False runs the nodes as written.
 
         `profile` is a path prefix for ONNX Runtime's own trace, `dump` a path for the model it makes of this one.
+        `where` is what errors call a model that is not a file.
         Raises FileError for a file that is not there, ModelError for a model that ONNX Runtime refuses.
         """
         import onnxruntime  # type: ignore[import-untyped]
@@ -52,7 +53,7 @@ class Session:
             options.enable_profiling, options.profile_file_prefix = True, profile
         if dump is not None:
             options.optimized_model_filepath = str(dump)
-        where = "model" if isinstance(model, onnx.ModelProto) else str(model)
+        where = where if isinstance(model, onnx.ModelProto) else str(model)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 source: bytes | str
@@ -78,10 +79,12 @@ class Session:
         try:
             values = self._session.run(wanted, {name: feeds[name] for name in self.inputs})
         except KeyError as error:
-            raise DataError(f"no value for input {error.args[0]}", where=self.where) from error
+            fix = "Give an array for each input"
+            raise DataError(f"no value for input {error.args[0]!r}", where=self.where, fix=fix) from error
         except _refusals() as error:
             text = " ".join(str(error).split())[:300]
-            raise DataError(f"ONNX Runtime refuses the inputs: {text}", where=self.where) from error
+            fix = "Give arrays as the network takes them"
+            raise DataError(f"ONNX Runtime refuses the inputs: {text}", where=self.where, fix=fix) from error
         return dict(zip(wanted, values, strict=True))
 
     def end_profiling(self) -> Path:

@@ -111,7 +111,7 @@ class Samples:
         """
         data = self._data
         order = {"order": "given"} if self._source.batched else {"order": data.order, "seed": data.seed}
-        labels = self._flat_labels()
+        labels = self.labels
         classes = list(self.classes) if self.classes is not None else None
         counts = None
         if self.task == "classify" and labels is not None:
@@ -188,13 +188,14 @@ class Samples:
         """What makes the choice weak."""
         if len(self) < FEW:
             self._notes.add(f"only {len(self)} samples: ranges and accuracies are guesses", self.name)
-        labels = self._flat_labels()
+        labels = self.labels
         if labels is None and self.task != "none":
             self._notes.add("no labels: agreement is measured, accuracy is not", self.name)
         elif labels is not None and self.task == "classify" and len(set(labels)) == 1:
             self._notes.add("all samples are of one class", self.classes[labels[0]] if self.classes else str(labels[0]))
 
-    def _flat_labels(self) -> list[Any] | None:
+    @property
+    def labels(self) -> list[Any] | None:
         """The labels of the chosen samples."""
         if self._labels is None:
             return None
@@ -246,7 +247,7 @@ def open_parts(data: DataTable, inputs: Inputs) -> tuple[Samples, Samples]:
     that, calibration takes three in four. Raises as `open_samples`, and DataError where the two have other classes.
     """
     if data.source is None:
-        raise RecipeError("no samples to calibrate with", where="data.source", fix=f"Give {KINDS}")
+        raise RecipeError("no samples to calibrate with", where="data.source", fix=f"Give --calib: {KINDS}")
     if data.heldout is None:
         least = max([1, *(shape[0] for _, shape in inputs.values() if shape and shape[0])])
         every = open_samples(data.source, inputs, data, count=least)

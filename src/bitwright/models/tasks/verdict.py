@@ -228,16 +228,23 @@ def _accuracy(
 ) -> tuple[Accuracy | None, Accuracy | None]:
     """Top 1, and top 5 of more than five classes; nothing without labels."""
     width = a.shape[1]
-    if classes and len(classes) != width:
-        what = f"{len(classes)} classes in the data, {width} in output {name!r}"
-        raise DataError(what, where="data.classes", fix="Name the network's classes in their order")
+    require_classes(labels, classes, width, name)
     if labels is None:
         return None, None
-    bad = next((label for label in labels if not 0 <= label < width), None)
-    if bad is not None:
-        what = f"label {bad} is outside the {width} classes of output {name!r}"
-        raise DataError(what, where="labels of the samples", fix="Correct the labels, or name data.classes")
     return Accuracy.between(a, b, labels, 1), Accuracy.between(a, b, labels, 5) if width > 5 else None
+
+
+def require_classes(
+    labels: Sequence[Any] | None, classes: Sequence[str], width: int, output: str, where: str = "labels"
+) -> None:
+    """Raise DataError where `labels` or named `classes` are not those of an `output` that is `width` wide."""
+    if classes and len(classes) != width:
+        what = f"{len(classes)} classes in the data, {width} in output {output!r}"
+        raise DataError(what, where="data.classes", fix="Name the network's classes in their order")
+    bad = next((label for label in labels or () if not 0 <= label < width), None)
+    if bad is not None:
+        what = f"label {bad} is outside the {width} classes of output {output!r}"
+        raise DataError(what, where=where, fix="Correct the labels, or name data.classes")
 
 
 def _rank(scores: Array, labels: Array) -> Array:
