@@ -1,4 +1,4 @@
-"""SmoothQuant: the product stays the same, and the exponent that is found is the best of those tried."""
+"""SmoothQuant: the product stays the same, and channels with outliers cost less."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_dead_channels() -> None:
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_search_finds_the_best_exponent(library: str) -> None:
+def test_outliers_cost_less(library: str) -> None:
     x = outliers(0)
     w = np.random.default_rng(1).normal(size=(32, 48)).astype(np.float32)
     give = torch.from_numpy if library == "torch" else np.asarray
@@ -63,15 +63,5 @@ def test_search_finds_the_best_exponent(library: str) -> None:
         q = affine(float((x / s).min()), float((x / s).max())).fake(x / s)
         return float(((q @ np.asarray(rtn.quantize(multiply_columns(w, s), INT8).decode()).T - x @ w.T) ** 2).sum())
 
-    s, alpha, gain = smooth.search(give(x), [give(w)], INT8)
-    errors = {a: error(smooth.factors(np.abs(x).max(axis=0), [w], a)) for a in smooth.ALPHAS}
-    assert errors[alpha] == pytest.approx(min(errors.values()), rel=1e-3)
-    assert gain == pytest.approx(error(np.ones(48, np.float32)) / errors[alpha], rel=1e-3) and gain > 3
-    assert s is not None and s.shape == (48,)
-
-
-def test_nothing_is_done_where_nothing_helps() -> None:
-    x = np.sign(np.random.default_rng(0).normal(size=(50, 4))).astype(np.float32)
-    s, _, gain = smooth.search(x, [np.eye(4, dtype=np.float32)], INT8)
-    assert s is None or gain > 1
-    assert smooth.search(np.zeros((5, 4), np.float32), [np.eye(4, dtype=np.float32)], INT8) == (None, 0.0, 1.0)
+    s = np.asarray(smooth.factors(give(np.abs(x).max(axis=0)), [give(w)], 0.5))
+    assert error(np.ones(48, np.float32)) > 3 * error(s)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from bitwright.core.observe import Channels
 from bitwright.methods.equalize import absorb, balance_activations, column_ranges, noise
+from bitwright.methods.smooth import factors
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.streams import Stream
 
@@ -44,7 +45,7 @@ def rescale(
 
     The rows of a producer have scales of their own, so dividing them costs nothing: the trade is between the step that
     a whole activation tensor shares and the columns of the layers that read it. Behind a normalisation its exponent is
-    `smooth`; elsewhere the one of ALPHAS that promises least noise, given the the readers' weights `bits`.
+    `smooth`; elsewhere the one of ALPHAS that promises least noise, given the `bits` of the readers' weights.
     """
     notes = []
     for stream in chosen(graph, smooth, equalize):
@@ -54,13 +55,16 @@ def rescale(
             continue
         peaks = [_spread(np.maximum(seen.high, -seen.low), index, stream.size) for seen, index in found]
         columns = [_spread(column_ranges(w, layer.inputs), index, stream.size) for w, layer, index in readers]
-        best, gain = None, LEAST
-        for alpha in (smooth,) if normalised(stream) else ALPHAS:
-            s = np.asarray(balance_activations(peaks, columns, alpha))
-            less = _noise(np.ones_like(s), graph, stream, channels, bits) / _noise(s, graph, stream, channels, bits)
-            if normalised(stream) or less > gain:
-                best, gain = s, less
-        if best is None:
+        if normalised(stream):
+            tried = [factors(np.max(peaks, axis=0), [c[None] for c in columns], smooth)]
+        else:
+            tried = [balance_activations(peaks, columns, alpha) for alpha in ALPHAS]
+        plain = _noise(np.ones(stream.size, np.float32), graph, stream, channels, bits)
+        gain, best = max(
+            ((plain / _noise(np.asarray(s), graph, stream, channels, bits), np.asarray(s)) for s in tried),
+            key=lambda pair: pair[0],
+        )
+        if gain < LEAST and not normalised(stream):
             continue
         graph.apply(stream, 1 / best.astype(np.float64))
         names = ", ".join(layer.name for layer, _ in stream.producers[:2])
