@@ -72,7 +72,7 @@ def test_quantize_in_words(made: Path) -> None:
 def test_quantize_in_json(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (tmp_path / "out.onnx").unlink()
-    found = events(QUANTIZE + " --bits 4 --method adaround", tmp_path)
+    found = events(QUANTIZE + " --bits 4 --method gptq", tmp_path)
     kinds = [event["event"] for event in found]
     assert kinds[0] == "plan"
     assert kinds[-1] == "finished"
@@ -85,23 +85,23 @@ def test_quantize_in_json(made: Path, tmp_path: Path) -> None:
 
 
 def test_quantize_by_a_recipe_with_a_largest_drop(made: Path, tmp_path: Path) -> None:
-    """Two bits are too few: layers come back until the best class is lost in no more than 30 of 100 samples."""
+    """Two bits are too few: layers come back until no sample of the calibration is lost."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (tmp_path / "out.onnx").unlink()
     (tmp_path / "recipe.toml").write_text('[layer]\nformat = "int2"\nmethod = "rtn"\n[network]\nequalize = false\n')
-    run(QUANTIZE + " --recipe {tmp}/recipe.toml --max-drop 30", tmp_path)
+    run(QUANTIZE + " --recipe {tmp}/recipe.toml --max-drop 0", tmp_path)
     found = certificate(tmp_path)
     assert found["kept_float"]
     assert set(found["kept_float"]) <= set(found["float_nodes"])
     assert {row["format"] for row in found["rows"]} == {"int2 channel"}
-    assert found["recipe"]["network"]["max_drop"] == 30
+    assert found["recipe"]["network"]["max_drop"] == 0
 
 
 def test_plan(made: Path) -> None:
     """With the samples it counts them; without it needs none. It writes nothing."""
     before = sorted(made.iterdir())
     words = run("plan {tmp}/net.onnx", made)
-    assert "6 layers as int8 channel by descent" in words or "layers as int8 channel by descent" in words
+    assert "layers as int8 channel by descent" in words
     assert "samples" not in words
     assert "30 samples to calibrate, 10 for the verdict (npz)" in run(
         "plan {tmp}/net.onnx --calib {tmp}/data.npz", made
@@ -120,16 +120,16 @@ def test_measure(made: Path) -> None:
     assert found["event"] == "comparison"
     known = certificate(made)["verdict"]
     assert {key: found[key] for key in known} == known, "the certificate's own numbers come back"
-    assert "Accuracy" in run(command, made)
+    assert "top-1 accuracy" in run(command, made)
     [same] = events("measure {tmp}/out.onnx {tmp}/out.onnx --heldout {tmp}/held.npz", made)
     assert same["kl"] == 0
-    assert same["agreement"] == 1
+    assert same["top1_agreement"] == 1
 
 
-def test_check(made: Path, tmp_path: Path) -> None:
+def test_check(made: Path) -> None:
     words = run("check {tmp}/out.onnx --against {tmp}/net.onnx --heldout {tmp}/held.npz", made)
     assert "sound" in words.splitlines()
-    assert "Accuracy" in words
+    assert "top-1 accuracy" in words
     found = events("check {tmp}/out.onnx --against {tmp}/net.onnx", made)
     assert all(event["good"] for event in found if event["event"] == "finding")
     rows = [event for event in found if event["event"] == "row"]
@@ -144,7 +144,7 @@ def damage(model: onnx.ModelProto) -> str:
     values = onnx.numpy_helper.to_array(scale).copy()
     values[-1] = 0
     scale.CopyFrom(onnx.numpy_helper.from_array(values, scale.name))
-    return scale.name
+    return str(scale.name)
 
 
 def test_check_of_a_damaged_file(made: Path, tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_check_of_a_damaged_file(made: Path, tmp_path: Path) -> None:
     assert "not sound" in result.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("kind", "begins"), [("md", "# "), ("json", ""), ("html", "<!doctype html>")])
+@pytest.mark.parametrize(("kind", "begins"), [("md", "## "), ("json", ""), ("html", "<!doctype html>")])
 def test_report(kind: str, begins: str, made: Path, tmp_path: Path) -> None:
     command = f"report {{tmp}}/out.onnx --format {kind}"
     text = run(command, made)
-    assert text.lower().startswith(begins)
+    assert text.strip().lower().startswith(begins)
     assert "out.onnx" in text
     if kind == "json":
         assert json.loads(text)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bitwright.engine import plan as planning
 from bitwright.engine.events import Event, Finished, Row, Started
@@ -46,7 +47,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(home: Path, out: Path) -> list[str]:
-    return ["quantize", str(home / "source"), "-o", str(out), "--calib", str(home / "some.txt"), *OPTIONS, "--json"]
+    # As many threads as this process computes on: another number would be another job.
+    threads = ["--threads", str(torch.get_num_threads())]
+    words = ["--calib", str(home / "some.txt"), *OPTIONS, *threads, "--json"]
+    return ["quantize", str(home / "source"), "-o", str(out), *words]
 
 
 def command(home: Path, out: Path) -> list[str]:
