@@ -112,7 +112,7 @@ def test_set_refuses_what_is_not_finite() -> None:
         graph.set_matrix(layer, np.full((24, 12), np.nan))
     with pytest.raises(ModelError, match="no layer nowhere"):
         graph.layer("nowhere")
-    with pytest.raises(ModelError, match="no tensor nowhere"):
+    with pytest.raises(ModelError, match="no tensor 'nowhere'"):
         graph.with_outputs(["nowhere"])
     with pytest.raises(TensorError, match="positive factors"):
         graph.apply(graph.streams()[0], np.zeros(24))

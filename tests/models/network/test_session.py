@@ -31,7 +31,7 @@ def test_what_cannot_run_is_said_in_one_line(tmp_path: Path) -> None:
     model = KINDS["mlp"]()
     session = Session(model)
     for feeds, what in (
-        ({}, "no value for input x"),
+        ({}, "no value for input 'x'"),
         ({"x": np.zeros((2, 13), np.float32)}, "refuses the inputs"),
         ({"x": np.zeros((2, 12), np.int64)}, "refuses the inputs"),
     ):

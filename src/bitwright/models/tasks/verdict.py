@@ -241,7 +241,7 @@ def require_classes(
     if classes and len(classes) != width:
         what = f"{len(classes)} classes in the data, {width} in output {output!r}"
         raise DataError(what, where="data.classes", fix="Name the network's classes in their order")
-    bad = next((label for label in labels or () if not 0 <= label < width), None)
+    bad = next((label for label in (() if labels is None else labels) if not 0 <= label < width), None)
     if bad is not None:
         what = f"label {bad} is outside the {width} classes of output {output!r}"
         raise DataError(what, where=where, fix="Correct the labels, or name data.classes")
