@@ -455,8 +455,9 @@ def test_interrupt_leaves_nothing_behind(tmp_path: Path, base: Path) -> None:
     before = listing(tmp_path)
     words = "quantize {tmp}/net.onnx -o {tmp}/new/out.onnx --calib {tmp}/data.npz --method adaround --json"
     with subprocess.Popen(
-        [*PROCESS, *words.format(tmp=tmp_path).split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        [*PROCESS, *words.format(tmp=tmp_path).split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             if json.loads(line).get("phase") == "quantize":

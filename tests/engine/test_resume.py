@@ -261,7 +261,10 @@ def test_killed_as_a_process_of_its_own(home: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(command(home, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(home, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         if json.loads(line)["event"] == "row":
