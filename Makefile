@@ -3,19 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEB := src/bitwright/studio/web
+BUILT := src/bitwright/studio/built/sources.sha256
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint studio clean
 
 demo: $(READY)
 	$(BIN)/bitwright demo -o demo-output
 
-test: $(READY) lint
+test: $(READY) $(BUILT) lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(READY)
-	$(BIN)/ruff check src tests bench scripts
-	$(BIN)/ruff format --check src tests bench scripts
+studio: $(READY) $(BUILT)
+	$(BIN)/bitwright studio
+
+lint: $(READY) $(BUILT)
+	$(BIN)/ruff check src tests bench scripts hatch_build.py
+	$(BIN)/ruff format --check src tests bench scripts hatch_build.py
 	$(BIN)/mypy
+	$(BIN)/python scripts/build_web.py check
 
 # pip, not another installer: the constraints pin PyTorch to the release that pip resolves to a CPU build.
 $(READY): pyproject.toml constraints.txt
@@ -23,8 +29,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bitwright needs Python 3.11 or newer, this is $$($(PYTHON) --version)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[onnx,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[onnx,studio,postgres,dev]'
 	@touch $@
 
+# The studio's pages: installing builds them; this builds them again when a source changed.
+$(BUILT): $(READY) $(wildcard $(WEB)/*.* $(WEB)/src/*.* $(WEB)/src/*/*.*)
+	$(BIN)/python scripts/build_web.py
+
 clean:
-	rm -rf $(VENV) demo-output demo-output.partial
+	rm -rf $(VENV) demo-output demo-output.partial src/bitwright/studio/built $(WEB)/node_modules $(WEB)/.fonts

@@ -77,6 +77,8 @@ def allowed(layer: str, target: str) -> bool:
     """Whether a module of `layer` may import `target`, a dotted name below `bitwright`."""
     if not target or target.startswith("__") or layer_of(target) == layer:
         return True
+    if layer == "studio" and layer_of(target) == "studio.worker":
+        return False  # the worker is another process: the web process only speaks to it
     return any(target == below or target.startswith(below + ".") for below in BELOW[layer])
 
 
@@ -113,6 +115,7 @@ def test_a_bad_house_falls(tmp_path: Path) -> None:
         "studio/app.py": "from bitwright.engine.events import Row\nfrom bitwright.engine import recipe\nimport torch\n",
         "studio/up.py": "from bitwright.engine.run import run\n",
         "studio/worker.py": "from bitwright.engine.run import run\n",
+        "studio/across.py": "from bitwright.studio.worker import run\n",
         "cli.py": "from bitwright.engine.run import run\n",
     }
     for name, text in bad.items():
@@ -131,6 +134,7 @@ def test_a_bad_house_falls(tmp_path: Path) -> None:
         "judge/alone.py:2: judge imports errors.InputError",
         "methods/sideways.py:2: methods imports files.safetensors",
         "models/up.py:1: models imports engine",
+        "studio/across.py:1: studio imports studio.worker.run",
         "studio/app.py:3: studio imports torch",
         "studio/up.py:1: studio imports engine.run.run",
         "util.py:1: in no layer",

@@ -1,367 +1,49 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` is instant."""
+"""The commands on models. Everything heavy is imported inside them, so that `--help` is instant."""
 
 from __future__ import annotations
 
-import difflib
 import gc
 import json
 import os
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache, partialmethod
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from bitwright import __version__
-from bitwright.errors import BitwrightError, InputError, Interrupted, RecipeError
-
-UsageError: Any = typer.BadParameter.__base__
-"""What typer raises for a command line that it cannot read; it exports only this child of it."""
-
-
-class _Commands(TyperGroup):
-    """A group that answers a mistyped command with the nearest one, and any other in one line."""
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        if not extra.get("standalone_mode", True):
-            return super().main(*args, **extra)
-        extra["standalone_mode"] = False  # errors come here instead of being drawn in a box
-        try:
-            code = super().main(*args, **extra)
-        except UsageError as error:
-            if not error.format_message():  # no arguments at all: the help was shown
-                sys.exit(error.exit_code)
-            words = args[0] if args else extra.get("args")
-            as_json = "--json" in (sys.argv[1:] if words is None else words)
-            code = _report(as_json, _usage(error), "RecipeError", error.exit_code)
-        except typer.Abort:
-            code = 1
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.4)
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-        return super().resolve_command(ctx, args)
-
-
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Make neural networks small, and say honestly what every bit cost.",
+from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.options import (
+    NETWORK_LAYER,
+    Acts,
+    Bind,
+    Bits,
+    Calib,
+    Device,
+    FormatName,
+    Group,
+    Heldout,
+    HeldoutCount,
+    Indivisible,
+    Json,
+    Length,
+    MaxDrop,
+    MaxRam,
+    MethodName,
+    Model,
+    Out,
+    RecipeFile,
+    Simulate,
+    Symmetric,
+    Threads,
+    WindowCount,
+    find_model,
+    is_network,
+    make_network_recipe,
+    make_recipe,
+    size,
 )
-
-Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
-Bits = Annotated[int | None, typer.Option(help="Bits per weight (integer format); 4 unless a recipe says otherwise.")]
-FormatName = Annotated[
-    str | None, typer.Option("--format", help="A format by name instead of --bits: fp8, nf4, codebook3 ...")
-]
-Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default 128.")]
-Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
-MethodName = Annotated[
-    str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default), lloyd; ONNX: adaround, lsq.")
-]
-Acts = Annotated[
-    str | None, typer.Option("--activations", help="Of layer inputs: none, int8 or fp8 (ONNX: none or int8).")
-]
-Calib = Annotated[str | None, typer.Option(help="Text: file, JSONL, folder, stdlib, hub:NAME, self. ONNX: samples.")]
-WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
-Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
-Heldout = Annotated[str | None, typer.Option(help="For the verdict; by default a part of --calib kept apart.")]
-HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 8.")]
-Simulate = Annotated[bool, typer.Option("--simulate", help="Write decoded float weights: any format, nothing smaller.")]
-Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
-MaxDrop = Annotated[
-    float | None, typer.Option(min=0, help="ONNX: points of accuracy it may lose; else layers stay float.")
-]
-Bind = Annotated[list[str] | None, typer.Option(help="ONNX: an open input dimension, NAME=SIZE or NAME=any.")]
-MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="The folder or .onnx file to write; it must not exist.")]
-
-
-def size(text: str | None) -> int | None:
-    """Bytes from text such as 2GB, 1.5GiB, 800MB; RecipeError for anything else."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text.lower())
-    try:
-        number = float(match[1]) if match else 0.0
-    except ValueError:
-        number = 0.0
-    if match is None or number <= 0:
-        raise RecipeError(f"{text!r} is not a size", where="--max-ram", fix="Write for example 2GB or 800MB")
-    power = " kmgt".index(match[2] or " ")
-    return int(number * (1024 if match[3] else 1000) ** power)
-
-
-def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
-    """The recipe of a file, or the default, with the options that were given, for a language model."""
-    from bitwright.engine.recipe import Recipe
-
-    for key in ("max_drop", "bind"):
-        if given.get(key):
-            raise RecipeError("is for ONNX networks", where=f"--{key.replace('_', '-')}", fix="Leave it out")
-    raw = {"layer": {}, "calibration": {}} | (_read(path, "ONNX networks", ("data", "network")) if path else {})
-    raw["layer"] |= layer_options(given) | _given(given, "activations")
-    raw["calibration"] |= _given(given, "windows", "length", "heldout", "heldout_windows", calib="source")
-    raw |= _given(given, "indivisible")
-    if given.get("simulate"):
-        raw["output"] = "float"
-    return Recipe.read(raw, "options")
-
-
-def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
-    """The same for an ONNX network, whose default is int8 per channel."""
-    from bitwright.engine.recipe import Recipe
-
-    for key in ("windows", "length", "heldout_windows", "simulate", "indivisible"):
-        if given.get(key):
-            where = f"--{key.replace('_', '-')}"
-            raise RecipeError("is for language model folders", where=where, fix="Leave it out for an ONNX file")
-    raw = {"layer": {}, "data": {}, "network": {}} | (_read(path, "language models", LANGUAGE) if path else {})
-    options = {"options": NETWORK_LAYER["options"] | raw["layer"].get("options", {})}
-    raw["layer"] = NETWORK_LAYER | raw["layer"] | options | layer_options(given)
-    raw["data"] |= _given(given, "heldout", calib="source")
-    raw["network"] |= _given(given, "activations", "max_drop")
-    if given.get("bind"):
-        raw["network"]["bind"] = dict(_size_of(text) for text in given["bind"])
-    return Recipe.read(raw, "options")
-
-
-NETWORK_LAYER: dict[str, Any] = {
-    "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
-}  # fmt: skip
-"""How the layers of an ONNX network are stored unless a recipe or option says otherwise."""
-
-
-LANGUAGE = ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
-"""What in a recipe is of no use to an ONNX network."""
-
-
-def _read(path: Path, others: str, foreign: tuple[str, ...]) -> dict[str, Any]:
-    """The keys that a recipe file sets; RecipeError for one of `foreign`, which is for `others`."""
-    from bitwright.engine.recipe import Recipe
-
-    raw = Recipe.load(path).model_dump(mode="python", exclude_unset=True)
-    for key in foreign:
-        if key in raw:
-            raise RecipeError(f"is for {others}", where=f"{path}: {key}", fix="Leave it out for this model")
-    return raw
-
-
-def _given(given: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
-    """The options among `names` that were given, some under another name in the recipe."""
-    keys = {name: name for name in names} | renamed
-    return {key: given[name] for name, key in keys.items() if given.get(name) is not None}
-
-
-def _size_of(text: str) -> tuple[str, int | str]:
-    """`NAME=SIZE` or `NAME=any` of --bind."""
-    name, _, value = text.rpartition("=")
-    if not name or not (value == "any" or (value.isdecimal() and int(value) > 0)):
-        fix = "Write for example height=224, or height=any"
-        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix)
-    return name, value if value == "any" else int(value)
-
-
-def layer_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The `[layer]` table that --bits, --format, --group, --symmetric and --method mean."""
-    bits, format_name, group = given["bits"], given["format"], given["group"]
-    if bits is not None and format_name is not None:
-        raise RecipeError("given together with --format", where="--bits", fix="Give one of them")
-    layer: dict[str, Any] = {}
-    if bits is not None:
-        if not 1 <= bits <= 8:
-            raise RecipeError(f"{bits} bits", where="--bits", fix="Choose 1 to 8")
-        layer["format"] = f"int{bits}"
-    if format_name is not None:
-        layer["format"] = format_name
-        if format_name.startswith("codebook"):
-            layer["method"] = "lloyd"
-    if group is not None:
-        layer["group"] = int(group) if group.isdigit() else group
-    return layer | _given(given, "symmetric", "method")
-
-
-def is_network(model: str) -> bool:
-    """Whether a MODEL argument is an ONNX file rather than a model folder."""
-    return model.lower().endswith(".onnx")
-
-
-def find_model(text: str) -> Path:
-    """The folder a MODEL argument means; `hub:OWNER/NAME` downloads it, and nothing else touches the network."""
-    if not text.startswith("hub:"):
-        return Path(text)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
-    try:
-        return Path(snapshot_download(text.removeprefix("hub:"), allow_patterns=wanted))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"cannot be downloaded ({line})", where=text, fix="Check the name and the network") from error
-
-
-class Show:
-    """Prints events: JSON lines, a progress bar with ETA on a terminal, or plain lines elsewhere."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.json = as_json
-        self._bar: Any = None
-        self._task: Any = None
-        self._phase = ""
-        self._quarter = -1
-
-    def line(self, text: str) -> None:
-        """One line for people (nothing in JSON mode)."""
-        if self.json:
-            return
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
-        else:
-            typer.echo(text)
-
-    def event(self, event: Any) -> None:
-        """Show one event."""
-        from bitwright.engine.check import Finding
-        from bitwright.engine.events import Note, Progress, Row, Started
-
-        if self.json:
-            typer.echo(json.dumps(event.json()))
-            return
-        if isinstance(event, Started):
-            self.close()
-            self._phase, self._quarter = event.phase, -1
-            resumed = f" (resuming: {event.resumed} tensors are already written)" if event.resumed else ""
-            self.line(f"{event.phase}: {event.detail}{resumed}")
-        elif isinstance(event, Note):
-            self.line(f"  {event.text}")
-        elif isinstance(event, Finding):
-            self.line(f"  {'ok  ' if event.good else 'BAD '} {event.what}: {event.detail}")
-        elif isinstance(event, Row) and event.notes:
-            self.line(f"  {event.name}: {'; '.join(event.notes)}")
-        elif isinstance(event, Progress):
-            self._progress(event)
-
-    def _progress(self, event: Any) -> None:
-        share = event.done / max(event.total, 1)
-        if not sys.stdout.isatty():
-            if int(share * 4) > self._quarter:
-                self._quarter = int(share * 4)
-                typer.echo(f"  {event.phase} {share:4.0%}  {event.label}")
-            return
-        if self._bar is None:
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("  {task.fields[phase]:<9}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[label]}", style="dim"),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=1.0, phase=event.phase, label="")
-        self._bar.update(self._task, completed=share, phase=event.phase, label=event.label[-48:])
-
-    def close(self) -> None:
-        """Take the progress bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
-"""Modules that the optional extra `onnx` installs."""
-
-
-def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
-    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop.
-
-    `out` is where the command writes: what a full disk is reported for.
-    """
-    show = Show(as_json)
-    try:
-        work(show)
-    except BitwrightError as error:
-        show.close()
-        _fail(as_json, str(error), type(error).__name__, error.exit_code)
-    except KeyboardInterrupt:
-        show.close()
-        text = "stopped; finished tensors are kept, the same command goes on" if resume else "stopped"
-        _fail(as_json, text, "Interrupted", Interrupted.exit_code)
-    except OSError as error:
-        show.close()
-        where = error.filename or out or "file system"
-        fix = "Check the path, its permissions and the free disk space; finished work is kept"
-        _fail(as_json, f"{where}: {error.strerror or error}. {fix}", "ResourceError", 3)
-    except MemoryError:
-        show.close()
-        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
-    except ModuleNotFoundError as error:
-        show.close()
-        if error.name is None or error.name.split(".")[0] not in EXTRA:
-            raise
-        fix = "This command needs the extra `onnx`: pip install 'bitwright[onnx]'"
-        _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
-    except RuntimeError as error:
-        show.close()
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
-            raise
-        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
-    finally:
-        show.close()
-
-
-def _fail(as_json: bool, text: str, kind: str, code: int) -> None:
-    raise typer.Exit(_report(as_json, text, kind, code))
-
-
-def _report(as_json: bool, text: str, kind: str, code: int) -> int:
-    """Print one line of error, and one event for machines; returns `code`."""
-    text = " ".join(text.split())
-    if as_json:
-        typer.echo(json.dumps({"event": "error", "kind": kind, "text": text}))
-    typer.echo(f"bitwright: {text}", err=True)
-    return code
-
-
-def _usage(error: Any) -> str:
-    """`command: what is wrong. fix` for a command line that cannot be read."""
-    words = error.ctx.command_path.split()[1:] if error.ctx else []
-    text = error.format_message().rstrip(".")
-    near = getattr(error, "possibilities", None)
-    if near:
-        text = f"No such option: {error.option_name}. Did you mean {' or '.join(near)}?"
-    text += "" if text.endswith("?") else "."
-    return f"{' '.join(words) or 'command line'}: {text} See {' '.join(['bitwright', *words])} --help"
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"bitwright {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Make neural networks small, and say honestly what every bit cost."""
+from bitwright.errors import BitwrightError, RecipeError
 
 
 @cache
@@ -783,7 +465,3 @@ def demo(
         show.line(f"report:  {page}")
 
     guarded(as_json, work, resume=task == "language", out=out)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,205 @@
+"""The program: its commands come from the modules beside this one; errors end in one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bitwright import __version__
+from bitwright.errors import BitwrightError, Interrupted
+
+UsageError: Any = typer.BadParameter.__base__
+"""What typer raises for a command line that it cannot read; it exports only this child of it."""
+
+
+class _Commands(TyperGroup):
+    """A group that answers a mistyped command with the nearest one, and any other in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        extra["standalone_mode"] = False  # errors come here instead of being drawn in a box
+        try:
+            code = super().main(*args, **extra)
+        except UsageError as error:
+            if not error.format_message():  # no arguments at all: the help was shown
+                sys.exit(error.exit_code)
+            words = args[0] if args else extra.get("args")
+            as_json = "--json" in (sys.argv[1:] if words is None else words)
+            code = _report(as_json, _usage(error), "RecipeError", error.exit_code)
+        except typer.Abort:
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.4)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make neural networks small, and say honestly what every bit cost.",
+)
+
+
+class Show:
+    """Prints events: JSON lines, a progress bar with ETA on a terminal, or plain lines elsewhere."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.json = as_json
+        self._bar: Any = None
+        self._task: Any = None
+        self._phase = ""
+        self._quarter = -1
+
+    def line(self, text: str) -> None:
+        """One line for people (nothing in JSON mode)."""
+        if self.json:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            typer.echo(text)
+
+    def event(self, event: Any) -> None:
+        """Show one event."""
+        from bitwright.engine.check import Finding
+        from bitwright.engine.events import Note, Progress, Row, Started
+
+        if self.json:
+            typer.echo(json.dumps(event.json()))
+            return
+        if isinstance(event, Started):
+            self.close()
+            self._phase, self._quarter = event.phase, -1
+            resumed = f" (resuming: {event.resumed} tensors are already written)" if event.resumed else ""
+            self.line(f"{event.phase}: {event.detail}{resumed}")
+        elif isinstance(event, Note):
+            self.line(f"  {event.text}")
+        elif isinstance(event, Finding):
+            self.line(f"  {'ok  ' if event.good else 'BAD '} {event.what}: {event.detail}")
+        elif isinstance(event, Row) and event.notes:
+            self.line(f"  {event.name}: {'; '.join(event.notes)}")
+        elif isinstance(event, Progress):
+            self._progress(event)
+
+    def _progress(self, event: Any) -> None:
+        share = event.done / max(event.total, 1)
+        if not sys.stdout.isatty():
+            if int(share * 4) > self._quarter:
+                self._quarter = int(share * 4)
+                typer.echo(f"  {event.phase} {share:4.0%}  {event.label}")
+            return
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("  {task.fields[phase]:<9}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[label]}", style="dim"),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0, phase=event.phase, label="")
+        self._bar.update(self._task, completed=share, phase=event.phase, label=event.label[-48:])
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
+"""Modules that the optional extra `onnx` installs."""
+
+
+def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
+    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop.
+
+    `out` is where the command writes: what a full disk is reported for.
+    """
+    show = Show(as_json)
+    try:
+        work(show)
+    except BitwrightError as error:
+        show.close()
+        _fail(as_json, str(error), type(error).__name__, error.exit_code)
+    except KeyboardInterrupt:
+        show.close()
+        text = "stopped; finished tensors are kept, the same command goes on" if resume else "stopped"
+        _fail(as_json, text, "Interrupted", Interrupted.exit_code)
+    except OSError as error:
+        show.close()
+        where = error.filename or out or "file system"
+        fix = "Check the path, its permissions and the free disk space; finished work is kept"
+        _fail(as_json, f"{where}: {error.strerror or error}. {fix}", "ResourceError", 3)
+    except MemoryError:
+        show.close()
+        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
+    except ModuleNotFoundError as error:
+        show.close()
+        if error.name is None or error.name.split(".")[0] not in EXTRA:
+            raise
+        fix = "This command needs the extra `onnx`: pip install 'bitwright[onnx]'"
+        _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
+    except RuntimeError as error:
+        show.close()
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
+    finally:
+        show.close()
+
+
+def _fail(as_json: bool, text: str, kind: str, code: int) -> None:
+    raise typer.Exit(_report(as_json, text, kind, code))
+
+
+def _report(as_json: bool, text: str, kind: str, code: int) -> int:
+    """Print one line of error, and one event for machines; returns `code`."""
+    text = " ".join(text.split())
+    if as_json:
+        typer.echo(json.dumps({"event": "error", "kind": kind, "text": text}))
+    typer.echo(f"bitwright: {text}", err=True)
+    return code
+
+
+def _usage(error: Any) -> str:
+    """`command: what is wrong. fix` for a command line that cannot be read."""
+    words = error.ctx.command_path.split()[1:] if error.ctx else []
+    text = error.format_message().rstrip(".")
+    near = getattr(error, "possibilities", None)
+    if near:
+        text = f"No such option: {error.option_name}. Did you mean {' or '.join(near)}?"
+    text += "" if text.endswith("?") else "."
+    return f"{' '.join(words) or 'command line'}: {text} See {' '.join(['bitwright', *words])} --help"
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"bitwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Make neural networks small, and say honestly what every bit cost."""

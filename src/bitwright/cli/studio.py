@@ -1,0 +1,121 @@
+"""The commands of the studio: the web app, its daily edition, and the proof of its content."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.options import Json, size
+from bitwright.errors import BitwrightError, RecipeError
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Where progress, runs and computed lessons are kept. Default: your user data folder."),
+]
+content = typer.Typer(no_args_is_help=True, help="Prove the studio's lessons.")
+app.add_typer(content, name="content")
+
+
+@app.command()
+def studio(
+    data: Data = None,
+    models: Annotated[
+        list[Path] | None, typer.Option(help="Folders below which models may be opened. Default: the current one.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8737; 0 for any that is free.")] = None,
+    host: Annotated[str, typer.Option(help="Other than this machine's own, a token is demanded.")] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(help="The token; by default a new one.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://USER@HOST/NAME instead of a file below --data.")
+    ] = None,
+    max_upload: Annotated[str, typer.Option(help="Largest model that may be dropped on check.")] = "4GB",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in your browser.")] = True,
+) -> None:
+    """Open the studio: today's edition, lessons and the workbench, in your browser, on this machine."""
+
+    def work(show: Show) -> None:
+        from bitwright.studio.house import Config, default_data
+        from bitwright.studio.serve import serve
+
+        config = Config(
+            data=(data or default_data()).absolute(),
+            models=tuple(folder.resolve() for folder in models or [Path.cwd()]),
+            host=host,
+            port=port,
+            token=token,
+            database=database,
+            max_upload=size(max_upload, "--max-upload") or 0,
+        )
+        serve(config, show.line, browser)
+
+    guarded(False, work)
+
+
+@app.command()
+def edition(
+    day: Annotated[str | None, typer.Option("--date", help="As 2026-11-23. Default: today.")] = None,
+    kind: Annotated[str, typer.Option("--format", help="md, html or eml.")] = "md",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
+    data: Data = None,
+) -> None:
+    """The daily edition of a date as Markdown, HTML or a mail: the same for everyone."""
+
+    def work(show: Show) -> None:
+        from bitwright.studio import edition as editions
+        from bitwright.studio.content import Library
+        from bitwright.studio.house import CONTENT, default_data
+
+        writers: dict[str, Any] = {
+            "md": lambda *a: editions.to_markdown(*a).encode(),
+            "html": lambda *a: editions.to_html(*a).encode(),
+            "eml": editions.to_mail,
+        }
+        if kind not in writers:
+            raise RecipeError(f"{kind!r} is not a form of an edition", where="--format", fix="Choose md, html or eml")
+        library = Library(CONTENT, (data or default_data()) / "lessons")
+        chosen = editions.edition(library, editions.day_of(day) if day else date.today())
+        for slug in (chosen.lesson, chosen.question[0]):
+            if library.page(slug) is None:
+                from bitwright.studio.worker.prepare import lesson
+
+                lesson(str(library.folder), str(library.cache), slug)
+        text = writers[kind](library, chosen)
+        if out is None:
+            sys.stdout.buffer.write(text)
+            return
+        if out.exists():
+            raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
+        out.write_bytes(text)
+        show.line(f"written: {out}")
+
+    guarded(False, work, out=out)
+
+
+@content.command()
+def check(
+    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons to prove. Default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove lessons: numbers resolve, formulas set, links lead somewhere, every figure draws and has words."""
+
+    def work(show: Show) -> None:
+        from bitwright.studio.worker.proof import prove
+
+        wrong = 0
+        for finding in prove(slugs):
+            wrong += not finding.good
+            if as_json:
+                typer.echo(json.dumps(finding.json()))
+            show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
+        if wrong:
+            raise BitwrightError(
+                f"{wrong} of the content's findings are bad", where="content", fix="Mend what is named"
+            )
+
+    guarded(as_json, work)

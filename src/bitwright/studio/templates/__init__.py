@@ -1,0 +1,45 @@
+"""The pages' templates, and the names of the bundled files they ask for."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from bitwright import __version__
+from bitwright.errors import ResourceError
+
+HERE = Path(__file__).parent
+BUILT = HERE.parent / "built"
+ROOMS = (("/today", "Today"), ("/learn", "Learn"), ("/workbench", "Workbench"))
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """The templates, strict about unknown names."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(asset=asset, version=__version__, rooms=ROOMS)
+    return made
+
+
+@cache
+def manifest() -> dict[str, str]:
+    """Names of the bundle's files; ResourceError where it has not been built."""
+    path = BUILT / "manifest.json"
+    if not path.exists():
+        raise ResourceError("the studio's pages are not built", where=str(path), fix="Run `make`, or install again")
+    found: dict[str, str] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def asset(name: str) -> str:
+    """The address of a bundled file, whose name changes with its content."""
+    return f"/static/{manifest()[name]}"

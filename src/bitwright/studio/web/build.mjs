@@ -1,0 +1,77 @@
+// Bundles the studio's pages: scripts, styles and fonts into ../built/web with hashed names, and a manifest of those names.
+// Run by the Python build hook (`make` or pip), or by hand: npm ci && npm run build.
+import * as esbuild from "esbuild";
+import fs from "node:fs/promises";
+import path from "node:path";
+import { compile } from "svelte/compiler";
+import subsetFont from "subset-font";
+
+const out = path.resolve("../built");
+const work = path.resolve(".fonts");
+
+/** Characters of our own text; anything else falls back to a system font. */
+const ascii = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join("");
+const text = ascii + "\u00a0–—‘’“”…·•×÷±≤≥≈≠−→←↑↓↔°²³µ§©½¼π∞√∑∏∂Δλσμεαβγθφωéïöüč⌘⏎⇧▶◀";
+const weights = { variationAxes: { wght: { min: 400, max: 700 } } };
+const fonts = {
+  inter: ["@fontsource-variable/inter/files/inter-latin-wght-normal.woff2", weights],
+  serif: ["@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2", weights],
+  "serif-italic": ["@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-italic.woff2", { variationAxes: { wght: 400 } }],
+  mono: ["@fontsource-variable/jetbrains-mono/files/jetbrains-mono-latin-wght-normal.woff2", weights],
+};
+
+/** Svelte components become custom elements; their styles come from the tokens and classes of the main style sheet. */
+const svelte = {
+  name: "svelte",
+  setup(build) {
+    build.onLoad({ filter: /\.svelte$/ }, async ({ path: filename }) => {
+      const source = await fs.readFile(filename, "utf8");
+      const { js, warnings } = compile(source, { filename, css: "injected", customElement: false, runes: true });
+      return { contents: js.code, loader: "ts", warnings: warnings.map((w) => ({ text: w.message })) };
+    });
+  },
+};
+
+await fs.rm(out, { recursive: true, force: true });
+await fs.mkdir(work, { recursive: true });
+await fs.mkdir(out, { recursive: true });
+
+for (const [name, [file, options]] of Object.entries(fonts)) {
+  const whole = await fs.readFile(path.join("node_modules", file));
+  await fs.writeFile(path.join(work, `${name}.woff2`), await subsetFont(whole, text, { targetFormat: "woff2", ...options }));
+}
+
+// KaTeX's style sheet names each font in three formats; every browser of today reads the first.
+const katex = path.resolve("node_modules/katex/dist");
+const sheet = (await fs.readFile(path.join(katex, "katex.min.css"), "utf8"))
+  .replace(/,url\([^)]*\.(?:woff|ttf)\) format\("[a-z]+"\)/g, "")
+  .replaceAll("url(fonts/", `url(${katex}/fonts/`)
+  .replaceAll("font-display:block", "font-display:swap");
+await fs.writeFile(path.join(work, "katex.css"), sheet);
+await fs.copyFile(path.join(katex, "katex.min.js"), path.join(out, "katex.js"));
+
+const result = await esbuild.build({
+  entryPoints: ["src/main.ts", "src/workbench.ts", "src/styles/main.css", { in: path.join(work, "katex.css"), out: "katex" }],
+  outdir: path.join(out, "web"),
+  entryNames: "[name]-[hash]",
+  chunkNames: "[name]-[hash]",
+  assetNames: "[name]-[hash]",
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  metafile: true,
+  conditions: ["browser", "svelte"],
+  loader: { ".woff2": "file" },
+  legalComments: "linked",
+  plugins: [svelte],
+});
+
+const manifest = {};
+for (const [file, { entryPoint }] of Object.entries(result.metafile.outputs)) {
+  const name = path.basename(file);
+  if (entryPoint) manifest[path.basename(entryPoint)] = name;
+  else if (/\.woff2$/.test(name) && !name.startsWith("KaTeX")) manifest[name.replace(/-[A-Z0-9]{8}\./, ".")] = name;
+}
+await fs.writeFile(path.join(out, "manifest.json"), JSON.stringify(manifest, null, 1));

@@ -1,0 +1,160 @@
+"""A real studio process and a real Chromium, for tests that look at pages as a person does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+import bitwright.studio
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = Path(bitwright.studio.__file__).parent / "web" / "node_modules" / "axe-core" / "axe.min.js"
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+
+@dataclass
+class Running:
+    """A studio process: its address, its data folder, and what it said."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+def start(data: Path, *options: str, timeout: float = 60) -> Running:
+    """Start `bitwright studio` on a free port of 127.0.0.1 and wait for its address."""
+    words = [sys.executable, "-m", "bitwright.cli", "studio", "--no-browser", "--port", "0", "--data", str(data), *options]
+    log = data.parent / f"{data.name}.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout
+    for line in process.stdout:
+        found = re.search(r"studio: (http://\S+)", line)
+        if found:
+            return Running(found[1].rstrip("/"), data, process)
+        if time.monotonic() > deadline:
+            break
+    process.kill()
+    raise AssertionError(f"the studio did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the compiled pages of all lessons, computed once for all workers of the test run."""
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    folder = root / "lessons"
+    lock = root / "lessons.lock"
+    from filelock import FileLock
+
+    with FileLock(str(lock)):
+        from bitwright.studio.content import Library
+        from bitwright.studio.house import CONTENT
+
+        library = Library(CONTENT, folder)
+        if any(library.page(slug) is None for slug in library.lessons):
+            code = (
+                "from bitwright.studio.worker.prepare import lesson; import sys\n"
+                "for slug in sys.argv[3:]: lesson(sys.argv[1], sys.argv[2], slug)"
+            )
+            subprocess.run([sys.executable, "-c", code, str(CONTENT), str(folder), *library.lessons], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> Iterator[Running]:
+    """A running studio whose lessons are computed already."""
+    data = tmp_path_factory.mktemp("studio") / "data"
+    shutil.copytree(compiled, data / "lessons")
+    running = start(data, "--models", str(data.parent))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Look:
+    """A tab, with what went wrong in it: console errors, failed or foreign requests."""
+
+    page: Page
+    base: str
+    faults: list[str] = field(default_factory=list)
+
+    def goto(self, path: str) -> Page:
+        """Open a path and wait until its figures are drawn."""
+        self.page.goto(self.base + path)
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('bw-figure')].every(f => f.querySelector('.figure-stage > *'))"
+        )
+        return self.page
+
+    def axe(self) -> list[str]:
+        """What axe-core objects to on the page as it is now: `rule: selector` lines."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(AXE.read_text("utf-8"))
+        result: dict[str, Any] = self.page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{v['id']}: {node['target']} {json.dumps(node.get('any', [])[:1])[:200]}"
+            for v in result["violations"]
+            for node in v["nodes"]
+        ]
+
+
+def look(browser: Browser, running: Running, **context: Any) -> tuple[Look, BrowserContext]:
+    """A tab that notes console errors and any request to another place than the studio."""
+    made = browser.new_context(**context)
+    page = made.new_page()
+    tab = Look(page, running.url)
+    page.on("console", lambda m: tab.faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: tab.faults.append(f"error: {e}"))
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((running.url, "data:", "blob:")):
+            tab.faults.append(f"foreign request: {request.url}")
+
+    page.on("request", asked)
+    page.on("response", lambda r: tab.faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    return tab, made
+
+
+@pytest.fixture
+def tab(chromium: Browser, studio: Running) -> Iterator[Look]:
+    """A tab of a wide window on the running studio; the test fails where anything went wrong in it."""
+    opened, context = look(chromium, studio, viewport=WIDE)
+    yield opened
+    context.close()
+    assert opened.faults == []
