@@ -22,8 +22,8 @@ import bitwright.studio
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path(bitwright.studio.__file__).parent / "web" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
 ]  # fmt: skip
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
@@ -47,7 +47,18 @@ class Running:
 
 def start(data: Path, *options: str, timeout: float = 60) -> Running:
     """Start `bitwright studio` on a free port of 127.0.0.1 and wait for its address."""
-    words = [sys.executable, "-m", "bitwright.cli", "studio", "--no-browser", "--port", "0", "--data", str(data), *options]
+    words = [
+        sys.executable,
+        "-m",
+        "bitwright.cli",
+        "studio",
+        "--no-browser",
+        "--port",
+        "0",
+        "--data",
+        str(data),
+        *options,
+    ]
     log = data.parent / f"{data.name}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -126,7 +137,9 @@ class Look:
         """What axe-core objects to on the page as it is now: `rule: selector` lines."""
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.evaluate(AXE.read_text("utf-8"))
-        result: dict[str, Any] = self.page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
+        result: dict[str, Any] = self.page.evaluate(
+            "async () => await axe.run(document, {resultTypes: ['violations']})"
+        )
         return [
             f"{v['id']}: {node['target']} {json.dumps(node.get('any', [])[:1])[:200]}"
             for v in result["violations"]

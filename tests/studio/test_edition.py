@@ -60,7 +60,9 @@ def test_feeds_hold_the_last_editions(library: Library) -> None:
     name = {"a": "http://www.w3.org/2005/Atom"}
     entries = feed.findall("a:entry", name)
     assert len(entries) == FEED
-    assert [e.find("a:link", name).get("href") for e in entries][0] == f"{base}/today/{DAY}"  # type: ignore[union-attr]
+    link = entries[0].find("a:link", name)
+    assert link is not None
+    assert link.get("href") == f"{base}/today/{DAY}"
     assert len({e.findtext("a:id", namespaces=name) for e in entries}) == FEED
     channel = ElementTree.fromstring(rss(library, DAY, base)).find("channel")
     assert channel is not None

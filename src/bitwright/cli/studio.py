@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,17 +106,18 @@ def check(
     """Prove lessons: numbers resolve, formulas set, links lead somewhere, every figure draws and has words."""
 
     def work(show: Show) -> None:
+        from bitwright.studio.content import Library
+        from bitwright.studio.house import CONTENT
         from bitwright.studio.worker.proof import prove
 
         wrong = 0
-        for finding in prove(slugs):
-            wrong += not finding.good
-            if as_json:
-                typer.echo(json.dumps(finding.json()))
-            show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
+        with tempfile.TemporaryDirectory() as fresh:
+            for finding in prove(Library(CONTENT, Path(fresh)), slugs):
+                wrong += not finding.good
+                if as_json:
+                    typer.echo(json.dumps(finding.json()))
+                show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
         if wrong:
-            raise BitwrightError(
-                f"{wrong} of the content's findings are bad", where="content", fix="Mend what is named"
-            )
+            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Mend what is named")
 
     guarded(as_json, work)

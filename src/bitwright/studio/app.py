@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,12 @@ def create(config: Config) -> Starlette:
             Middleware(Guard, host=config.host, token=config.token),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),
         ],
-        exception_handlers={HTTPException: _http, BitwrightError: _deliberate, Exception: _unforeseen},
+        exception_handlers={
+            HTTPException: _http,
+            BitwrightError: _deliberate,
+            OSError: _disk,
+            Exception: _unforeseen,
+        },
     )
     app.state.house = parts
     return app
@@ -102,6 +108,15 @@ async def _deliberate(request: Request, error: Exception) -> Response:
     title = "That did not work" if status == 400 else "The studio cannot go on here"
     text = f"{error.where}: {error.what}" if error.where else error.what
     return await _answer(request, status, title, type(error).__name__, text.rstrip(".") + ".", error.fix)
+
+
+async def _disk(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "The disk is full" if full else f"The file system refused ({error.strerror or error})"
+    fix = "Free some space; what was finished is kept" if full else "Check the folder and its permissions"
+    text = f"{what}: {error.filename or request.app.state.house.config.data}."
+    return await _answer(request, 507 if full else 500, "The studio cannot write", "ResourceError", text, fix)
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 from anyio import to_thread
@@ -57,8 +57,9 @@ async def compute(parts: House, slug: str) -> None:
 
 
 async def warm(parts: House) -> None:
-    """Compile all lessons, one after the other, so that nobody waits; a lesson that fails says so when it is opened."""
-    for slug in parts.library.lessons:
+    """Compile all lessons, today's first, so that nobody waits; a lesson that fails says so when it is opened."""
+    first = edition(parts.library, date.today())
+    for slug in dict.fromkeys((first.lesson, first.question[0], *parts.library.lessons)):
         try:
             await compute(parts, slug)
         except (BitwrightError, OSError):

@@ -258,11 +258,13 @@ async def record(request: Request) -> Response:
 
 async def restore(request: Request) -> Response:
     """Brings a record back into the profile in use."""
-    file = (await request.form()).get("record")
-    if not isinstance(file, UploadFile):
-        raise InputError("no file came with the request", where="record", fix="Choose the downloaded JSON file")
+    async with request.form() as form:
+        file = form.get("record")
+        if not isinstance(file, UploadFile):
+            raise InputError("no file came with the request", where="record", fix="Choose the downloaded JSON file")
+        text = await file.read()
     try:
-        data = json.loads(await file.read())
+        data = json.loads(text)
     except ValueError as error:
         raise InputError(f"not JSON ({error})", where="record", fix="Choose the downloaded JSON file") from error
     parts = house(request)

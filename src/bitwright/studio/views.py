@@ -46,7 +46,9 @@ async def page(request: Request, template: str, room: str, status: int = 200, **
         if status < 400:
             raise
         settings, streak = Settings(), 0
-    text = environment().get_template(template).render(
-        room=room, status=status, settings=settings, streak=streak, **values
+    text = (
+        environment()
+        .get_template(template)
+        .render(room=room, status=status, settings=settings, streak=streak, **values)
     )
     return HTMLResponse(text, status)

@@ -29,6 +29,8 @@ TAIL = 40
 """Lines of the worker's stderr that are kept for error messages."""
 PATIENCE = 30.0
 """Seconds that a call may take to stop once it was told to; then its process is killed."""
+AGAIN = 0.5
+"""Seconds after which a call that goes on is told to stop once more."""
 FAREWELL = 8.0
 """Seconds that a worker may take to end once its input is closed."""
 
@@ -62,7 +64,7 @@ class Worker:
         self._tail: deque[str] = deque(maxlen=TAIL)
         self._listening: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._killing: asyncio.TimerHandle | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._last = 0
         self._closed = False
 
@@ -225,24 +227,26 @@ class Worker:
         return line
 
     def _signal(self) -> None:
-        """Tell the process to stop its call; kill it where it does not in time."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        if self._killing is None:
-            self._killing = asyncio.get_running_loop().call_later(self._patience, self._kill, process)
+        """Have the call under way stopped."""
+        if self._stopping is None and self._current is not None:
+            self._stopping = asyncio.create_task(self._insist(self._current))
 
-    def _kill(self, process: asyncio.subprocess.Process) -> None:
-        self._killing = None
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    async def _insist(self, call: _Call) -> None:
+        """Tell the process to stop `call`, again where it had not begun yet; kill it where it does not in time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience
+        while self._current is call:
+            process = self._process
+            if process is not None and process.returncode is None:
+                late = loop.time() >= until
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL if late else signal.SIGINT)
+            await asyncio.sleep(min(AGAIN, self._patience))
 
     def _calm(self) -> None:
-        if self._killing is not None:
-            self._killing.cancel()
-            self._killing = None
+        if self._stopping is not None:
+            self._stopping.cancel()
+            self._stopping = None
 
     async def _end(self, gently: bool) -> None:
         """See the process out, by closing its input or by force, and leave nothing of it behind."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import jinja2
@@ -30,13 +30,20 @@ def environment() -> jinja2.Environment:
     return made
 
 
-@cache
 def manifest() -> dict[str, str]:
     """Names of the bundle's files; ResourceError where it has not been built."""
     path = BUILT / "manifest.json"
-    if not path.exists():
-        raise ResourceError("the studio's pages are not built", where=str(path), fix="Run `make`, or install again")
-    found: dict[str, str] = json.loads(path.read_text("utf-8"))
+    try:
+        return _names(path.stat().st_mtime_ns)
+    except FileNotFoundError as error:
+        fix = "Run `make`, or install again"
+        raise ResourceError("the studio's pages are not built", where=str(path), fix=fix) from error
+
+
+@lru_cache(maxsize=1)
+def _names(changed: int) -> dict[str, str]:
+    """The manifest as it was at a time: a bundle that was built again is picked up."""
+    found: dict[str, str] = json.loads((BUILT / "manifest.json").read_text("utf-8"))
     return found
 
 

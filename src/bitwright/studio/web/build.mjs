@@ -1,4 +1,5 @@
 // Bundles the studio's pages: scripts, styles and fonts into ../built/web with hashed names, and a manifest of those names.
+// The old bundle stays until the new one is whole.
 // Run by the Python build hook (`make` or pip), or by hand: npm ci && npm run build.
 import * as esbuild from "esbuild";
 import fs from "node:fs/promises";
@@ -6,7 +7,8 @@ import path from "node:path";
 import { compile } from "svelte/compiler";
 import subsetFont from "subset-font";
 
-const out = path.resolve("../built");
+const final = path.resolve("../built");
+const out = `${final}.partial`;
 const work = path.resolve(".fonts");
 
 /** Characters of our own text; anything else falls back to a system font. */
@@ -75,3 +77,5 @@ for (const [file, { entryPoint }] of Object.entries(result.metafile.outputs)) {
   else if (/\.woff2$/.test(name) && !name.startsWith("KaTeX")) manifest[name.replace(/-[A-Z0-9]{8}\./, ".")] = name;
 }
 await fs.writeFile(path.join(out, "manifest.json"), JSON.stringify(manifest, null, 1));
+await fs.rm(final, { recursive: true, force: true });
+await fs.rename(out, final);

@@ -29,6 +29,7 @@ CALLS = {
     "check": "check:check",
     "generate": "generate:generate",
     "matrix": "matrix:matrix",
+    "report": "page:page",
 }
 """Call -> `module:function` beside this file."""
 PR_SET_PDEATHSIG = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
@@ -12,7 +11,6 @@ from typing import Any
 
 from bitwright.errors import BitwrightError
 from bitwright.studio.content import Library
-from bitwright.studio.house import CONTENT
 from bitwright.studio.worker.compile import compile_lesson
 
 MOST_BYTES = 500_000
@@ -40,26 +38,26 @@ class Finding:
         return {"event": "finding", **asdict(self)}
 
 
-def prove(slugs: list[str] | None = None, content: Path = CONTENT) -> Iterator[Finding]:
-    """Compile the lessons of `slugs` (all unless given) and look at each; yields one finding a lesson, or one a fault.
-
-    InputError for a slug that the plan does not name.
+def prove(library: Library, slugs: list[str] | None = None) -> Iterator[Finding]:
+    """Look at the lessons of `slugs` (all unless given), compiling those that `library` has not; yields one finding a
+    lesson, or one a fault. InputError for a slug that the plan does not name.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        library = Library(content, Path(folder))
-        for slug in slugs or library.lessons:
-            library.lesson_folder(slug)
-        for folder_name in sorted(path.name for path in (content / "lessons").iterdir() if path.is_dir()):
-            if folder_name not in library.lessons and not slugs:
-                yield Finding(f"lesson {folder_name}", False, "stands in no chapter of chapters.toml")
-        for slug in slugs or library.lessons:
-            yield from _lesson(library, slug)
+    for slug in slugs or library.lessons:
+        library.lesson_folder(slug)
+    for folder in sorted(path for path in (library.folder / "lessons").iterdir() if path.is_dir()):
+        if folder.name not in library.lessons and not slugs:
+            yield Finding(f"lesson {folder.name}", False, "stands in no chapter of chapters.toml")
+    for slug in slugs or library.lessons:
+        yield from _lesson(library, slug)
 
 
 def _lesson(library: Library, slug: str) -> Iterator[Finding]:
     what = f"lesson {slug}"
     try:
-        page = compile_lesson(library.lesson_folder(slug))
+        page = library.page(slug)
+        if page is None:
+            page = compile_lesson(library.lesson_folder(slug))
+            library.keep(slug, page)
     except BitwrightError as error:
         yield Finding(what, False, str(error))
         return

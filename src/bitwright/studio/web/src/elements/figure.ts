@@ -8,6 +8,8 @@ const STEP = 1200;
 const READ = 28;
 /** Quiet time after which a changed state is read aloud. */
 const SPEAK = 500;
+/** Most states that are drawn once beforehand. */
+const REHEARSED = 24;
 
 function make<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Record<string, string> = {}, ...children: (Node | string)[]): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
@@ -45,6 +47,7 @@ export class FigureElement extends HTMLElement {
     this.querySelector(".figure-plain")?.remove();
     this.append(this.host, ...(controls ? [controls] : []), this.facts, words, this.words);
     this.show(false);
+    if (document.fonts.status === "loading") void document.fonts.ready.then(() => ((this.width = 0), this.show(false)));
     new ResizeObserver(() => {
       if (this.host.clientWidth !== this.width) this.show(false);
     }).observe(this.host);
@@ -67,8 +70,8 @@ export class FigureElement extends HTMLElement {
 
   private show(moving = true): void {
     const view = this.view();
-    this.width = this.host.clientWidth;
     this.toggleAttribute("data-still", !moving);
+    if (this.width !== this.host.clientWidth) this.rehearse();
     this.draw(this.host, view as never);
     this.facts.replaceChildren(...(view.readouts ?? []).map((r) =>
       make("div", {}, make("dt", {}, r.label), make("dd", { class: `tone-${r.tone ?? "ink"}` }, r.value))));
@@ -77,6 +80,20 @@ export class FigureElement extends HTMLElement {
     for (const update of this.sync) update();
     clearTimeout(this.speaking);
     if (moving) this.speaking = window.setTimeout(() => (this.words.textContent = view.say), SPEAK);
+  }
+
+  /** Draw every state once, unseen: each leaves the room that it needs, so that nothing jumps when the figure moves on. */
+  private rehearse(): void {
+    const { base, states } = this.payload;
+    this.width = this.host.clientWidth;
+    this.host.style.minHeight = "";
+    if (states.length < 2 || states.length > REHEARSED) return;
+    let tallest = 0;
+    for (const state of states) {
+      this.draw(this.host, { ...base, ...state } as never);
+      tallest = Math.max(tallest, this.host.offsetHeight);
+    }
+    this.host.style.minHeight = `${tallest}px`;
   }
 
   private move(index: number, place: number): void {

@@ -1,0 +1,406 @@
+"""The workbench over HTTP: models, plans, runs and their streams, uploads. Errors are JSON in words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyio import to_thread
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from bitwright.engine.recipe import Recipe
+from bitwright.errors import BitwrightError, InputError, RecipeError, ResourceError
+from bitwright.studio import models
+from bitwright.studio.house import House, house
+from bitwright.studio.runs import Conflict, Told, Unavailable
+from bitwright.studio.uploads import NoSpace, TooLarge, Unknown
+
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+"""The report is one page that styles itself; it runs no script and loads nothing."""
+FOREIGN = {
+    "language": ("data", "network"),
+    "network": ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes"),
+}
+"""What in a recipe is of no use to a kind of model, as the command line says too."""
+STATUS: tuple[tuple[type[BitwrightError], int], ...] = (
+    (Unknown, 404), (Conflict, 409), (TooLarge, 413), (NoSpace, 507), (Unavailable, 503), (InputError, 400),
+    (ResourceError, 503),
+)  # fmt: skip
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Strict(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Planned(Strict):
+    """What to plan."""
+
+    model: str = Field(max_length=4096)
+    recipe: dict[str, Any] = {}
+
+
+class Started(Planned):
+    """What to run."""
+
+    name: str | None = Field(None, max_length=100)
+
+
+class Prompt(Strict):
+    """What both models go on from."""
+
+    prompt: str = Field(max_length=20_000)
+    tokens: int = Field(60, ge=1, le=200)
+    temperature: float = Field(0.0, ge=0, le=2)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class Against(Strict):
+    """The float model that a checked one was made from, where it is known."""
+
+    against: str | None = Field(None, max_length=4096)
+
+
+class Checked(Against):
+    """What to check, by its path."""
+
+    model: str = Field(max_length=4096)
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def answered(handler: Handler) -> Handler:
+    """The handler, with deliberate errors as JSON and the status that fits."""
+
+    @functools.wraps(handler)
+    async def answering(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BitwrightError as error:
+            return JSONResponse({"error": _words(error)}, status_of(error))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+
+    return answering
+
+
+def status_of(error: BitwrightError) -> int:
+    """The HTTP status that says what an error says."""
+    if isinstance(error, ResourceError) and ("disk is full" in error.what or "No space left" in error.what):
+        return 507
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def _words(error: BitwrightError) -> dict[str, Any]:
+    text = f"{error.where}: {error.what}" if error.where else error.what
+    return {"kind": type(error).__name__, "text": text.rstrip(".") + ".", "fix": error.fix}
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    raw = await request.body()
+    try:
+        return kind.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise InputError(what, where=where, fix="Correct it and send it again") from error
+
+
+def _stream(events: AsyncIterator[str], after: Callable[[], Any] | None = None) -> Response:
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    task = BackgroundTask(after) if after else None
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers, background=task)
+
+
+def _data(event: dict[str, Any], line: int | None = None) -> str:
+    head = "" if line is None else f"id: {line}\n"
+    return f"{head}data: {json.dumps(event, separators=(',', ':'))}\n\n"
+
+
+async def _tell(told: AsyncIterator[Told | None]) -> AsyncIterator[str]:
+    """Events as a stream of text; errors on the way become a last one."""
+    yield ": here\n\n"
+    try:
+        async with contextlib.aclosing(told) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield ": still here\n\n" if item is None else _data(item.event, item.line)
+    except BitwrightError as error:
+        yield _data({"error": _words(error)})
+
+
+async def _answer_stream(events: AsyncIterator[dict[str, Any]]) -> Response:
+    """The events of a worker's call. An error before the first one has a status of its own."""
+    first: dict[str, Any] | None = None
+    with contextlib.suppress(StopAsyncIteration):
+        first = await anext(events)
+
+    async def rest() -> AsyncIterator[str]:
+        if first is not None:
+            yield _data(first)
+        try:
+            async with contextlib.aclosing(events) as told:  # type: ignore[type-var]
+                async for event in told:
+                    yield _data(event)
+        except BitwrightError as error:
+            yield _data({"error": _words(error)})
+
+    return _stream(rest())
+
+
+# --- models and plans
+
+
+@answered
+async def get_models(request: Request) -> Response:
+    """The models that may be opened."""
+    parts = house(request)
+    made = await parts.runs.made()
+    found = await to_thread.run_sync(lambda: models.find(parts.config, made))
+    roots = [str(root) for root in parts.config.models]
+    return JSONResponse({"roots": roots, "models": [model.json() for model in found]})
+
+
+def _read(parts: House, asked: Planned) -> Path:
+    """The model's path, where model and recipe may be used; InputError names what may not."""
+    path = models.resolve(parts.config, asked.model)
+    kind = models.kind_of(path)
+    Recipe.read(asked.recipe, "recipe")
+    for key in FOREIGN[kind]:
+        if key in asked.recipe:
+            other = "ONNX networks" if kind == "language" else "language models"
+            raise RecipeError(f"is for {other}", where=f"recipe: {key}", fix="Leave it out for this model")
+    models.guard_recipe(parts.config, asked.recipe)
+    return path
+
+
+@answered
+async def plan(request: Request) -> Response:
+    """What a run would do."""
+    parts, asked = house(request), await _body(request, Planned)
+    path = await to_thread.run_sync(_read, parts, asked)
+    task = models.bundled(parts.config, path)
+    return JSONResponse(await parts.quick.ask("plan", model=str(path), recipe=asked.recipe, bundled=task))
+
+
+# --- runs
+
+
+@answered
+async def add_run(request: Request) -> Response:
+    """A new run."""
+    parts, asked = house(request), await _body(request, Started)
+    path = await to_thread.run_sync(_read, parts, asked)
+    name = " ".join((asked.name or "").split()) or None
+    return JSONResponse({"id": await parts.runs.add(path, asked.recipe, name)}, 201)
+
+
+@answered
+async def get_runs(request: Request) -> Response:
+    """All runs, the newest first."""
+    return JSONResponse({"runs": await house(request).runs.listed()})
+
+
+@answered
+async def get_run(request: Request) -> Response:
+    """One run with its rows and notes."""
+    return JSONResponse(await house(request).runs.get(request.path_params["id"]))
+
+
+@answered
+async def remove_run(request: Request) -> Response:
+    """Forget a run and its output."""
+    await house(request).runs.remove(request.path_params["id"])
+    return Response(status_code=204)
+
+
+@answered
+async def stop_run(request: Request) -> Response:
+    """Have a run stop."""
+    await house(request).runs.stop(request.path_params["id"])
+    return JSONResponse({}, 202)
+
+
+@answered
+async def resume_run(request: Request) -> Response:
+    """Let a run go on."""
+    await house(request).runs.resume(request.path_params["id"])
+    return JSONResponse({}, 202)
+
+
+@answered
+async def run_events(request: Request) -> Response:
+    """A run's events, from the line after the one that was seen last."""
+    runs, id = house(request).runs, request.path_params["id"]
+    await runs.job(id)
+    given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    after = int(given) if given.isascii() and given.isdecimal() and len(given) < 12 else 0
+    return _stream(_tell(runs.events(id, after)))
+
+
+@answered
+async def all_events(request: Request) -> Response:
+    """Every run that changes."""
+    return _stream(_tell(house(request).runs.all_changes()))
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+
+
+@answered
+async def certificate(request: Request) -> Response:
+    """The certificate as a file."""
+    runs = house(request).runs
+    job = await runs.job(request.path_params["id"])
+    name = f"{_file_name(job.payload['name'])}.certificate.json"
+    return FileResponse(runs.certificate(job), media_type="application/json", filename=name)
+
+
+@answered
+async def report(request: Request) -> Response:
+    """The engine's report as a page of its own."""
+    parts = house(request)
+    job = await parts.runs.job(request.path_params["id"])
+    parts.runs.certificate(job)
+    page = await parts.quick.ask("report", out=str(parts.runs.out(job)))
+    return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})
+
+
+@answered
+async def matrix(request: Request) -> Response:
+    """One matrix before and after."""
+    parts, name = house(request), request.path_params["name"]
+    run = await parts.runs.get(request.path_params["id"])
+    row = next((row for row in run["rows"] if row["name"] == name), None)
+    if row is None:
+        if run["state"] == "done":
+            raise Unknown("no such matrix", where=name, fix="Choose one of the rows")
+        raise Conflict("is not written yet", where=name, fix="Wait for its row")
+    job = await parts.runs.job(run["id"])
+    if run["kind"] == "network" and run["state"] != "done":
+        raise Conflict("is in no file yet", where=name, fix="An ONNX network is written at the end")
+    asked = {
+        "model": run["model"], "out": str(parts.runs.out(job)), "name": name, "recipe": run["recipe"],
+        "format": row["format"], "bundled": job.payload["bundled"],
+    }  # fmt: skip
+    try:
+        return JSONResponse(await parts.quick.ask("matrix", **asked))
+    except InputError as error:
+        if run["kind"] == "network":
+            raise Unknown(error.what, where=error.where, fix=error.fix) from error
+        raise
+
+
+@answered
+async def generate(request: Request) -> Response:
+    """Float and quantized model side by side."""
+    parts = house(request)
+    job = await parts.runs.job(request.path_params["id"])
+    asked = await _body(request, Prompt)
+    if job.payload["kind"] != "language":
+        raise InputError("is no language model", where=f"run {job.id}", fix="Only language models write text")
+    parts.runs.certificate(job)
+    out = str(parts.runs.out(job))
+    return await _answer_stream(
+        parts.quick.stream("generate", model=job.payload["model"], out=out, **asked.model_dump())
+    )
+
+
+@answered
+async def pareto(request: Request) -> Response:
+    """Size against quality of all language models so far."""
+    found = await house(request).runs.listed()
+    points = [
+        {
+            "id": run["id"], "name": run["name"], "model": Path(run["model"]).name, "source": run["model"],
+            "bytes": run["summary"]["final_bytes"], "kl": run["summary"]["kl"],
+            "kl_interval": run["summary"]["kl_interval"], "bits": run["summary"]["stored_bits"],
+        }
+        for run in found
+        if run["kind"] == "language" and run["summary"] and run["summary"]["kl"] is not None
+    ]  # fmt: skip
+    points.sort(key=lambda point: (point["source"], point["bytes"]))
+    return JSONResponse({"points": points})
+
+
+# --- check
+
+
+@answered
+async def add_upload(request: Request) -> Response:
+    """Begin an upload."""
+    return JSONResponse({"id": await to_thread.run_sync(house(request).runs.uploads.create)}, 201)
+
+
+@answered
+async def put_upload(request: Request) -> Response:
+    """One file of an upload."""
+    given = request.headers.get("content-length", "")
+    length = int(given) if given.isascii() and given.isdecimal() and len(given) < 19 else None
+    id, place = request.path_params["id"], request.path_params["path"]
+    size = await house(request).runs.uploads.put(id, place, request.stream(), length)
+    return JSONResponse({"bytes": size}, 201)
+
+
+@answered
+async def remove_upload(request: Request) -> Response:
+    """Forget an upload."""
+    uploads, id = house(request).runs.uploads, request.path_params["id"]
+    await to_thread.run_sync(uploads.remove, id)
+    return Response(status_code=204)
+
+
+@answered
+async def check_upload(request: Request) -> Response:
+    """Findings about an upload."""
+    parts = house(request)
+    root = str(parts.runs.uploads.root(request.path_params["id"]))
+    asked = await _body(request, Against)
+    against = str(models.resolve(parts.config, asked.against, "against")) if asked.against else None
+    return await _answer_stream(parts.quick.stream("check", path=root, against=against, hide=root))
+
+
+@answered
+async def check_path(request: Request) -> Response:
+    """Findings about a model that is on this machine."""
+    parts, asked = house(request), await _body(request, Checked)
+    path = models.resolve(parts.config, asked.model)
+    against = str(models.resolve(parts.config, asked.against, "against")) if asked.against else None
+    return await _answer_stream(parts.quick.stream("check", path=str(path), against=against))
+
+
+routes: list[BaseRoute] = [
+    Route("/api/models", get_models),
+    Route("/api/plans", plan, methods=["POST"]),
+    Route("/api/runs", add_run, methods=["POST"]),
+    Route("/api/runs", get_runs),
+    Route("/api/runs/{id}", get_run),
+    Route("/api/runs/{id}", remove_run, methods=["DELETE"]),
+    Route("/api/runs/{id}/stop", stop_run, methods=["POST"]),
+    Route("/api/runs/{id}/resume", resume_run, methods=["POST"]),
+    Route("/api/runs/{id}/events", run_events),
+    Route("/api/runs/{id}/certificate", certificate),
+    Route("/api/runs/{id}/report", report),
+    Route("/api/runs/{id}/matrices/{name:path}", matrix),
+    Route("/api/runs/{id}/generate", generate, methods=["POST"]),
+    Route("/api/events", all_events),
+    Route("/api/pareto", pareto),
+    Route("/api/uploads", add_upload, methods=["POST"]),
+    Route("/api/uploads/{id}", remove_upload, methods=["DELETE"]),
+    Route("/api/uploads/{id}/check", check_upload, methods=["POST"]),
+    Route("/api/uploads/{id}/{path:path}", put_upload, methods=["PUT"]),
+    Route("/api/check", check_path, methods=["POST"]),
+]
