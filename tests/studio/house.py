@@ -40,7 +40,9 @@ class Studio:
 
     def start(self) -> Studio:
         command = [sys.executable, "-m", "tests.studio.house", json.dumps(self.config)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        # One thread: tests run beside one another, and threads that wait for each other's turn cost most of the time.
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the studio did not start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from bitwright.studio.runs import Log, Progress, whole_lines
+from bitwright.studio.runs import LEASE, Log, Progress, whole_lines
 from tests.studio.house import DEMO, DIGITS, RTN, SLOW, Studio
 
 MATRICES = 21
@@ -234,10 +236,12 @@ def test_the_studio_is_killed(tmp_path: Path, studio: Studio, whole: dict[str, A
         path = tmp_path / "runs" / id / "events.jsonl"
         with path.open("ab") as file:
             file.write(b'{"event":"row","na')  # as if the kill had cut a line
+        began = time.monotonic()
         other.start()
         run = other.get(f"/api/runs/{id}")
         assert len(run["rows"]) >= 4
         run = other.wait(id, "done")
+        assert datetime.fromisoformat(run["started"]).timestamp() - time.time() + time.monotonic() - began < LEASE
         [mine] = (tmp_path / "runs" / id / "out").glob("*.safetensors")
         assert hashlib.sha256(mine.read_bytes()).hexdigest() == weights(studio, whole["id"])
         assert len(rows(other, id)) == MATRICES
@@ -310,15 +314,24 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=False)
 
 
+def fill(ballast: Path) -> None:
+    """Write until the disk is full."""
+    file = os.open(ballast, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(file, bytes(4096))
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+    finally:
+        os.close(file)
+
+
 def test_a_full_disk_loses_nothing(disk: Path, studio: Studio, whole: dict[str, Any]) -> None:
     ballast = disk / "ballast"
     with Studio(disk) as other:
         id = other.run(recipe=SLOW)
         other.when(lambda: len(other.get(f"/api/runs/{id}")["rows"]) >= 2)
-        with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(bytes(4096))
-                file.flush()
+        fill(ballast)
         until = time.monotonic() + 60
         while (run := other.get(f"/api/runs/{id}"))["state"] != "failed":
             assert time.monotonic() < until, run
@@ -377,4 +390,4 @@ def test_progress_never_falls() -> None:
         progress.take(event)
         shares.append(progress.share)
     assert shares == sorted(shares)
-    assert 0.1 < shares[2] < shares[4] < shares[7] < 0.93 < shares[-1] <= 1
+    assert 0.1 < shares[2] < shares[4] < shares[7] < 0.925 < shares[-1] <= 1

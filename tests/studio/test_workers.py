@@ -113,12 +113,16 @@ async def test_a_worker_killed_while_it_waits() -> None:
 async def test_a_stream_whose_worker_dies_says_so() -> None:
     async with running() as worker:
         seen = []
-        with pytest.raises(Died):
+
+        async def follow() -> None:
             async for event in worker.stream("count", to=1000, pause=0.01):
                 seen.append(event)
                 if len(seen) == 3:
                     assert worker.pid is not None
                     os.kill(worker.pid, signal.SIGKILL)
+
+        with pytest.raises(Died):
+            await follow()
         assert 3 <= len(seen) < 1000
         assert await worker.ask("echo") == {}
 
@@ -126,9 +130,13 @@ async def test_a_stream_whose_worker_dies_says_so() -> None:
 async def test_interrupt_stops_the_call_and_nothing_else(tmp_path: Path) -> None:
     async with running() as worker:
         marker = tmp_path / "marker"
-        with pytest.raises(Interrupted):
+
+        async def follow() -> None:
             async for _ in worker.stream("tidy", marker=str(marker)):
                 await worker.interrupt()
+
+        with pytest.raises(Interrupted):
+            await follow()
         assert marker.read_text() == "clean"
         pid = worker.pid
         await worker.interrupt()  # nothing runs: nothing happens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from bitwright.studio import learner as learners
 from bitwright.studio.edition import day_of, edition, question_of
 from bitwright.studio.house import House, house
 from bitwright.studio.views import who
+from bitwright.studio.workers import Worker
 
 
 class Visit(BaseModel):
@@ -48,27 +50,37 @@ async def read_json(request: Request, kind: type[Body]) -> Body:
         raise InputError(first["msg"].lower(), where=where, fix="Reload the page") from error
 
 
-async def compute(parts: House, slug: str) -> None:
-    """Have the worker compile a lesson unless its page is kept already."""
+async def compute(parts: House, slug: str, worker: Worker) -> None:
+    """Have a worker compile a lesson unless its page is kept already."""
     parts.library.lesson_folder(slug)
     if parts.library.page(slug) is None:
-        config = parts.config
-        await parts.quick.ask("lesson", content=str(config.content), cache=str(parts.library.cache), slug=slug)
+        folder, cache = str(parts.library.folder), str(parts.library.cache)
+        await worker.ask("lesson", content=folder, cache=cache, slug=slug)
 
 
 async def warm(parts: House) -> None:
-    """Compile all lessons, today's first, so that nobody waits; a lesson that fails says so when it is opened."""
-    first = edition(parts.library, date.today())
-    for slug in dict.fromkeys((first.lesson, first.question[0], *parts.library.lessons)):
-        try:
-            await compute(parts, slug)
-        except (BitwrightError, OSError):
-            continue
+    """Compile what is missing, today's lesson first, so that nobody waits; a lesson that fails says so when opened.
+
+    It has a worker of its own, which ends with the work: pages do not queue behind it, and its memory is given back.
+    """
+    today = edition(parts.library, date.today())
+    order = dict.fromkeys((today.lesson, today.question[0], *parts.library.lessons))
+    missing = [slug for slug in order if parts.library.page(slug) is None]
+    if not missing:
+        return
+    worker = Worker()
+    try:
+        for slug in missing:
+            with contextlib.suppress(BitwrightError):
+                await compute(parts, slug, worker)
+    finally:
+        await worker.close()
 
 
 async def ready(request: Request) -> Response:
     """Answers when a lesson's page is there."""
-    await compute(house(request), request.path_params["slug"])
+    parts = house(request)
+    await compute(parts, request.path_params["slug"], parts.quick)
     return JSONResponse({"ready": True})
 
 

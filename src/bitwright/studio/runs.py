@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -241,7 +242,7 @@ class Runs:
         self.worker = worker or Worker()
         self.changes = Topic()
         self._topics: dict[int, Topic] = {}
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = f"{machine()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._live: Live | None = None
         self._ended: dict[int, Ended] = {}
         """Runs that ended while the database could not be told."""
@@ -253,6 +254,8 @@ class Runs:
         """Begin to work, and take up what a studio before this one left."""
         self._closing = False
         await to_thread.run_sync(self.uploads.sweep)
+        with contextlib.suppress(BitwrightError):
+            await self._ask(self._inherit)
         if self._working is None:
             self._working = asyncio.create_task(self._loop())
 
@@ -465,6 +468,14 @@ class Runs:
 
     # --- the database
 
+    def _inherit(self) -> None:
+        """Give back the runs of studios that died on this machine; those of other machines wait for their lease."""
+        for job in jobs.list(self.database, KIND, states=("running", "stopping")):
+            home, _, rest = (job.owner or "").partition(":")
+            pid = rest.partition(":")[0]
+            if home == machine() and pid.isdecimal() and not _is_alive(int(pid)):
+                jobs.release(self.database, job.id, job.owner or "")
+
     async def _ask(self, work: Callable[[], T]) -> T:
         """Something of the database, in a thread. Unavailable for whatever it raises."""
         try:
@@ -626,6 +637,25 @@ class Runs:
                 live.stopping = live.stopping or state == "stopping"
             if live.lost or live.stopping:
                 await self.worker.interrupt()
+
+
+def machine() -> str:
+    """This machine since it was started, as far as process ids are its own: containers of one machine differ."""
+    facts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            facts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def default_name(model: Path, recipe: Event, task: str | None) -> str:

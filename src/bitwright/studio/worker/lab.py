@@ -26,6 +26,7 @@ CALIBRATION = (16, 256)
 """Windows and tokens each that `inputs` sees."""
 HELDOUT = (32, 128)
 """Windows and tokens each that `quality` is measured on."""
+EVERYTHING = slice(None)
 
 
 class Quality(NamedTuple):
@@ -116,21 +117,24 @@ def _float() -> tuple[torch.Tensor, float]:
     return found, _perplexity(found)
 
 
-def logits(changed: Mapping[str, Floats]) -> torch.Tensor:
-    """What the model says on the held-out text, [windows, tokens, vocabulary], with the weights of `changed` put in."""
+def logits(changed: Mapping[str, Floats], part: slice = EVERYTHING) -> torch.Tensor:
+    """What the model says on the held-out text, [windows, tokens, vocabulary], with the weights of `changed` put in.
+
+    `part` takes some of the windows.
+    """
     kept = {name: _module(name).weight.data for name in changed}
     try:
         for name, values in changed.items():
             _module(name).weight.data = torch.from_numpy(np.array(values, dtype=np.float32))
         with torch.no_grad():
-            return model()(windows("heldout")).logits  # type: ignore[no-any-return]
+            return model()(windows("heldout")[part]).logits  # type: ignore[no-any-return]
     finally:
         for name, values in kept.items():
             _module(name).weight.data = values
 
 
-def _perplexity(said: torch.Tensor) -> float:
-    ids = windows("heldout")
+def _perplexity(said: torch.Tensor, part: slice = EVERYTHING) -> float:
+    ids = windows("heldout")[part]
     loss = torch.nn.functional.cross_entropy(said[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     return float(loss.exp())
 
@@ -140,11 +144,14 @@ def perplexity() -> float:
     return _float()[1]
 
 
-def quality(changed: Mapping[str, Floats]) -> Quality:
-    """The model with the weights of `changed` (short name -> [outputs, inputs]) put in, against the float model."""
-    reference, _ = _float()
-    found = logits(changed)
+def quality(changed: Mapping[str, Floats], part: slice = EVERYTHING) -> Quality:
+    """The model with the weights of `changed` (short name -> [outputs, inputs]) put in, against the float model.
+
+    `part` takes some of the windows: choose by one half, judge by the other.
+    """
+    reference = _float()[0][part]
+    found = logits(changed, part)
     divergence = kl(reference, found).mean(-1)
     same = (reference.argmax(-1) == found.argmax(-1)).float()
     estimate = Estimate.of(divergence)
-    return Quality(estimate.value, estimate.interval, _perplexity(found), float(same.mean()))
+    return Quality(estimate.value, estimate.interval, _perplexity(found, part), float(same.mean()))

@@ -14,6 +14,8 @@ from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series,
 WIDTHS = (2, 3, 4, 5)
 ENDS = (2, 4)
 """Widths at which each part alone is measured."""
+HALVES = {"choose": slice(0, 16), "judge": slice(16, 32)}
+"""Windows of the held-out text by which widths are chosen, and others by which the result is judged."""
 PARTS = {"q": "qkv", "k": "qkv", "v": "qkv", "o": "attention out", "gate": "gate, up", "up": "gate, up", "down": "down"}
 """Matrices that runtimes fuse must share a format: they are one part."""
 STORY = 4
@@ -48,10 +50,10 @@ def quantized(bits: int) -> dict[str, np.ndarray]:
 
 
 @cache
-def measured(bits: tuple[int, ...]) -> lab.Quality:
+def measured(bits: tuple[int, ...], half: str = "judge") -> lab.Quality:
     """The model with each part, in order, in so many bits; 0 leaves it float."""
     chosen = {n: quantized(b)[n] for b, names in zip(bits, parts().values(), strict=True) if b for n in names}
-    return lab.quality(chosen)
+    return lab.quality(chosen, HALVES[half])
 
 
 def size(part: str, bits: int) -> int:
@@ -65,13 +67,16 @@ def rest() -> int:
     return (lab.MODEL / "model.safetensors").stat().st_size - 2 * weights
 
 
-def alone() -> dict[str, dict[int, float]]:
-    """KL of each part alone, all else float: measured at ENDS, and along a straight line of logarithms elsewhere."""
+def alone(ends: tuple[int, ...]) -> dict[str, dict[int, float]]:
+    """KL of each part alone, all else float, at each width.
+
+    With two `ends` measured, the logarithm runs straight through both; with one, it falls four times a bit.
+    """
     found = {}
     for i, part in enumerate(parts()):
-        low, high = (measured(tuple(b if j == i else 0 for j in range(len(parts())))).kl for b in ENDS)
-        fall = (high / low) ** (1 / (ENDS[1] - ENDS[0]))
-        found[part] = {bits: low * fall ** (bits - ENDS[0]) for bits in WIDTHS}
+        at = [measured(tuple(b if j == i else 0 for j in range(len(parts()))), "choose").kl for b in ends]
+        fall = (at[-1] / at[0]) ** (1 / (ends[-1] - ends[0])) if len(ends) > 1 else 1 / 4
+        found[part] = {bits: at[0] * fall ** (bits - ends[0]) for bits in WIDTHS}
     return found
 
 
@@ -124,65 +129,54 @@ def curve() -> Figure:
 def sensitivity(kl: dict[str, dict[int, float]]) -> Figure:
     """What each part costs alone, in all or for each kilobyte that one more bit would take."""
 
-    def view(bits: int, measure: str) -> dict[str, Any]:
-        def value(part: str, bits: int) -> float:
-            bytes_ = size(part, bits + 1) - size(part, bits)
-            return 1000 * kl[part][bits] / (bytes_ / 1000 if measure == "byte" else 1)
+    def value(part: str, bits: int, measure: str) -> float:
+        bytes_ = size(part, bits + 1) - size(part, bits)
+        return 1000 * kl[part][bits] / (bytes_ / 1000 if measure == "byte" else 1)
 
-        unit = "millinats a kB" if measure == "byte" else "millinats"
-        high = 1.15 * max(value(part, ENDS[0]) for part in kl)
-        most = max(kl, key=lambda part: value(part, bits))
+    def view(bits: int, measure: str) -> dict[str, Any]:
+        unit = "thousandths of a nat" + (" a kB" if measure == "byte" else "")
+        values = {part: value(part, bits, measure) for part in kl}
+        most = max(values, key=lambda part: values[part])
         return {
             "bars": [
-                {
-                    "id": part,
-                    "label": part,
-                    "value": value(part, bits),
-                    "text": significant(value(part, bits), 2),
-                    "tone": "error",
-                }
-                for part in kl
+                {"id": part, "label": part, "value": v, "text": significant(v, 2), "tone": "error"}
+                for part, v in values.items()
             ],
-            "high": high,
-            "low": 1e-3 * high,
-            "log": True,
+            "high": 1.15 * values[most],
             "x": f"KL with this part alone in {bits} bits, {unit}",
-            "say": f"{bits} bits: block {most} costs most, {significant(value(most, bits), 2)} {unit}.",
+            "say": f"{bits} bits: block {most} costs most, {significant(values[most], 2)} {unit}.",
         }
 
+    options = {"all": "In all", "byte": "For each kB of one more bit"}
     return explore(
         view,
         bits=Slider(label="Bits of that part", values=ENDS, start=2),
-        measure=Choice(label="Cost", options={"all": "In all", "byte": "For each kB of one more bit"}, start="all"),
+        measure=Choice(label="Cost", options=options, start="all"),
     )
 
 
-def additive(kl: dict[str, dict[int, float]]) -> Figure:
-    """The parts' costs one by one, stacked up in words: their sum beside the cost of all together."""
+def additive(kl: dict[str, dict[int, float]], mixed: list[dict[str, int]]) -> tuple[list[float], Figure]:
+    """The sum of the parts' costs against the cost of all together, on one text: all ratios, and the figure."""
 
-    def view(bits: int) -> dict[str, Any]:
-        apart, joint = sum(kl[part][bits] for part in kl), uniform(bits).kl
-        return {
-            "bars": [
-                {
-                    "id": "sum",
-                    "label": f"sum of {len(kl)} parts",
-                    "value": apart,
-                    "text": significant(apart),
-                    "tone": "quant",
-                },
-                {"id": "all", "label": "all at once", "value": joint, "text": significant(joint), "tone": "error"},
-            ],
-            "high": 1.2 * max(uniform(ENDS[0]).kl, sum(kl[part][ENDS[0]] for part in kl)),
-            "low": 1e-3,
-            "log": True,
-            "x": "KL, nats a token",
-            "say": f"{bits} bits: the parts alone add up to {significant(apart)}, together they cost "
-            f"{significant(joint)}: {joint / apart:.2f} times the sum.",
-            "readouts": [{"label": "Together / sum", "value": f"{joint / apart:.2f}", "tone": "error"}],
-        }
+    def point(key: str, bits: dict[str, int], label: str = "") -> Point:
+        return Point(id=key, x=predicted(kl, bits), y=measured(tuple(bits.values()), "choose").kl, label=label)
 
-    return explore(view, bits=Slider(label="Bits a weight", values=ENDS, start=4))
+    same = [point(f"same{b}", dict.fromkeys(kl, b), f"{b} bits") for b in WIDTHS]
+    mixes = [point(f"mixed{i}", bits) for i, bits in enumerate(mixed)]
+    equal = (Point(id="e0", x=5e-4, y=5e-4), Point(id="e1", x=0.2, y=0.2))
+    ratios = [p.y / p.x for p in (*same, *mixes)]
+    low, high = min(ratios), max(ratios)
+    figure = still(
+        x=Axis(label="sum of the parts alone", low=5e-4, high=0.2, log=True, unit="nats"),
+        y=Axis(label="measured together", low=5e-4, high=0.2, log=True, unit="nats"),
+        series=[
+            Series(name="equal", tone="mute", line=True, points=equal),
+            Series(name="same bits everywhere", tone="error", shape="square", points=tuple(same)),
+            Series(name="mixed widths", tone="good", points=tuple(mixes)),
+        ],
+        say=f"Together the parts cost between {low:.2f} and {high:.2f} times the sum of what they cost alone.",
+    )
+    return ratios, figure
 
 
 def spending(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> Figure:
@@ -221,62 +215,82 @@ def spending(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> Fig
     return explore(view, step=Steps(captions=tuple(captions), label="Budget"))
 
 
-def front(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> tuple[dict[str, Any], Figure]:
-    """Mixed widths measured at the sizes of uniform three and four bits and half way, beside uniform ones."""
-    sizes = {b: total(dict.fromkeys(kl, b)) for b in WIDTHS}
-    goals = [sizes[2] * 0.5 + sizes[3] * 0.5, sizes[3], sizes[3] * 0.5 + sizes[4] * 0.5, sizes[4]]
-    mixed = [max((p for p in path if total(p) <= goal), key=total) for goal in goals]
-    found = [measured(tuple(p.values())) for p in mixed]
+def mixes(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> list[dict[str, int]]:
+    """The largest allocations that fit the files of three bits, half way, and of four bits everywhere."""
+    three, four = (total(dict.fromkeys(kl, b)) for b in (3, 4))
+    return [max((p for p in path if total(p) <= goal), key=total) for goal in (three, (three + four) / 2, four)]
 
-    def points(key: str, values: list[tuple[int, float]]) -> tuple[Point, ...]:
-        return tuple(Point(id=f"{key}{i}", x=bytes_ / 1000, y=y) for i, (bytes_, y) in enumerate(values))
 
-    figure = still(
-        x=Axis(label="file", low=880, high=1620, unit="kB"),
+def front(kl: dict[str, dict[int, float]], path: list[dict[str, int]], mixed: list[dict[str, int]]) -> Figure:
+    """Size against quality, measured: the same bits everywhere, and mixed widths."""
+    found = [measured(tuple(bits.values())).kl for bits in mixed]
+
+    def series(name: str, values: list[tuple[int, float]], **look: Any) -> Series:
+        points = tuple(Point(id=f"{name}{i}", x=bytes_ / 1000, y=y) for i, (bytes_, y) in enumerate(values))
+        return Series(name=name, points=points, **look)
+
+    return still(
+        x=Axis(label="file", low=1000, high=1850, unit="kB"),
         y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats a token"),
         series=[
-            Series(name="sum of the parts", tone="mute", line=True, points=points("p", [(total(p), predicted(kl, p)) for p in path])),
-            Series(name="same bits everywhere", tone="error", shape="square", points=points("u", [(sizes[b], uniform(b).kl) for b in WIDTHS])),
-            Series(name="bits where they count", tone="good", front=True, points=points("m", [(total(p), q.kl) for p, q in zip(mixed, found, strict=True)])),
+            series("predicted", [(total(p), predicted(kl, p)) for p in path], tone="mute", line=True),
+            series(
+                "same bits everywhere",
+                [(total(dict.fromkeys(kl, b)), uniform(b).kl) for b in WIDTHS],
+                tone="error",
+                shape="square",
+            ),
+            series(
+                "bits where they count",
+                [(total(bits), y) for bits, y in zip(mixed, found, strict=True)],
+                tone="good",
+                front=True,
+            ),
         ],
-        say=f"At the size of three bits everywhere, mixed widths cost {found[1].kl:.4f} nats in place of "
-        f"{uniform(3).kl:.4f}; at that of four, {found[3].kl:.5f} in place of {uniform(4).kl:.5f}.",
-    )  # fmt: skip
-    told = {
-        "mixed": {3: found[1].kl, 4: found[3].kl},
-        "mixed_interval": {3: found[1].interval, 4: found[3].interval},
-        "mixed_size": {3: total(mixed[1]), 4: total(mixed[3])},
-        "expected": {3: predicted(kl, mixed[1]), 4: predicted(kl, mixed[3])},
-        "halfway": found[2].kl,
-    }
-    return told, figure
+        say=f"At the size of three bits everywhere, mixed widths cost {found[0]:.4f} nats in place of "
+        f"{uniform(3).kl:.4f}; at that of four, {found[2]:.5f} in place of {uniform(4).kl:.5f}.",
+    )
 
 
 def numbers() -> dict[str, Any]:
-    kl = alone()
+    kl = alone(ENDS)
     path = spend(kl)
-    told, pareto = front(kl, path)
+    mixed = mixes(kl, path)
+    three, half, four = (measured(tuple(bits.values())) for bits in mixed)
+    lazy = measured(tuple(mixes(kl, spend(alone(ENDS[1:])))[2].values()))
+    ratios, adding = additive(kl, mixed)
     weights = sum(lab.weight(name).size for name in lab.names())
-    sums = {b: sum(kl[part][b] for part in kl) for b in ENDS}
-    byte = {part: kl[part][2] / (size(part, 3) - size(part, 2)) for part in kl}
+    byte = {part: kl[part][4] / (size(part, 5) - size(part, 4)) for part in kl}
+    most = sorted(kl, key=lambda part: -kl[part][2])
+    print(ratios, lazy, {part: (kl[part][2] / kl[part][4]) ** 0.5 for part in kl})
     return {
         "kl": {b: uniform(b).kl for b in WIDTHS},
         "interval": {b: uniform(b).interval for b in WIDTHS},
         "fall": {b: uniform(b).kl / uniform(b + 1).kl for b in WIDTHS[:-1]},
         "parts": len(kl),
-        "most": max(kl, key=lambda part: kl[part][2]),
-        "least": min(kl, key=lambda part: kl[part][2]),
-        "spread": max(kl[part][2] for part in kl) / min(kl[part][2] for part in kl),
+        "most": most[0],
+        "second": most[1],
+        "least": most[-1],
+        "spread": kl[most[0]][2] / kl[most[-1]][2],
         "spread_byte": max(byte.values()) / min(byte.values()),
-        "together": {b: uniform(b).kl / sums[b] for b in ENDS},
+        "widest": 0.5 * float(np.log2(max(byte.values()) / min(byte.values()))),
+        "together": {b: ratios[i] for i, b in enumerate(WIDTHS)},
+        "mixed_together": ratios[len(WIDTHS) :],
         "file": {b: total(dict.fromkeys(kl, b)) for b in WIDTHS},
         "float_file": rest() + 2 * weights,
         "rest": rest(),
+        "rest_share": rest() / total(dict.fromkeys(kl, 4)),
         "stored": {b: sum(size(part, b) for part in kl) * 8 / weights for b in WIDTHS},
-        **told,
+        "effective": total(dict.fromkeys(kl, 4)) * 8 / (weights + rest() / 2),
+        "mixed": {3: three.kl, "half": half.kl, 4: four.kl},
+        "mixed_interval": {3: three.interval, 4: four.interval},
+        "mixed_size": {3: total(mixed[0]), "half": total(mixed[1]), 4: total(mixed[2])},
+        "saved": {3: 1 - three.kl / uniform(3).kl, 4: 1 - four.kl / uniform(4).kl},
+        "lazy": lazy.kl,
+        "worth": 0.5 * float(np.log2(uniform(4).kl / four.kl)),
         "curve": curve(),
         "sensitivity": sensitivity(kl),
-        "additive": additive(kl),
+        "additive": adding,
         "spending": spending(kl, path),
-        "pareto": pareto,
+        "pareto": front(kl, path, mixed),
     }

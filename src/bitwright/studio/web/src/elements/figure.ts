@@ -89,9 +89,12 @@ export class FigureElement extends HTMLElement {
     this.host.style.minHeight = "";
     if (states.length < 2 || states.length > REHEARSED) return;
     let tallest = 0;
-    for (const state of states) {
-      this.draw(this.host, { ...base, ...state } as never);
-      tallest = Math.max(tallest, this.host.offsetHeight);
+    // Twice: only the second time has each the room that all need.
+    for (const again of [false, true]) {
+      for (const state of states) {
+        this.draw(this.host, { ...base, ...state } as never);
+        if (again) tallest = Math.max(tallest, this.host.offsetHeight);
+      }
     }
     this.host.style.minHeight = `${tallest}px`;
   }

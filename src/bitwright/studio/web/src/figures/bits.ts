@@ -3,7 +3,9 @@ import { at, clamp, colour, keep, layer, SMALL, stage, stagger, textWidth, width
 import type { Bits, Field, Word } from "./types";
 
 const MOST_CELL = 30;
-const LEAST_CELL = 10;
+/** Cells narrower than `LEAST` make a word go on in the next line, with cells of at least `NEXT`. */
+const LEAST = 12;
+const NEXT = 17;
 /** Below this a cell is too small to stand beside its word's name and value; these then get a line of their own. */
 const BESIDE = 20;
 const GAP = 4;
@@ -63,8 +65,8 @@ export function draw(host: HTMLElement, view: Bits): void {
   const wide = beside >= BESIDE || (!before && !after);
   const left = wide && before ? before + APART : 0;
   const fits = wide ? beside : (width - gaps) / most;
-  const perLine = fits >= LEAST_CELL ? most : Math.max(8, Math.floor((width - GAP * 8) / LEAST_CELL / 8) * 8);
-  const cell = Math.min(MOST_CELL, Math.floor(fits >= LEAST_CELL ? fits : (width - GAP * 8) / perLine));
+  const perLine = fits >= LEAST ? most : Math.max(8, Math.floor((width - GAP * 6) / NEXT / 8) * 8);
+  const cell = Math.min(MOST_CELL, Math.floor(fits >= LEAST ? fits : (width - GAP * 6) / perLine));
   const tall = clamp(cell * 1.25, 22, 34);
 
   // Many short words stand side by side, so that a packing story is seen at once.
@@ -133,12 +135,13 @@ export function draw(host: HTMLElement, view: Bits): void {
     const beside = first + tall / 2 + 5;
     const [name, value] = [textWidth(word.label ?? "", 13, 600), textWidth(word.value ?? "", 13, 500, "mono")];
     const below = head && name + value + 12 > room;
+    const end = Math.min(x0 + room, Math.max(right, x0 + name + value + APART));
     if (word.label) texts.push({ key: `${word.id}/name`, text: word.label, x: x0, y: wide ? beside : first - 7, kind: "name", end: false });
-    if (word.value) texts.push({ key: `${word.id}/value`, text: word.value, x: wide ? right + APART : below ? x0 : x0 + room, y: wide ? beside : below ? y + 10 : first - 7, kind: "value", end: !wide && !below });
+    if (word.value) texts.push({ key: `${word.id}/value`, text: word.value, x: wide ? right + APART : below ? x0 : end, y: wide ? beside : below ? y + 10 : first - 7, kind: "value", end: !wide && !below });
     return y + (below && word.value ? 20 : 0) + 8;
   }
 
-  const svg = stage(host, width, keep(host, width, "height", y));
+  const svg = stage(host, width, y);
 
   const boxes = layer(svg, "bits").selectAll<SVGGElement, Cell>("g.bit").data(cells, (c) => c.key).join((enter) => {
     const g = enter.append("g").attr("class", "bit");

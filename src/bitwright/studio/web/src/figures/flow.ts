@@ -10,6 +10,8 @@ const LANE = 22;
 
 interface Laid { node: Node_; u: number; v: number; lines: string[] }
 interface Curve { key: string; link: Link; d: string; end: [number, number]; angle: number; middle: [number, number] }
+/** `reach` says how far it goes to either side of the flow. */
+type Route = Curve & { reach: number[] };
 
 /** The least distance between two different values; 1 where there is only one. */
 function closest(values: number[]): number {
@@ -39,6 +41,7 @@ export function draw(host: HTMLElement, view: Flow): void {
   const room = down ? widest((n) => n.row, 14) : Math.max(across, Math.min(word, widest((n) => n.column, 30)));
   const w = Math.floor(clamp(Math.min(whole, MOST_BOX), 44, room));
 
+  const laneOf = (link: Link): number => LANE + (down && link.label ? Math.max(0, textWidth(link.label, SMALL) / 2 - 6) : 0);
   const lines = nodes.map((n) => wrap(n.label, w - 14, 13, 600));
   const most = keep(host, width, "lines", Math.max(...lines.map((l) => l.length)));
   const valued = keep(host, width, "valued", Number(nodes.some((n) => n.value)));
@@ -52,18 +55,21 @@ export function draw(host: HTMLElement, view: Flow): void {
   const hu = (down ? h : w) / 2;
   const hv = (down ? w : h) / 2;
   const du = spread(along) ? (down ? (h + Math.max(46, tag ? 52 : 0)) / closest(along) : Math.min((width - w) / spread(along), (w + 150) / closest(along))) : 0;
-  const dv = spread(cross) ? (down ? Math.min((width - w) / spread(cross), (w + 60) / closest(cross)) : (h + (tag ? 34 : 26)) / closest(cross)) : 0;
-  const laid = new Map<string, Laid>(nodes.map((node, i) => [node.id, { node, u: hu + (node.column - u0) * du, v: hv + (node.row - v0) * dv, lines: lines[i]! }]));
-
-  const curves = route(links, laid, hu, hv, down);
-  const low = Math.min(0, ...curves.flatMap((c) => c.reach)) - 2;
-  const high = Math.max(hv * 2 + spread(cross) * dv, ...curves.flatMap((c) => c.reach)) + 2;
+  const lay = (room: number): { laid: Map<string, Laid>; curves: Route[]; low: number; high: number } => {
+    const dv = spread(cross) ? (down ? Math.min((room - w) / spread(cross), (w + 60) / closest(cross)) : (h + (tag ? 34 : 26)) / closest(cross)) : 0;
+    const laid = new Map<string, Laid>(nodes.map((node, i) => [node.id, { node, u: hu + (node.column - u0) * du, v: hv + (node.row - v0) * dv, lines: lines[i]! }]));
+    const curves = route(links, laid, hu, hv, down, laneOf);
+    const reach = curves.flatMap((c) => c.reach);
+    return { laid, curves, low: Math.min(0, ...reach) - 2, high: Math.max(hv * 2 + spread(cross) * dv, ...reach) + 2 };
+  };
+  let { laid, curves, low, high } = lay(width);
+  // Lanes beside the boxes need room, too: these then move together.
+  if (down && high - low > width) ({ laid, curves, low, high } = lay(width - (high - low - width)));
   const end = hu * 2 + spread(along) * du;
   // The drawing stands in the middle of its width.
-  const used = down ? high - low : end;
-  const shift = Math.max(0, (width - used) / 2);
+  const shift = Math.max(0, (width - (down ? high - low : end)) / 2);
   const [sx, sy] = down ? [shift - low, 2] : [shift, 2 - low];
-  const svg = stage(host, width, keep(host, width, "height", (down ? end : high - low) + 4));
+  const svg = stage(host, width, (down ? end : high - low) + 4);
   const place = (u: number, v: number): [number, number] => (down ? [v, u] : [u, v]);
 
   const arrows = layer(svg, "links").style("transform", at(sx, sy));
@@ -109,7 +115,7 @@ export function draw(host: HTMLElement, view: Flow): void {
 }
 
 /** A curve for every link, from the side of its source that faces its target; what would cross a box goes around it. */
-function route(links: Link[], laid: Map<string, Laid>, hu: number, hv: number, down: boolean): (Curve & { reach: number[] })[] {
+function route(links: Link[], laid: Map<string, Laid>, hu: number, hv: number, down: boolean, laneOf: (link: Link) => number): Route[] {
   const place = (u: number, v: number): [number, number] => (down ? [v, u] : [u, v]);
   const write = (u: number, v: number): string => place(u, v).map((c) => c.toFixed(1)).join(",");
   const known = links.filter((l) => laid.has(l.source) && laid.has(l.target));
@@ -129,20 +135,20 @@ function route(links: Link[], laid: Map<string, Laid>, hu: number, hv: number, d
   const lanes: number[] = [];
 
   /** Out of the side of a box, along a lane that no box stands in, and into the side of the other. */
-  function around(link: Link, a: Laid, b: Laid): Curve & { reach: number[] } {
+  function around(link: Link, a: Laid, b: Laid): Route {
     const [from, to] = [Math.min(a.u, b.u) - hu, Math.max(a.u, b.u) + hu];
     const there = [...laid.values()].filter((n) => n.u >= from && n.u <= to);
-    const [over, under] = [Math.min(...there.map((n) => n.v)) - hv - LANE, Math.max(...there.map((n) => n.v)) + hv + LANE];
+    const [over, under] = [Math.min(...there.map((n) => n.v)) - hv - laneOf(link), Math.max(...there.map((n) => n.v)) + hv + laneOf(link)];
     const way = Math.abs(2 * over - a.v - b.v) <= Math.abs(2 * under - a.v - b.v) && b.u > a.u ? -1 : 1;
     let lane = way < 0 ? over : under;
-    while (lanes.some((l) => Math.abs(l - lane) < 14)) lane += way * LANE;
+    while (lanes.some((l) => Math.abs(l - lane) < LANE - 2)) lane += way * LANE;
     lanes.push(lane);
     const [v, t] = [a.v + way * hv, b.v + way * hv];
     const [along, r] = [Math.sign(b.u - a.u), 12];
     const d = `M${write(a.u, v)}L${write(a.u, lane - way * r)}Q${write(a.u, lane)} ${write(a.u + along * r, lane)}L${write(b.u - along * r, lane)}Q${write(b.u, lane)} ${write(b.u, lane - way * r)}L${write(b.u, t + way * (HEAD - 2))}`;
     const middle = place((a.u + b.u) / 2, lane);
     used.push(middle);
-    return { key: `${link.source}-${link.target}`, link, d, end: place(b.u, t), angle: direction(place(b.u, lane), place(b.u, t)), middle, reach: [lane + way * 12] };
+    return { key: `${link.source}-${link.target}`, link, d, end: place(b.u, t), angle: direction(place(b.u, lane), place(b.u, t)), middle, reach: [lane + way * (down && link.label ? textWidth(link.label, SMALL) / 2 + 6 : 12)] };
   }
 
   return known.map((link) => {
@@ -173,7 +179,7 @@ function route(links: Link[], laid: Map<string, Laid>, hu: number, hv: number, d
       used.push(middle);
     }
     const swing = (p0[1] + 3 * p1[1] + 3 * p2[1] + p3[1]) / 8;
-    return { key: `${link.source}-${link.target}`, link, d: `M${write(...p0)}C${write(...p1)} ${write(...p2)} ${write(...stop)}`, end: [ex, ey], angle, middle, reach: [swing + Math.sign(swing - a.v) * 8] };
+    return { key: `${link.source}-${link.target}`, link, d: `M${write(...p0)}C${write(...p1)} ${write(...p2)} ${write(...stop)}`, end: [ex, ey], angle, middle, reach: [swing, ...(down && link.label ? [middle[0] - textWidth(link.label, SMALL) / 2 - 4, middle[0] + textWidth(link.label, SMALL) / 2 + 4] : [])] };
   });
 }
 

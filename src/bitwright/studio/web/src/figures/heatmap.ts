@@ -6,7 +6,7 @@ import type { HeatMap, Mark } from "./types";
 
 const TALL = 440;
 const CELL = 56;
-const HINT = "Point at a cell, or use the arrow keys, to read it.";
+const HINT = "Point, or use the arrow keys, to read a cell.";
 /** How strong colours are under numbers, so that these stay readable. */
 const UNDER = 0.45;
 
@@ -111,7 +111,7 @@ export function draw(host: HTMLElement, view: HeatMap): void {
   layer(svg, "marks").selectAll<SVGRectElement, (typeof outlines)[0]>("rect").data(outlines, (d) => d.mark.label || d.i).join("rect").attr("class", "mark").attr("rx", 2)
     .style("stroke", (d) => colour(d.mark.tone ?? "quant")).style("transform", (d) => at(d.x, d.y)).style("width", (d) => `${d.w}px`).style("height", (d) => `${d.h}px`);
   const tags = place(outlines.filter((d) => d.mark.label), {
-    width, bottom: y0 + h, right: x0 + w, beside: new Set(named.filter(beside).map((m) => m.mark)), over: new Set(over.map((m) => m.mark)), head: y0 - 22,
+    width, bottom: y0 + h, right: x0 + w, beside: new Set(named.filter(beside).map((m) => m.mark)), over: new Set(over.map((m) => m.mark)), head: y0 - 22 - (columnLabels.length ? 20 : 0),
   });
   const plates = layer(svg, "tags").selectAll<SVGGElement, (typeof tags)[0]>("g").data(tags, (d) => d.mark.label!).join((enter) => {
     const g = enter.append("g");

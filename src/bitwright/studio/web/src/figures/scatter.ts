@@ -11,10 +11,11 @@ const FINE = 30;
 /** More points of a line than this are drawn as the line alone. */
 const MANY = 28;
 const NEAR = 36;
+const APART = 7;
 const BOTTOM = 46;
-const HINT = "Point at the drawing, or use the arrow keys, to read a point.";
+const HINT = "Point, or use the arrow keys, to read a value.";
 
-interface Box { x: number; y: number; w: number; h: number }
+interface Box { x: number; y: number; w: number; h: number; of?: Series }
 interface Place { key: string; point: Point; series: Series; x: number; y: number; beaten: boolean }
 interface Label { key: string; text: string; series: Series; name: boolean; x: number; y: number; shape?: boolean }
 
@@ -172,29 +173,33 @@ function clipTo(svg: ReturnType<typeof stage>, x: number, y: number, w: number, 
 const pairs = <T>(list: T[]): [T, T][] => list.slice(1).map((item, i) => [list[i]!, item]);
 
 /** Fill the way from one place to another with small boxes. */
-function trace(filled: Box[], [x0, y0]: [number, number], [x1, y1]: [number, number]): void {
+function trace(filled: Box[], of: Series, [x0, y0]: [number, number], [x1, y1]: [number, number]): void {
   const n = Math.min(80, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / 7));
-  for (let k = 0; k <= n; k++) filled.push({ x: x0 + ((x1 - x0) * k) / (n || 1) - 2, y: y0 + ((y1 - y0) * k) / (n || 1) - 2, w: 4, h: 4 });
+  for (let k = 0; k <= n; k++) filled.push({ x: x0 + ((x1 - x0) * k) / (n || 1) - 2, y: y0 + ((y1 - y0) * k) / (n || 1) - 2, w: 4, h: 4, of });
 }
 
 interface Frame { left: number; width: number; tall: number; right: number; x: Scale; y: Scale }
 
 /** Where names of series and labels of points stand so that nothing is covered; `homeless` are the series whose name found no place. */
 function label(all: Series[], places: Place[], { left, width, tall, right, x, y }: Frame): { labels: Label[]; homeless: Series[] } {
-  const filled: Box[] = places.map((p) => ({ x: p.x - 5, y: p.y - 5, w: 10, h: 10 }));
+  const filled: Box[] = places.map((p) => ({ x: p.x - 5, y: p.y - 5, w: 10, h: 10, of: p.series }));
   for (const s of all) {
     const corners: [number, number][] = s.line ? s.points.map((p) => [x(p.x), y(p.y)]) : [];
-    for (const [from, to] of pairs(corners)) trace(filled, from, to);
+    for (const [from, to] of pairs(corners)) trace(filled, s, from, to);
     if (!s.front) continue;
     const edge = front(s.points).map((p): [number, number] => [x(p.x), y(p.y)]);
     edge.push([width - right, edge.at(-1)?.[1] ?? 0]);
     for (const [[x0, y0], [x1, y1]] of pairs(edge)) {
-      trace(filled, [x0, y0], [x1, y0]);
-      trace(filled, [x1, y0], [x1, y1]);
+      trace(filled, s, [x0, y0], [x1, y0]);
+      trace(filled, s, [x1, y0], [x1, y1]);
     }
   }
   const within = (b: Box): boolean => b.x >= left - 4 && b.x + b.w <= width && b.y >= -6 && b.y + b.h <= tall - 1;
-  const covered = (b: Box): number => filled.reduce((sum, f) => sum + common(b, f), 0);
+  // A name keeps a distance from what belongs to others, so that it is not taken for theirs.
+  const covered = (b: Box, own: Series, name: boolean): number => {
+    const far = { x: b.x - APART, y: b.y - APART, w: b.w + 2 * APART, h: b.h + 2 * APART };
+    return filled.reduce((sum, f) => sum + common(name && f.of && f.of !== own ? far : b, f), 0);
+  };
   const labels: Label[] = [];
   const homeless: Series[] = [];
   const settle = (key: string, text: string, series: Series, name: boolean, spots: Box[], bear: number): boolean => {
@@ -202,7 +207,7 @@ function label(all: Series[], places: Place[], { left, width, tall, right, x, y 
     let least = Infinity;
     for (const spot of spots) {
       if (!within(spot)) continue;
-      const cost = covered(spot);
+      const cost = covered(spot, series, name);
       if (cost < least) [best, least] = [spot, cost];
       if (cost === 0) break;
     }

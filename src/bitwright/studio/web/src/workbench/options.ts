@@ -77,7 +77,7 @@ export function activationsFor(o: Options): Choices {
 }
 
 /** Whether a runtime's own container holds these weights; otherwise decoded float weights are written, for study. */
-export const packable = (o: Options): boolean => o.group !== "tensor" && (o.numbers === "fp8" || (o.numbers === "int" && [1, 2, 4, 8].includes(o.bits)));
+export const packable = (o: Options): boolean => o.group !== "tensor" && (o.numbers === "fp8" || (o.numbers === "int" && ([2, 4, 8].includes(o.bits) || (o.bits === 1 && !o.symmetric))));
 
 /** Whether a method looks at what flows into the layers. */
 export const needsText = (o: Options): boolean => o.numbers === "codebook" || o.method === "gptq" || o.method === "descent";
@@ -153,10 +153,17 @@ const SIGNS: [RegExp, Place][] = [
   [/format|bits|packing/i, "bits"],
 ];
 
+/** An error beside its option: without the name of the recipe's key, which the option has already. */
+export function told({ text, fix }: Problem): string {
+  const what = text.replace(/^recipe: [\w.]+( '[^']*')?: /, "");
+  return [what.charAt(0).toUpperCase() + what.slice(1), fix?.startsWith("Correct it, or leave it out") ? "" : fix].filter(Boolean).join(" ");
+}
+
 /** The option an error of the plan is about; the model where it names none. */
 export function placeOf(problem: Problem, kind: Kind): Place {
   const text = `${problem.text} ${problem.fix ?? ""}`;
   const found = SIGNS.find(([sign]) => sign.test(problem.text))?.[1] ?? SIGNS.find(([sign]) => sign.test(text))?.[1] ?? "model";
+  if (kind === "network" && problem.text.includes("nothing would be quantized")) return "integers";
   if (problem.kind === "DataError") return kind === "network" ? "data" : found === "heldout" || found === "windows" ? found : "text";
   return kind === "network" && (found === "text" || found === "windows" || found === "heldout") ? "data" : found;
 }
