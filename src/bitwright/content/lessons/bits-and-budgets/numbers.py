@@ -262,20 +262,26 @@ def numbers() -> dict[str, Any]:
     weights = sum(lab.weight(name).size for name in lab.names())
     byte = {part: kl[part][4] / (size(part, 5) - size(part, 4)) for part in kl}
     most = sorted(kl, key=lambda part: -kl[part][2])
-    print(ratios, lazy, {part: (kl[part][2] / kl[part][4]) ** 0.5 for part in kl})
+    falls = {part: (kl[part][2] / kl[part][4]) ** 0.5 for part in kl}
+    assert three.kl < uniform(3).kl and four.kl < lazy.kl < uniform(4).kl
+    assert total(mixed[2]) <= total(dict.fromkeys(kl, 4)) and most[0].endswith("down") and most[1].endswith("down")
+    assert uniform(2).kl / uniform(3).kl > 5 > uniform(3).kl / uniform(4).kl > 3
     return {
         "kl": {b: uniform(b).kl for b in WIDTHS},
         "interval": {b: uniform(b).interval for b in WIDTHS},
         "fall": {b: uniform(b).kl / uniform(b + 1).kl for b in WIDTHS[:-1]},
         "parts": len(kl),
+        "fall_low": min(falls.values()),
+        "fall_high": max(falls.values()),
+        "fall_high_name": max(falls, key=lambda part: falls[part]),
         "most": most[0],
         "second": most[1],
         "least": most[-1],
         "spread": kl[most[0]][2] / kl[most[-1]][2],
         "spread_byte": max(byte.values()) / min(byte.values()),
         "widest": 0.5 * float(np.log2(max(byte.values()) / min(byte.values()))),
-        "together": {b: ratios[i] for i, b in enumerate(WIDTHS)},
-        "mixed_together": ratios[len(WIDTHS) :],
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
         "file": {b: total(dict.fromkeys(kl, b)) for b in WIDTHS},
         "float_file": rest() + 2 * weights,
         "rest": rest(),

@@ -21,6 +21,8 @@ BINS = 80
 GROUPS = (32, 64, 128, 512)
 NAMES = {"int4": "INT4", "nf4": "NF4", "fp4": "FP4", "fitted": "Fitted"}
 NORMAL = NormalDist()
+WIDE = 4096
+"""Weights in a row of a large model."""
 ROUNDS = 7
 """Rounds of the story at most."""
 
@@ -54,8 +56,10 @@ def grids() -> tuple[dict[tuple[int, str], float], Figure]:
             q = rtn.quantize(w, named(grid, group=group, scale="fp32"))
             back = (q.decode().reshape(-1, group) / top).reshape(1, -1)
             values = {"int4": INT[4], "nf4": NF4, "fp4": FP4}[grid]
-            reach = -values.low if grid == "int4" else values.high
-            levels = sorted({v / reach for v in values.values})
+            levels = sorted({v / max(-values.low, values.high) for v in values.values})
+            if grid == "int4":  # the sign of a group's scale gives the lowest level to the longer tail
+                levels.append(-levels[0])
+        count = len(set(FP4.values)) if grid == "fp4" else 16
         found[group, grid] = relative(w, back.reshape(-1, group) * top)
         share = found[group, grid]
         return {
@@ -68,7 +72,7 @@ def grids() -> tuple[dict[tuple[int, str], float], Figure]:
             "labels": ("weights", "levels", "where the squared error comes from"),
             "say": f"{NAMES[grid]}, groups of {group}: squared error {100 * share:.2f} % of the squared weights.",
             "readouts": [
-                {"label": "Different levels", "value": f"{len(levels)}", "tone": "quant"},
+                {"label": "Different levels", "value": f"{count}", "tone": "quant"},
                 {"label": "Squared error, of squared weights", "value": f"{100 * share:.3f} %", "tone": "error"},
                 {"label": "SQNR", "value": f"{-10 * math.log10(share):.1f} dB", "tone": "error"},
             ],
@@ -153,7 +157,7 @@ def story() -> tuple[list[float], float, Figure]:
 
 
 def entropy_coded(bits: float) -> float:
-    """MSE on N(0, 1) of even steps of endless range, decoded to the means of cells, whose codes cost `bits` on average."""
+    """MSE on N(0, 1) of even steps without end whose codes take `bits` on average, decoded to the means of cells."""
 
     def at(step: float) -> tuple[float, float]:
         """(entropy in bits, MSE)."""
@@ -249,8 +253,8 @@ def fits() -> dict[str, tuple[str, Format]]:
     }
 
 
-def model(key: str, how: str) -> tuple[float, float]:
-    """(stored bits a weight, KL) of the language model with all matrices in a format."""
+def model(key: str, how: str) -> tuple[float, float, float]:
+    """(stored bits a weight, KL, its interval) of the language model with all matrices in a format."""
     format = fits()[key][1]
 
     def change(name: str) -> QTensor:
@@ -262,10 +266,11 @@ def model(key: str, how: str) -> tuple[float, float]:
     made = {name: change(name) for name in lab.names()}
     count = sum(q.codes.size for q in made.values())
     bits = sum(q.stored_bits() for q in made.values()) / count
-    return bits, lab.quality({name: q.decode() for name, q in made.items()}).kl
+    quality = lab.quality({name: q.decode() for name, q in made.items()})
+    return bits, quality.kl, quality.interval
 
 
-def bill() -> tuple[dict[tuple[str, str], tuple[float, float]], Figure]:
+def bill() -> tuple[dict[tuple[str, str], tuple[float, float, float]], Figure]:
     """What the model pays, by format and care, and the figure."""
     found = {
         (key, how): model(key, how)
@@ -278,7 +283,7 @@ def bill() -> tuple[dict[tuple[str, str], tuple[float, float]], Figure]:
     def view(how: str) -> dict[str, Any]:
         bars = []
         for key, (label, format) in fits().items():
-            bits, kl = found[key, how]
+            bits, kl, _ = found[key, how]
             tone: Any = "good" if format.learned else "float" if key.startswith("int") else "quant"
             bars.append(Bar(id=key, label=f"{label}: {bits:.2f} bits", value=kl, text=significant(kl, 2), tone=tone))
         best = min(bars, key=lambda bar: bar.value)
@@ -310,7 +315,13 @@ def numbers() -> dict[str, Any]:
     assert limit[3] < packed[3] < book[3] < even[3]
     assert paid["int4g", "careful"][1] < paid["nf4", "plain"][1] < paid["int4g", "plain"][1]
     assert paid["nf4", "careful"][1] < paid["int4g", "careful"][1]
-    assert paid["int4", "careful"][1] < paid["book", "plain"][1]
+    sixteen = {pair: kl for pair, (_, kl, _) in paid.items() if pair[0] != "int5"}
+    assert min(sixteen, key=lambda pair: sixteen[pair]) == ("books", "careful")
+    assert paid["books", "plain"][1] < min(
+        kl for (key, how), kl in sixteen.items() if how == "plain" and key != "books"
+    )
+    assert paid["int4", "plain"][1] < paid["book", "plain"][1]
+    assert abs(paid["int4", "careful"][1] / paid["book", "careful"][1] - 1) < 0.05
     assert paid["int5", "careful"][1] < paid["books", "careful"][1] / 1.5
     assert (
         paid["book", "careful"][1] < paid["book", "plain"][1]
@@ -339,7 +350,9 @@ def numbers() -> dict[str, Any]:
         "bits": {key: paid[key, "plain"][0] for key in fits()},
         "narrow": inputs[0],
         "overhead": 16 * 16 / inputs[0],
-        "overhead_wide": 16 * 16 / 4096,
+        "wide": WIDE,
+        "overhead_wide": 16 * 16 / WIDE,
+        "interval": max(paid["int4g", "careful"][2], paid["nf4", "plain"][2]),
         "grids": drawn,
         "story": told,
         "limits": lines,

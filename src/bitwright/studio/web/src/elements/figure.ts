@@ -10,6 +10,8 @@ const READ = 28;
 const SPEAK = 500;
 /** Most states that are drawn once beforehand. */
 const REHEARSED = 24;
+/** Most room in px that is kept free for taller states. */
+const KEPT = 520;
 
 function make<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Record<string, string> = {}, ...children: (Node | string)[]): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
@@ -96,7 +98,7 @@ export class FigureElement extends HTMLElement {
         if (again) tallest = Math.max(tallest, this.host.offsetHeight);
       }
     }
-    this.host.style.minHeight = `${tallest}px`;
+    this.host.style.minHeight = `${Math.min(tallest, KEPT)}px`;
   }
 
   private move(index: number, place: number): void {

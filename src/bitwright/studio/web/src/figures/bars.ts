@@ -39,8 +39,7 @@ export function draw(host: HTMLElement, view: Bars): void {
     (this as SVGTextElement).textContent = text;
   });
   const end = (b: Bar): number => Math.max(left + 1, x(b.value));
-  bars.select(".bar").attr("y", offset).attr("height", THICK).attr("x", left).attr("width", right - left).style("fill", (b) => colour(b.tone ?? "error"))
-    .style("transform-origin", `${left}px 0`).style("transform", (b) => `scaleX(${(end(b) - left) / (right - left)})`);
+  bars.select(".bar").attr("y", offset).attr("height", THICK).attr("x", left).style("fill", (b) => colour(b.tone ?? "error")).style("width", (b) => `${end(b) - left}px`);
   bars.select(".bar-value").style("fill", (b) => colour(b.tone ?? "error")).style("transform", (b) => at(end(b) + 8, offset + THICK / 2 + 4.5)).text((b) => b.text);
   layer(svg, "base").selectAll("line").data([0]).join("line").attr("class", "base").attr("x1", left).attr("x2", left).attr("y1", 0).attr("y2", tall + 6);
 }

@@ -50,6 +50,13 @@ function identify(host: HTMLElement, words: Word[]): Map<Field, string> {
   return new Map(now.map((one) => [one.field, one.key]));
 }
 
+/** The lengths of a field's parts where lines end after `first` bits and then every `most`. */
+function split(bits: number, first: number, most: number): number[] {
+  const parts: number[] = [];
+  for (let room = first || most; bits > 0; bits -= room, room = most) parts.push(Math.min(bits, room));
+  return parts;
+}
+
 const size = (word: Word): number => word.fields.reduce((sum, field) => sum + field.bits.length, 0);
 
 export function draw(host: HTMLElement, view: Bits): void {
@@ -72,7 +79,8 @@ export function draw(host: HTMLElement, view: Bits): void {
   // Many short words stand side by side, so that a packing story is seen at once.
   const breadth = (word: Word): number => {
     const bits = Math.min(size(word), perLine) * cell + (word.fields.length - 1) * GAP;
-    return wide ? left + bits + (after && APART) + after : Math.max(bits, before + (before && after && APART) + after);
+    const value = word.value ? textWidth(word.value, 13, 500, "mono") : 0;
+    return wide ? left + bits + (value && APART) + value : Math.max(bits, before + (before && value && APART) + value);
   };
   const broad = Math.max(...view.words.map(breadth));
   const columns = view.words.length > 3 ? Math.max(1, Math.min(4, Math.floor((width + APART * 2) / (broad + APART * 2)))) : 1;
@@ -116,9 +124,17 @@ export function draw(host: HTMLElement, view: Bits): void {
     for (const field of word.fields) {
       const key = keys.get(field)!;
       let from = x;
+      // Over a line's end a field has several parts; the longest bears its name.
+      const parts = split(field.bits.length, perLine - inLine, perLine);
+      const longest = parts.indexOf(Math.max(...parts));
+      let part = 0;
+      const brace = (): void => {
+        if (x > from) tags.push({ key: part === longest ? key : `${key}:${part}`, field: part === longest ? field : { ...field, label: "" }, x: from, y: y + tall, w: x - from, lx: from + (x - from) / 2, ly: y + tall });
+        part++;
+      };
       [...field.bits].forEach((bit, i) => {
         if (inLine === perLine) {
-          if (x > from) tags.push({ key: `${key}:${i}`, field: { ...field, label: "" }, x: from, y: y + tall, w: x - from, lx: 0, ly: 0 });
+          if (i) brace();
           close();
           [x, inLine] = [x0 + left, 0];
           from = x;
@@ -128,7 +144,7 @@ export function draw(host: HTMLElement, view: Bits): void {
         inLine++;
         right = Math.max(right, x);
       });
-      tags.push({ key, field, x: from, y: y + tall, w: x - from, lx: from + (x - from) / 2, ly: y });
+      brace();
       x += GAP;
     }
     close();

@@ -29,7 +29,7 @@ export function draw(host: HTMLElement, view: HeatMap): void {
 
   // Numbers get as many digits as fit; where none fits, the cursor tells them.
   let digits = view.digits ?? 2;
-  const broad = (d: number, bare: boolean): number => Math.max(...view.values.flat().map((v) => textWidth(written(v, d, bare), SMALL, 500, "mono"))) + 6;
+  const broad = (d: number, bare: boolean): number => Math.max(...view.values.flat().map((v) => textWidth(written(v, d, bare), SMALL, 500, "mono"))) + 4;
   const room = Math.floor((width - left) / columns);
   const bare = Boolean(view.text) && broad(digits, false) > room;
   if (bare) while (digits > 0 && broad(digits, true) > room && view.peak * 10 ** digits >= 20) digits--;
@@ -93,7 +93,8 @@ export function draw(host: HTMLElement, view: HeatMap): void {
   layer(svg, "frame").selectAll("rect").data([0]).join("rect").attr("class", "frame").attr("x", x0 - 0.5).attr("y", y0 - 0.5).attr("width", w + 1).attr("height", h + 1);
 
   const names = layer(svg, "names");
-  names.selectAll("text.axis").data([`↓ ${view.rows_name ?? "output"}\u2003→ ${view.columns_name ?? "input"}`]).join("text").attr("class", "axis").text((d) => d)
+  const heading = [["↓", view.rows_name ?? "output"], ["→", view.columns_name ?? "input"]].filter(([, name]) => name).map((pair) => pair.join(" ")).join("\u2003");
+  names.selectAll("text.axis").data([heading]).join("text").attr("class", "axis").text((d) => d)
     .style("transform", (d) => at(clamp(x0, 0, width - textWidth(d)), 13));
   const thin = (n: number, size: number, need: number): number => Math.max(1, Math.ceil(need / size)) || n;
   const everyRow = thin(rows, tall, 15);
@@ -133,8 +134,8 @@ export function draw(host: HTMLElement, view: HeatMap): void {
     if (!now) return void (line.textContent = HINT);
     const [i, j] = now;
     outline.attr("x", x0 + j * cell).attr("y", y0 + i * tall).attr("width", cell).attr("height", tall);
-    const row = rowLabels[i] ?? `${view.rows_name ?? "output"} ${i}`;
-    const column = columnLabels[j] ?? `${view.columns_name ?? "input"} ${j}`;
+    const row = rowLabels[i] ?? `${view.rows_name === undefined ? "output" : view.rows_name || "row"} ${i + 1}`;
+    const column = columnLabels[j] ?? `${view.columns_name === undefined ? "input" : view.columns_name || "column"} ${j + 1}`;
     line.textContent = `${row}, ${column}: ${short(view.values[i]![j]!)}`;
   };
   if (cursor && (cursor[0] >= rows || cursor[1] >= columns)) cursors.delete(host);

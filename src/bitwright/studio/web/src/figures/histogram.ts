@@ -7,6 +7,9 @@ import type { Histogram, Tone } from "./types";
 const ERRORS = 56;
 const LINE = 20;
 const SPACE = 24;
+/** Below this share of the room that strokes want, they are `RUG` px short. */
+const CROWDED = 0.55;
+const RUG = 22;
 
 const HEIGHTS: Record<string, () => Scale> = { sqrt: () => scalePow().exponent(0.5), linear: () => scaleLinear(), log: () => scaleSymlog() };
 const NOTES: Record<string, string> = { sqrt: "heights on a square-root scale", linear: "", log: "heights on a log scale" };
@@ -60,12 +63,13 @@ export function draw(host: HTMLElement, view: Histogram): void {
     .style("stroke", ([, tone]) => colour(tone)).style("fill", ([, tone]) => (tone === "float" ? colour(tone) : "none"))
     .attr("d", ([counts]) => outline(counts, edge, (c) => y(c), floor));
 
-  // Many levels lie closer than their strokes are wide: let them thin out rather than hide what is below.
+  // Many levels lie closer than their strokes are wide: they thin out, and at last stand as a rug, rather than hide what is below.
   const crowd = Math.min(1, width / (levels.length * 9 || 1));
   const strokes = levels.map((v, i) => ({ v, key: i - (levels.length >> 1) })).filter(({ v }) => v >= view.low && v <= view.high);
   layer(svg, "levels").selectAll<SVGLineElement, (typeof strokes)[0]>("line").data(strokes, (d) => d.key).join("line")
     .attr("class", "level").attr("y1", ceiling + 4).attr("y2", floor + 1)
-    .style("transform", ({ v }) => at(x(v), 0)).style("stroke-width", Math.max(1, 3 * crowd)).style("opacity", 0.35 + 0.65 * crowd);
+    .style("transform-origin", `0 ${floor}px`).style("transform", ({ v }) => `${at(x(v), 0)} scaleY(${crowd < CROWDED ? RUG / tall : 1})`)
+    .style("stroke-width", Math.max(1, 3 * crowd)).style("opacity", 0.35 + 0.65 * crowd);
 
   const worst = max(errors) || 1;
   const base = under + 26 + ERRORS;

@@ -116,14 +116,15 @@ export function draw(host: HTMLElement, view: NumberLine): void {
   arrows.select("line").style("transform", (d) => `scaleX(${length(d) - Math.sign(length(d)) * (Math.abs(length(d)) > 2 * HEAD ? HEAD - 1 : 0)})`);
   arrows.select("path").style("transform", (d) => `translateX(${length(d)}px) scaleX(${Math.sign(length(d))})`).style("opacity", (d) => Number(Math.abs(length(d)) > HEAD + 6));
 
+  const moved = new Set(moving.map((d) => d.id));
   const beads = layer(svg, "dots").selectAll<SVGGElement, Dot>("g.dot").data(dots, (d) => d.id).join((enter) => {
     const g = enter.append("g").attr("class", "dot");
-    g.append("circle").attr("r", 5.5);
+    g.append("circle");
     g.append("text").attr("class", "direct small").attr("text-anchor", "middle").attr("y", -12);
     return g;
   });
   beads.style("transform", (d) => at(x(d.at), laneY(d.id)));
-  beads.select("circle").style("fill", (d) => colour(d.tone ?? "float"));
+  beads.select("circle").style("r", (d) => (moved.has(d.id) ? "4.5px" : "5.5px")).style("fill", (d) => colour(d.tone ?? "float"));
   beads.select("text").style("fill", (d) => colour(d.tone ?? "float")).text((d) => d.label ?? "").attr("x", (d) => {
     const half = textWidth(d.label ?? "", SMALL, 600) / 2;
     return clamp(x(d.at), half, width - half) - x(d.at);

@@ -3,7 +3,7 @@ import { scaleLinear, scaleLog } from "d3-scale";
 import { line, symbol, symbolCircle, symbolDiamond, symbolSquare, symbolTriangle, type SymbolType } from "d3-shape";
 import { at, axisX, axisY, clamp, colour, decades, keep, layer, named, short, SMALL, stage, textWidth, ticked, widthOf, type Scale } from "./svg";
 import { reader } from "./reader";
-import type { Axis, Point, Scatter, Series, Shape } from "./types";
+import type { Axis, Point, Scatter, Series, Shape, Tone } from "./types";
 
 const SYMBOLS: Record<Shape, SymbolType> = { circle: symbolCircle, square: symbolSquare, triangle: symbolTriangle, diamond: symbolDiamond };
 const AREA = 62;
@@ -15,7 +15,7 @@ const APART = 7;
 const BOTTOM = 46;
 const HINT = "Point, or use the arrow keys, to read a value.";
 
-interface Box { x: number; y: number; w: number; h: number; of?: Series }
+interface Box { x: number; y: number; w: number; h: number; of?: Series | undefined }
 interface Place { key: string; point: Point; series: Series; x: number; y: number; beaten: boolean }
 interface Label { key: string; text: string; series: Series; name: boolean; x: number; y: number; shape?: boolean }
 
@@ -55,15 +55,18 @@ export function draw(host: HTMLElement, view: Scatter): void {
   const y = scaleOf(ay, [tall, 0]);
   const inside = (p: Point): boolean => p.x >= ax.low - 1e-9 && p.x <= ax.high * (1 + 1e-9) + 1e-9 && p.y >= ay.low * (1 - 1e-9) - (ay.log ? 0 : 1e-9) && p.y <= ay.high * (1 + 1e-9);
   const counts = new Map<string, number>();
+  // One front over all series that have one: what none of their points beats.
+  const fronted = view.series.filter((s) => s.front);
+  const edge = front(fronted.flatMap((s) => s.points).filter(inside));
+  const best = new Set(edge);
   const places: Place[] = view.series.flatMap((series) => {
-    const best = series.front ? new Set(front(series.points)) : undefined;
     return series.points.filter(inside).map((point) => {
       const again = counts.get(point.id) ?? 0;
       counts.set(point.id, again + 1);
-      return { key: again ? `${point.id}#${again}` : point.id, point, series, x: x(point.x), y: y(point.y), beaten: best ? !best.has(point) : false };
+      return { key: again ? `${point.id}#${again}` : point.id, point, series, x: x(point.x), y: y(point.y), beaten: Boolean(series.front) && !best.has(point) };
     });
   });
-  const { labels, homeless } = label(view.series, places, { left, width, tall, right, x, y });
+  const { labels, homeless } = label(view.series, places, edge, { left, width, tall, right, x, y });
 
   // Names without a place stand in the head, each with its shape.
   const lines: { series: Series; x: number; row: number }[] = [];
@@ -127,11 +130,11 @@ export function draw(host: HTMLElement, view: Scatter): void {
   const clip = clipTo(svg, left, top, width - left - right, tall);
   const path = line<Point>((p) => x(p.x), (p) => y(p.y));
   const curves = layer(svg, "curves").attr("clip-path", `url(#${clip})`);
-  const drawn = view.series.flatMap((s) => [
-    ...(s.line ? [{ key: s.name, kind: "curve", series: s, d: path(s.points) ?? "" }] : []),
-    ...(s.front ? [{ key: `${s.name}/front`, kind: "front", series: s, d: steps(front(s.points), x, y, width - right) }] : []),
+  const drawn: { key: string; kind: string; tone: Tone; d: string }[] = view.series.flatMap((s) => [
+    ...(s.line ? [{ key: s.name, kind: "curve", tone: s.tone ?? "quant", d: path(s.points) ?? "" }] : []),
   ]);
-  curves.selectAll<SVGPathElement, (typeof drawn)[0]>("path").data(drawn, (d) => d.key).join("path").attr("class", (d) => d.kind).style("stroke", (d) => colour(d.series.tone ?? "quant"))
+  if (edge.length) drawn.push({ key: "/front", kind: "front", tone: fronted.length > 1 ? "ink" : (fronted[0]!.tone ?? "quant"), d: steps(edge, x, y, width - right) });
+  curves.selectAll<SVGPathElement, (typeof drawn)[0]>("path").data(drawn, (d) => d.key).join("path").attr("class", (d) => d.kind).style("stroke", (d) => colour(d.tone))
     .style("transform", at(0, top)).attr("d", (d) => d.d);
 
   const fine = new Set(view.series.filter((s) => s.line && !s.front).map((s) => s.name));
@@ -173,7 +176,7 @@ function clipTo(svg: ReturnType<typeof stage>, x: number, y: number, w: number, 
 const pairs = <T>(list: T[]): [T, T][] => list.slice(1).map((item, i) => [list[i]!, item]);
 
 /** Fill the way from one place to another with small boxes. */
-function trace(filled: Box[], of: Series, [x0, y0]: [number, number], [x1, y1]: [number, number]): void {
+function trace(filled: Box[], of: Series | undefined, [x0, y0]: [number, number], [x1, y1]: [number, number]): void {
   const n = Math.min(80, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / 7));
   for (let k = 0; k <= n; k++) filled.push({ x: x0 + ((x1 - x0) * k) / (n || 1) - 2, y: y0 + ((y1 - y0) * k) / (n || 1) - 2, w: 4, h: 4, of });
 }
@@ -181,20 +184,19 @@ function trace(filled: Box[], of: Series, [x0, y0]: [number, number], [x1, y1]: 
 interface Frame { left: number; width: number; tall: number; right: number; x: Scale; y: Scale }
 
 /** Where names of series and labels of points stand so that nothing is covered; `homeless` are the series whose name found no place. */
-function label(all: Series[], places: Place[], { left, width, tall, right, x, y }: Frame): { labels: Label[]; homeless: Series[] } {
+function label(all: Series[], places: Place[], edge: Point[], { left, width, tall, right, x, y }: Frame): { labels: Label[]; homeless: Series[] } {
   const filled: Box[] = places.map((p) => ({ x: p.x - 5, y: p.y - 5, w: 10, h: 10, of: p.series }));
   for (const s of all) {
     const corners: [number, number][] = s.line ? s.points.map((p) => [x(p.x), y(p.y)]) : [];
     for (const [from, to] of pairs(corners)) trace(filled, s, from, to);
-    if (!s.front) continue;
-    const edge = front(s.points).map((p): [number, number] => [x(p.x), y(p.y)]);
-    edge.push([width - right, edge.at(-1)?.[1] ?? 0]);
-    for (const [[x0, y0], [x1, y1]] of pairs(edge)) {
-      trace(filled, s, [x0, y0], [x1, y0]);
-      trace(filled, s, [x1, y0], [x1, y1]);
-    }
   }
-  const within = (b: Box): boolean => b.x >= left - 4 && b.x + b.w <= width && b.y >= -6 && b.y + b.h <= tall - 1;
+  const corners = edge.map((p): [number, number] => [x(p.x), y(p.y)]);
+  if (corners.length) corners.push([width - right, corners.at(-1)![1]]);
+  for (const [[x0, y0], [x1, y1]] of pairs(corners)) {
+    trace(filled, undefined, [x0, y0], [x1, y0]);
+    trace(filled, undefined, [x1, y0], [x1, y1]);
+  }
+  const within = (b: Box): boolean => b.x >= left - 4 && b.x + b.w <= width && b.y >= -12 && b.y + b.h <= tall - 1;
   // A name keeps a distance from what belongs to others, so that it is not taken for theirs.
   const covered = (b: Box, own: Series, name: boolean): number => {
     const far = { x: b.x - APART, y: b.y - APART, w: b.w + 2 * APART, h: b.h + 2 * APART };
@@ -220,7 +222,7 @@ function label(all: Series[], places: Place[], { left, width, tall, right, x, y 
     const mine = places.filter((p) => p.series === series);
     if (!mine.length) continue;
     const alone = mine.length === 1 && mine[0]!.point.label;
-    const text = alone ? `${series.name}, ${mine[0]!.point.label}` : series.name;
+    const text = alone && alone !== series.name ? `${series.name}, ${alone}` : series.name;
     const w = textWidth(text, 13, 600);
     const ordered = [...mine].sort((a, b) => b.x - a.x);
     // A line is named at its right end, then its left one; a cloud at its outermost points.

@@ -181,4 +181,4 @@ export function decades(low: number, high: number, most = 7): number[] {
 }
 
 /** The name of an axis with its unit, and whether it is logarithmic. */
-export const named = (label: string, unit = "", log = false): string => [label, unit, log ? "log scale" : ""].filter(Boolean).join(", ");
+export const named = (label: string, unit = "", log = false): string => [label, unit, log && !/\blog/i.test(label) ? "log scale" : ""].filter(Boolean).join(", ");

@@ -2,6 +2,8 @@
 import { ask, Problem, refused } from "./api";
 
 export interface Item { path: string; file: File }
+/** What was chosen at once, and what people call it. */
+export interface Batch { name: string; items: Item[] }
 
 /** Depth of folders that is read. */
 const DEPTH = 3;
@@ -30,24 +32,24 @@ async function walk(entry: FileSystemEntry, above: string, depth: number): Promi
 }
 
 /** All files of a drop, those in folders too. */
-export async function dropped(data: DataTransfer): Promise<Item[]> {
+export async function dropped(data: DataTransfer): Promise<Batch> {
   // Entries are gone after the first wait: take them all now.
   const entries = [...data.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
-  const found = entries.length ? (await Promise.all(entries.map((entry) => walk(entry, "", 0)))).flat() : chosen(data.files);
-  return inside(found);
+  if (!entries.length) return chosen(data.files);
+  return inside((await Promise.all(entries.map((entry) => walk(entry, "", 0)))).flat());
 }
 
 /** The files of an <input type=file>. */
-export function chosen(files: Iterable<File>): Item[] {
+export function chosen(files: Iterable<File>): Batch {
   const found = [...files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
   return inside(found.filter((item) => !item.path.split("/").some(hidden)));
 }
 
-/** The paths without a folder that all of them lie in. */
-function inside(items: Item[]): Item[] {
+/** The paths without a folder that all of them lie in, which gives its name. */
+function inside(items: Item[], name = ""): Batch {
   const top = items[0]?.path.split("/")[0];
-  if (!items.length || !items.every((item) => item.path.startsWith(`${top}/`))) return items;
-  return inside(items.map((item) => ({ ...item, path: item.path.slice(top!.length + 1) })));
+  if (items.length && items.every((item) => item.path.startsWith(`${top}/`))) return inside(items.map((item) => ({ ...item, path: item.path.slice(top!.length + 1) })), top);
+  return { name: name || (items.length === 1 ? items[0]!.path : "What you chose"), items };
 }
 
 /** What would be in vain to send: said before anything is. */
