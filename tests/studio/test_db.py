@@ -137,6 +137,16 @@ def test_threads_may_make_it_at_once(place: Place) -> None:
         one.close()
 
 
+def test_threads_may_make_different_ones_at_once(tmp_path: Path) -> None:
+    for turn in range(5):
+        with ThreadPoolExecutor(6) as pool:
+            futures = [pool.submit(open_database, None, tmp_path / f"{turn}-{number}") for number in range(6)]
+            for future in futures:
+                made = future.result()
+                assert learner.current(made).name == "You"
+                made.close()
+
+
 def test_a_migration_that_fails_leaves_nothing_behind(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         folder = place.data.parent / "migrations"
@@ -325,7 +335,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_two_that_make_a_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
-    """SQLite may refuse to switch the journal at once, whatever its timeout: about 1 in 360 where six do it together."""
+    """SQLite may refuse to switch the journal at once, whatever its timeout (1 in 360 where six did)."""
     holder = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN EXCLUSIVE")
     other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, timeout=0)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -348,6 +349,26 @@ def test_a_full_disk_loses_nothing(disk: Path, studio: Studio, whole: dict[str, 
         assert hashlib.sha256(mine.read_bytes()).hexdigest() == weights(studio, whole["id"])
         assert len(rows(other, id)) == MATRICES
         other.kill()
+
+
+def test_a_run_that_ends_while_the_database_is_locked(studio: Studio) -> None:
+    """Pages know at once, the database as soon as it listens; the next run waits for that."""
+    id = studio.run()
+    studio.wait(id, "running")
+    path = Path(studio.config["data"]) / "studio.db"
+    locked = sqlite3.connect(path, isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")
+    try:
+        run = studio.wait(id, "done")
+        assert run["summary"]["final_bytes"] > 0
+        assert run["finished"] is not None
+        assert locked.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone() == ("running",)
+    finally:
+        locked.execute("ROLLBACK")
+    studio.wait(studio.run(), "done")
+    assert locked.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone() == ("done",)
+    locked.close()
+    assert studio.get(f"/api/runs/{id}")["summary"] == run["summary"]
 
 
 def test_a_log_takes_back_what_was_cut_off(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk(disk: Path) -> None:
     uploads = Uploads(disk / "uploads", 10**9)
     id = uploads.create()
-    with pytest.raises(NoSpace, match="disk is full.*nothing of this file was kept"):
+    with pytest.raises(NoSpace, match=r"disk is full.*nothing of this file was kept"):
         await uploads.put(id, "a", body(*[b"x" * 100_000] * 30))
     assert everything(disk) == []
     with pytest.raises(NoSpace, match=r"50 MB are on their way, 1 MB are free"):
