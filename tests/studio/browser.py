@@ -85,12 +85,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from filelock import FileLock
 
     with FileLock(str(lock)):
+        from bitwright.studio.config import CONTENT
         from bitwright.studio.content import Library
-        from bitwright.studio.house import CONTENT
 
         library = Library(CONTENT, folder)
         if any(library.page(slug) is None for slug in library.lessons):
             code = (
+                "from bitwright.engine.libraries import load; load()\n"
                 "from bitwright.studio.worker.prepare import lesson; import sys\n"
                 "for slug in sys.argv[3:]: lesson(sys.argv[1], sys.argv[2], slug)"
             )

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from bitwright.studio.house import CONTENT
+from bitwright.studio.config import CONTENT
 
 DEMO = CONTENT / "demo-model"
 DIGITS = CONTENT / "digits" / "model.onnx"
@@ -167,7 +167,7 @@ def application(config: Any) -> Any:
 def main() -> None:
     import uvicorn
 
-    from bitwright.studio.house import Config
+    from bitwright.studio.config import Config
 
     raw = json.loads(sys.argv[1])
     for key in ("data", "content"):

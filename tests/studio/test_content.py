@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from bitwright.cli import app
 from bitwright.errors import InputError
+from bitwright.studio.config import CONTENT
 from bitwright.studio.content import Library
-from bitwright.studio.house import CONTENT
 from bitwright.studio.worker.proof import links, prove, wants
 
-pytest_plugins = ["tests.studio.browser"]
 LIBRARY = Library(CONTENT, CONTENT)
 
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from bitwright.cli import app
 from bitwright.errors import InputError
+from bitwright.studio.config import CONTENT
 from bitwright.studio.content import Library
 from bitwright.studio.edition import FEED, FIRST, atom, day_of, edition, rss
-from bitwright.studio.house import CONTENT
 
 DAY = date(2026, 11, 23)
 

@@ -317,6 +317,16 @@ def test_threads_never_get_the_same_job(database: Database) -> None:
     assert sorted(found) == made
 
 
+def test_a_job_that_somebody_is_about_to_take_is_passed_over(postgresql_url: str, tmp_path: Path) -> None:
+    database = db.open_database(postgresql_url, tmp_path, wait=1)
+    first, second = (jobs.add(database, "run", {}) for _ in range(2))
+    with database.begin() as connection:
+        connection.execute(sa.select(db.jobs.c.id).where(db.jobs.c.id == first).with_for_update())
+        found = jobs.claim(database, ["run"], "me", LONG)
+    assert found is not None and found.id == second
+    database.close()
+
+
 WORKER = """
 import sys, time, random
 from pathlib import Path

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.app import create
+from bitwright.studio.config import CONTENT, Config
 from bitwright.studio.content import Library
-from bitwright.studio.house import CONTENT, Config
 from bitwright.studio.serve import is_local, listen, url
 
 OWN = {"origin": "http://127.0.0.1:8737"}

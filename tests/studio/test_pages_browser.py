@@ -7,12 +7,11 @@ from datetime import date
 import pytest
 from playwright.sync_api import Browser, expect
 
+from bitwright.studio.config import CONTENT
 from bitwright.studio.content import Library
-from bitwright.studio.house import CONTENT
 from tests.studio.browser import NARROW, WIDE, Look, Running, look, needs_chromium
 
 pytestmark = needs_chromium
-pytest_plugins = ["tests.studio.browser"]
 
 LESSONS = tuple(lesson for chapter in Library(CONTENT, CONTENT).chapters for lesson in chapter.lessons)
 PAGES = ["/today", "/today/2026-11-23", "/today/2026-11-23/print", "/learn", "/settings", "/no/such/page"]

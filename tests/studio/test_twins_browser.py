@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from bitwright.studio.config import CONTENT
 from bitwright.studio.content import Library
-from bitwright.studio.house import CONTENT
 from bitwright.studio.worker.compile import load_numbers
 from bitwright.studio.worker.figures import Figure, plain, positions
 from tests.studio.browser import Look, needs_chromium

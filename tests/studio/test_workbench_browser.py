@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bitwright.studio.house import CONTENT
+from bitwright.studio.config import CONTENT
 from tests.studio.browser import NARROW, WIDE, Look, Running, look, needs_chromium, start
 
 pytestmark = needs_chromium
-pytest_plugins = ["tests.studio.browser"]
 
 MODEL = CONTENT / "demo-model"
 QUICK = {

@@ -124,8 +124,14 @@ class Show:
             self._bar = None
 
 
-EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
-"""Modules that the optional extra `onnx` installs."""
+EXTRAS = {
+    "onnx": ("onnx", "onnxruntime", "PIL", "sklearn"),
+    "studio": (
+        "alembic", "markdown_it", "mdit_py_plugins", "multipart", "platformdirs", "py_mini_racer", "pygments",
+        "python_multipart", "sqlalchemy", "starlette", "uvicorn",
+    ),
+}  # fmt: skip
+"""Modules that each optional extra installs."""
 
 
 def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
@@ -153,9 +159,11 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
     except ModuleNotFoundError as error:
         show.close()
-        if error.name is None or error.name.split(".")[0] not in EXTRA:
+        missing = (error.name or "").split(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
+        if extra is None:
             raise
-        fix = "This command needs the extra `onnx`: pip install 'bitwright[onnx]'"
+        fix = f"This command needs the extra `{extra}`: pip install 'bitwright[{extra}]'"
         _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
     except RuntimeError as error:
         show.close()

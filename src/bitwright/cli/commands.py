@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 from collections.abc import Iterator
-from functools import cache, partialmethod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,41 +40,17 @@ from bitwright.cli.options import (
     make_recipe,
     size,
 )
+from bitwright.engine.libraries import load, silence
 from bitwright.errors import BitwrightError, RecipeError
 
 
-@cache
-def import_libraries() -> None:
-    """Import torch and transformers, in two thirds of the time it takes by itself."""
-    # Nothing here is compiled, but compressed-tensors marks a function for it: torch would import its compiler.
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    # NumPy only visits columns one by one; more threads would wait for one another most of the time.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # imports leave no garbage, and looking for it among so many new objects takes over a second
-    import transformers.modeling_utils  # noqa: F401
-
-    gc.freeze()
-    gc.enable()
-
-
 def prepare_torch(threads: int | None) -> None:
-    """Set the number of threads and silence the libraries' own progress bars and warnings."""
-    import_libraries()
+    """Load the libraries and set the number of threads."""
+    load()
     import torch
-    from transformers.utils import logging
 
     if threads:
         torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-@cache
-def silence_tqdm() -> None:
-    """Turn off the bars that compressed-tensors draws on stderr while the output is loaded; it has no switch."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def show_plan(plan: Any, show: Show) -> None:
@@ -249,7 +222,7 @@ def do_quantize(
 ) -> None:
     """Plan, run, certify and print the verdict."""
     prepare_torch(threads)
-    silence_tqdm()
+    silence()
     from bitwright.engine import plan as planning
     from bitwright.engine.events import Finished
     from bitwright.engine.report import verdict_lines

@@ -13,6 +13,7 @@ import typer
 
 from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.options import Json, size
+from bitwright.engine.libraries import load
 from bitwright.errors import BitwrightError, RecipeError
 
 Data = Annotated[
@@ -41,7 +42,7 @@ def studio(
     """Open the studio: today's edition, lessons and the workbench, in your browser, on this machine."""
 
     def work(show: Show) -> None:
-        from bitwright.studio.house import Config, default_data
+        from bitwright.studio.config import Config, default_data
         from bitwright.studio.serve import serve
 
         config = Config(
@@ -69,8 +70,8 @@ def edition(
 
     def work(show: Show) -> None:
         from bitwright.studio import edition as editions
+        from bitwright.studio.config import CONTENT, default_data
         from bitwright.studio.content import Library
-        from bitwright.studio.house import CONTENT, default_data
 
         writers: dict[str, Any] = {
             "md": lambda *a: editions.to_markdown(*a).encode(),
@@ -83,6 +84,7 @@ def edition(
         chosen = editions.edition(library, editions.day_of(day) if day else date.today())
         for slug in (chosen.lesson, chosen.question[0]):
             if library.page(slug) is None:
+                load()
                 from bitwright.studio.worker.prepare import lesson
 
                 lesson(str(library.folder), str(library.cache), slug)
@@ -106,8 +108,9 @@ def check(
     """Prove lessons: numbers resolve, formulas set, links lead somewhere, every figure draws and has words."""
 
     def work(show: Show) -> None:
+        load()
+        from bitwright.studio.config import CONTENT
         from bitwright.studio.content import Library
-        from bitwright.studio.house import CONTENT
         from bitwright.studio.worker.proof import prove
 
         wrong = 0

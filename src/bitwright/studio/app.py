@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,10 +19,11 @@ from starlette.staticfiles import StaticFiles
 
 from bitwright.errors import BitwrightError, InputError, ResourceError
 from bitwright.studio import api, learning, pages, views
+from bitwright.studio.config import Config
 from bitwright.studio.content import Library
 from bitwright.studio.db import open_database
 from bitwright.studio.guard import Guard
-from bitwright.studio.house import Config, House
+from bitwright.studio.house import House
 from bitwright.studio.runs import Runs
 from bitwright.studio.templates import BUILT, manifest
 from bitwright.studio.workers import Worker
@@ -122,8 +122,3 @@ async def _disk(request: Request, error: Exception) -> Response:
 async def _unforeseen(request: Request, error: Exception) -> Response:
     text = f"An error that nobody foresaw ({type(error).__name__}). The terminal has the details; nothing was lost."
     return await _answer(request, 500, "Our fault", "Unforeseen", text, "Report it with the lines from the terminal")
-
-
-def default_models() -> tuple[Path, ...]:
-    """Folders below which models are found unless `--models` says otherwise: where the studio was started."""
-    return (Path.cwd(),)

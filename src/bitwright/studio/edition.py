@@ -142,7 +142,7 @@ def to_markdown(library: Library, chosen: Edition) -> str:
         f"# Today in Bitwright: {chosen.title}\n\n"
         f"## {page['title']}\n\n*{page['lead']}*\n\n{page['opening_text']}\n\n"
         f"Read on: `bitwright studio`, then /learn/{chosen.lesson} ({page['minutes']} minutes)\n\n"
-        f"## Question of the day\n\n{text['ask']}\n\n{options}\n\n"
+        f"## Problem of the day\n\n{text['ask']}\n\n{options}\n\n"
         f"Answer: {question['answer']}. {text['why']}\n\n"
         f"## Spotlight: {feature['title']}\n\n{feature['text'].strip()}\n\n    {feature['command']}\n"
     )

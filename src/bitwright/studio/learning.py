@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, TypeVar
 
 from anyio import to_thread
@@ -89,7 +89,7 @@ async def progress(request: Request) -> Response:
     visit = await read_json(request, Visit)
     parts = house(request)
     parts.library.lesson_folder(visit.slug)
-    now = datetime.now(UTC)
+    now = datetime.now().astimezone()  # days in a row are the learner's own days
     await to_thread.run_sync(lambda: learners.visit(parts.database, who(request).id, visit.slug, visit.section, now))
     return Response(status_code=204)
 
@@ -100,7 +100,7 @@ async def answers(request: Request) -> Response:
     parts = house(request)
     question = _question(parts, given)
     right = question["answer"] == given.choice
-    now = datetime.now(UTC)
+    now = datetime.now().astimezone()  # days in a row are the learner's own days
     await to_thread.run_sync(
         lambda: learners.answer(parts.database, who(request).id, given.place, given.question, given.choice, right, now)
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bitwright.errors import InputError
-from bitwright.studio.house import Config
+from bitwright.studio.config import Config
 
 Kind = Literal["language", "network"]
 DEPTH = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from anyio import to_thread
@@ -158,7 +158,7 @@ async def done(request: Request) -> Response:
     def write() -> None:
         learner = who(request)
         if finished:
-            learners.finish(parts.database, learner.id, slug, datetime.now(UTC))
+            learners.finish(parts.database, learner.id, slug, datetime.now().astimezone())
         else:
             learners.unfinish(parts.database, learner.id, slug)
 

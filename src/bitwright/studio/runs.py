@@ -26,8 +26,8 @@ from anyio import to_thread
 
 from bitwright.errors import BitwrightError, InputError, Interrupted, ResourceError
 from bitwright.studio import jobs
+from bitwright.studio.config import Config
 from bitwright.studio.db import Database
-from bitwright.studio.house import Config
 from bitwright.studio.models import bundled, kind_of
 from bitwright.studio.uploads import Unknown, Uploads
 from bitwright.studio.workers import Died, Worker
@@ -244,6 +244,8 @@ class Runs:
         self._topics: dict[int, Topic] = {}
         self._owner = f"{machine()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._live: Live | None = None
+        self._stops: set[int] = set()
+        """Runs that were asked to stop before their work had begun."""
         self._ended: dict[int, Ended] = {}
         """Runs that ended while the database could not be told."""
         self._wake = asyncio.Event()
@@ -315,13 +317,18 @@ class Runs:
         if live is not None and live.job.id == job.id:
             live.stopping = True
             await self.worker.interrupt()
+        else:
+            self._stops.add(job.id)
         await self._tell_state(job.id)
 
     async def resume(self, id: str) -> None:
         """Let a stopped or failed run go on. Conflict for any other."""
         job = await self._job(id)
         await self._flush()
+        asked = self._stops & {job.id}
+        self._stops -= asked
         if not await self._ask(lambda: jobs.resume(self.database, job.id)):
+            self._stops |= asked
             raise Conflict(f"is {self._state(job)}", where=f"run {id}", fix="Only a stopped or failed run can go on")
         self._wake.set()
         await self._tell_state(job.id)
@@ -430,7 +437,9 @@ class Runs:
         }  # fmt: skip
 
     def _state(self, job: jobs.Job) -> str:
-        ended = self._ended.get(job.id)
+        ended, live = self._ended.get(job.id), self._live
+        if live is not None and live.job.id == job.id and live.stopping and job.state == "running":
+            return "stopping"  # the job was read before it was asked to stop
         return ended.state if ended else job.state
 
     def _error(self, job: jobs.Job) -> str | None:
@@ -550,6 +559,7 @@ class Runs:
             await self._end(number, "failed", told, lambda: jobs.fail(db, number, owner, told))
             return
         live = self._live = Live(job, log)
+        live.stopping = number in self._stops
         keeping = asyncio.create_task(self._keep(live))
         try:
             with contextlib.suppress(BitwrightError):
@@ -585,6 +595,7 @@ class Runs:
             await self._end(number, "done", None, lambda: jobs.finish(db, number, owner, summary), summary)
         finally:
             self._live = None
+            self._stops.discard(number)
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping

@@ -13,7 +13,7 @@ import uvicorn
 
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.app import create
-from bitwright.studio.house import PORT, Config
+from bitwright.studio.config import PORT, Config
 
 NEXT = 20
 """Ports tried above the usual one where nobody asked for a certain one."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitwright import errors
-from bitwright.errors import BitwrightError, ResourceError
+from bitwright.errors import BitwrightError, Interrupted, ResourceError
 
 PROGRAM = (sys.executable, "-m", "bitwright.studio.worker")
 TAIL = 40
@@ -47,6 +47,8 @@ class _Call:
     told: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     gone: bool = False
     """Nobody waits for the answer any more."""
+    stopped: bool = False
+    """It was told to stop."""
 
 
 class Worker:
@@ -110,9 +112,14 @@ class Worker:
             self._leave(asked)
 
     async def interrupt(self) -> None:
-        """Stop the call under way: it raises Interrupted, or Died where it does not stop in time."""
+        """Stop the call under way, or else the next: it raises Interrupted.
+
+        Where it does not stop in time its process is killed.
+        """
         if self._current is not None:
             self._signal()
+        elif self._waiting:
+            self._waiting.popleft().told.put_nowait({"raised": Interrupted("stopped")})
 
     async def close(self) -> None:
         """End the process; calls that wait or run raise Died. It can be started again."""
@@ -179,7 +186,8 @@ class Worker:
             if line is None:
                 code = await process.wait()
                 await self._end(gently=False)
-                call.told.put_nowait({"died": _death(code, self._tail)})
+                stopped = {"raised": Interrupted("stopped")}
+                call.told.put_nowait(stopped if call.stopped else {"died": _death(code, self._tail)})
                 return
             message = json.loads(line)
             if message.get("id") != call.line["id"]:
@@ -193,7 +201,13 @@ class Worker:
     async def _open(self) -> None:
         async with self._opening:
             if self.pid is None:
-                await self._spawn()
+                # To be called off in the middle would leave pipes open that nobody knows.
+                spawning = asyncio.create_task(self._spawn())
+                try:
+                    await asyncio.shield(spawning)
+                except asyncio.CancelledError:
+                    await asyncio.wait([spawning])
+                    raise
 
     async def _spawn(self) -> None:
         await self._end(gently=False)
@@ -229,6 +243,7 @@ class Worker:
     def _signal(self) -> None:
         """Have the call under way stopped."""
         if self._stopping is None and self._current is not None:
+            self._current.stopped = True
             self._stopping = asyncio.create_task(self._insist(self._current))
 
     async def _insist(self, call: _Call) -> None:
@@ -273,6 +288,7 @@ class Worker:
             await self._listening
             self._listening = None
         process._transport.close()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)  # pipes are closed on the loop's next turn
 
 
 async def _listen(stream: asyncio.StreamReader, tail: deque[str]) -> None:

@@ -69,9 +69,13 @@ class Channel:
 
 def main() -> None:
     """Serve the calls of this package."""
-    from bitwright.studio.worker.libraries import load
+    from bitwright.engine.libraries import load, silence
 
-    serve(CALLS, load)
+    def warm() -> None:
+        load()
+        silence()
+
+    serve(CALLS, warm)
 
 
 def serve(calls: Mapping[str, str | Callable[..., Any]], warm: Callable[[], None] | None = None) -> NoReturn:

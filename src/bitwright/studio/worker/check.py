@@ -8,8 +8,8 @@ from typing import Any
 
 from bitwright.engine.check import Finding
 from bitwright.engine.events import Event
+from bitwright.engine.libraries import load
 from bitwright.errors import BitwrightError
-from bitwright.studio.worker.libraries import load
 
 READS = "Check reads folders of safetensors files with their config.json, and .onnx files"
 OTHERS = {

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from bitwright.core.measure import Error
 from bitwright.engine.events import plain
+from bitwright.engine.libraries import load
 from bitwright.engine.report import certificate_path
 from bitwright.errors import InputError
 from bitwright.studio.worker.jobs import recipe_of
-from bitwright.studio.worker.libraries import load
 
 BINS = 96
 LEVELS = 64

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.engine.events import plain
+from bitwright.engine.libraries import load
 from bitwright.studio.worker.jobs import network_recipe, recipe_of
-from bitwright.studio.worker.libraries import load
 
 
 def plan(model: str, recipe: dict[str, Any], bundled: str | None = None) -> dict[str, Any]:

@@ -90,14 +90,14 @@ export class FigureElement extends HTMLElement {
     this.width = this.host.clientWidth;
     this.host.style.minHeight = "";
     if (states.length < 2 || states.length > REHEARSED) return;
-    let tallest = 0;
-    // Twice: only the second time has each the room that all need.
-    for (const again of [false, true]) {
-      for (const state of states) {
-        this.draw(this.host, { ...base, ...state } as never);
-        if (again) tallest = Math.max(tallest, this.host.offsetHeight);
-      }
-    }
+    const heights = (): number[] => states.map((state) => {
+      this.draw(this.host, { ...base, ...state } as never);
+      return this.host.offsetHeight;
+    });
+    // Where they differ, once more: only then has each the room that all need.
+    let found = heights();
+    if (new Set(found).size > 1) found = heights();
+    const tallest = Math.max(...found);
     this.host.style.minHeight = `${Math.min(tallest, KEPT)}px`;
   }
 

@@ -20,8 +20,9 @@ export function draw(host: HTMLElement, view: Bars): void {
   const ticks = view.log ? decades(x.domain()[0]!, view.high, Math.max(2, Math.floor((right - left) / 60))) : x.ticks(Math.max(2, Math.floor((right - left) / 90)));
   const tall = keep(host, width, "rows", view.bars.length) * row;
   const label = named(view.x ?? "", "", view.log ?? false);
-  const svg = stage(host, width, tall + 8 + (label ? 46 : 26));
-  axisX(layer(svg, "axis"), x, tall + 6, 0, label, ticks, width);
+  const height = tall + 8 + (label ? 46 : 26);
+  const svg = stage(host, width, height);
+  stage(host, width, height + axisX(layer(svg, "axis"), x, tall + 6, 0, label, width, ticks));
 
   const bars = layer(svg, "bars").selectAll<SVGGElement, Bar>("g.bar-row").data(view.bars, (b) => b.id).join((enter) => {
     const g = enter.append("g").attr("class", "bar-row");

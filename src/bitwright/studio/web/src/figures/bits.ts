@@ -5,7 +5,7 @@ import type { Bits, Field, Word } from "./types";
 const MOST_CELL = 30;
 /** Cells narrower than `LEAST` make a word go on in the next line, with cells of at least `NEXT`. */
 const LEAST = 12;
-const NEXT = 17;
+const NEXT = 15;
 /** Below this a cell is too small to stand beside its word's name and value; these then get a line of their own. */
 const BESIDE = 20;
 const GAP = 4;

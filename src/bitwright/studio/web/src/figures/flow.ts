@@ -1,17 +1,19 @@
 // A network: boxes with values, arrows whose thickness is their weight. It runs to the right, or down where the boxes would not fit.
 import { max } from "d3-array";
-import { at, clamp, colour, keep, layer, SMALL, stage, textWidth, widthOf, wrap } from "./svg";
+import { at, clamp, colour, keep, layer, ROW, SMALL, stage, textWidth, widthOf, wrap, writeLines } from "./svg";
 import type { Flow, Link, Node_ } from "./types";
 
 const MOST_BOX = 190;
-const LINE = 17;
 const HEAD = 8;
 const LANE = 22;
+/** Least distance in px between boxes side by side. */
+const BETWEEN = 12;
 
 interface Laid { node: Node_; u: number; v: number; lines: string[] }
 interface Curve { key: string; link: Link; d: string; end: [number, number]; angle: number; middle: [number, number] }
 /** `reach` says how far it goes to either side of the flow. */
 type Route = Curve & { reach: number[] };
+interface Plan { w: number; h: number; laid: Map<string, Laid>; curves: Route[]; end: number; low: number; high: number }
 
 /** The least distance between two different values; 1 where there is only one. */
 function closest(values: number[]): number {
@@ -32,40 +34,39 @@ export function draw(host: HTMLElement, view: Flow): void {
     return range ? closest(values) / range : Infinity;
   };
   // The widest box that leaves `gap` px between neighbours across the drawing.
-  const widest = (of: (n: Node_) => number, gap: number): number => {
+  const widest = (of: (n: Node_) => number, gap: number, width: number): number => {
     const s = share(of);
     return s === Infinity ? width : (width * s - gap) / (1 + s);
   };
-  const across = widest((n) => n.column, Math.max(44, tag + 26));
-  const down = across < word && widest((n) => n.row, 14) > across;
-  const room = down ? widest((n) => n.row, 14) : Math.max(across, Math.min(word, widest((n) => n.column, 30)));
-  const w = Math.floor(clamp(Math.min(whole, MOST_BOX), 44, room));
-
+  const across = widest((n) => n.column, Math.max(44, tag + 26), width);
+  const down = across < word && widest((n) => n.row, BETWEEN, width) > across;
   const laneOf = (link: Link): number => LANE + (down && link.label ? Math.max(0, textWidth(link.label, SMALL) / 2 - 6) : 0);
-  const lines = nodes.map((n) => wrap(n.label, w - 14, 13, 600));
-  const most = keep(host, width, "lines", Math.max(...lines.map((l) => l.length)));
-  const valued = keep(host, width, "valued", Number(nodes.some((n) => n.value)));
-  const h = 20 + most * LINE + valued * LINE;
 
   // u runs along the flow, v across it.
   const along = nodes.map((n) => n.column);
   const cross = nodes.map((n) => n.row);
   const [u0, v0] = [Math.min(...along), Math.min(...cross)];
   const spread = (values: number[]): number => Math.max(...values) - Math.min(...values);
-  const hu = (down ? h : w) / 2;
-  const hv = (down ? w : h) / 2;
-  const du = spread(along) ? (down ? (h + Math.max(46, tag ? 52 : 0)) / closest(along) : Math.min((width - w) / spread(along), (w + 150) / closest(along))) : 0;
-  const lay = (room: number): { laid: Map<string, Laid>; curves: Route[]; low: number; high: number } => {
-    const dv = spread(cross) ? (down ? Math.min((room - w) / spread(cross), (w + 60) / closest(cross)) : (h + (tag ? 34 : 26)) / closest(cross)) : 0;
+  const valued = keep(host, width, "valued", Number(nodes.some((n) => n.value)));
+
+  /** Boxes and arrows in `width` px. */
+  const lay = (width: number): Plan => {
+    const room = down ? widest((n) => n.row, BETWEEN, width) : Math.max(across, Math.min(word, widest((n) => n.column, 30, width)));
+    const w = Math.floor(clamp(Math.min(whole, MOST_BOX), 44, room));
+    const lines = nodes.map((n) => wrap(n.label, w - 14, 13, 600));
+    const h = 20 + (Math.max(...lines.map((l) => l.length)) + valued) * ROW;
+    const [hu, hv] = down ? [h / 2, w / 2] : [w / 2, h / 2];
+    const du = spread(along) ? (down ? (h + (tag ? 52 : 46)) / closest(along) : Math.min((width - w) / spread(along), (w + 150) / closest(along))) : 0;
+    const dv = spread(cross) ? (down ? Math.min((width - w) / spread(cross), (w + 60) / closest(cross)) : (h + (tag ? 34 : 26)) / closest(cross)) : 0;
     const laid = new Map<string, Laid>(nodes.map((node, i) => [node.id, { node, u: hu + (node.column - u0) * du, v: hv + (node.row - v0) * dv, lines: lines[i]! }]));
     const curves = route(links, laid, hu, hv, down, laneOf);
     const reach = curves.flatMap((c) => c.reach);
-    return { laid, curves, low: Math.min(0, ...reach) - 2, high: Math.max(hv * 2 + spread(cross) * dv, ...reach) + 2 };
+    return { w, h, laid, curves, end: hu * 2 + spread(along) * du, low: Math.min(0, ...reach) - 2, high: Math.max(hv * 2 + spread(cross) * dv, ...reach) + 2 };
   };
-  let { laid, curves, low, high } = lay(width);
+  let plan = lay(width);
   // Lanes beside the boxes need room, too: these then move together.
-  if (down && high - low > width) ({ laid, curves, low, high } = lay(width - (high - low - width)));
-  const end = hu * 2 + spread(along) * du;
+  if (down && plan.high - plan.low > width) plan = lay(2 * width - (plan.high - plan.low));
+  const { w, h, laid, curves, end, low, high } = plan;
   // The drawing stands in the middle of its width.
   const shift = Math.max(0, (width - (down ? high - low : end)) / 2);
   const [sx, sy] = down ? [shift - low, 2] : [shift, 2 - low];
@@ -91,16 +92,11 @@ export function draw(host: HTMLElement, view: Flow): void {
   boxes.select("rect").attr("x", -w / 2).attr("y", -h / 2).attr("width", w).attr("height", h);
   boxes.select<SVGTextElement>(".node-label").each(function (d) {
     const tall = d.lines.length + (d.node.value ? 1 : 0);
-    const first = -((tall - 1) * LINE) / 2 + 4.5;
-    this.replaceChildren(...d.lines.map((text, i) => {
-      const span = document.createElementNS("http://www.w3.org/2000/svg", "tspan");
-      span.setAttribute("x", "0");
-      span.setAttribute("y", String(first + i * LINE));
-      span.textContent = text;
-      return span;
-    }));
+    const first = -((tall - 1) * ROW) / 2 + 4.5;
+    this.style.transform = at(0, first);
+    writeLines(this, d.lines);
   });
-  boxes.select(".node-value").attr("y", (d) => (d.lines.length * LINE) / 2 + 4.5).style("fill", (d) => colour(d.node.tone ?? "ink")).text((d) => d.node.value ?? "");
+  boxes.select(".node-value").attr("y", (d) => (d.lines.length * ROW) / 2 + 4.5).style("fill", (d) => colour(d.node.tone ?? "ink")).text((d) => d.node.value ?? "");
 
   const names = curves.filter((c) => c.link.label);
   const plates = layer(svg, "tags").style("transform", at(sx, sy)).selectAll<SVGGElement, Curve>("g").data(names, (c) => c.key).join((enter) => {

@@ -1,5 +1,5 @@
 // A matrix as coloured cells, blocks outlined and named, numbers written where there is room; a cursor reads any cell.
-import { at, clamp, colour, keep, layer, onTheme, part, short, SMALL, stage, stagger, textWidth, widthOf } from "./svg";
+import { at, clamp, colour, keep, layer, onTheme, part, ROW, short, SMALL, stage, stagger, textWidth, widthOf, writeLines } from "./svg";
 import { cellSize, paint, strip } from "./matrix";
 import { reader } from "./reader";
 import type { HeatMap, Mark } from "./types";
@@ -42,12 +42,15 @@ export function draw(host: HTMLElement, view: HeatMap): void {
 
   const marks = view.marks ?? [];
   const x0 = left + Math.max(0, (width - left - w) / 2);
+  const headings = [["↓", view.rows_name ?? "output"], ["→", view.columns_name ?? "input"]].filter(([, name]) => name).map((pair) => pair.join(" "));
+  // Both names in one line where they fit.
+  const heading = textWidth(headings.join("\u2003")) <= width ? [headings.join("\u2003")] : headings;
   const named = marks.filter((m) => m.label).map((mark) => ({ mark, tw: textWidth(mark.label!, SMALL, 600) + 10 }));
   // Beside the matrix where a mark reaches its right edge and there is room; above it for the first row, and where it would hide numbers.
   const beside = (m: { mark: Mark; tw: number }): boolean => m.mark.column + (m.mark.columns ?? 1) >= columns && x0 + w + 6 + m.tw <= width;
   const over = named.filter((m) => !beside(m) && (m.mark.row === 0 || numbers));
   const headRows = keep(host, width, "marks", overRows(over, x0, cell, width));
-  const headTop = 22 + (columnLabels.length ? 20 : 0);
+  const headTop = 22 + (heading.length - 1) * ROW + (columnLabels.length ? 20 : 0);
   const y0 = headTop + headRows * 23;
   const strength = numbers ? UNDER : 1;
 
@@ -93,9 +96,9 @@ export function draw(host: HTMLElement, view: HeatMap): void {
   layer(svg, "frame").selectAll("rect").data([0]).join("rect").attr("class", "frame").attr("x", x0 - 0.5).attr("y", y0 - 0.5).attr("width", w + 1).attr("height", h + 1);
 
   const names = layer(svg, "names");
-  const heading = [["↓", view.rows_name ?? "output"], ["→", view.columns_name ?? "input"]].filter(([, name]) => name).map((pair) => pair.join(" ")).join("\u2003");
-  names.selectAll("text.axis").data([heading]).join("text").attr("class", "axis").text((d) => d)
-    .style("transform", (d) => at(clamp(x0, 0, width - textWidth(d)), 13));
+  names.selectAll("text.axis").data([heading]).join("text").attr("class", "axis").style("transform", (d) => at(clamp(x0, 0, width - Math.max(...d.map((line) => textWidth(line)))), 13)).each(function (d) {
+    writeLines(this as SVGTextElement, d);
+  });
   const thin = (n: number, size: number, need: number): number => Math.max(1, Math.ceil(need / size)) || n;
   const everyRow = thin(rows, tall, 15);
   names.selectAll("text.row").data(rowLabels.map((text, i) => ({ text, i })).filter(({ i }) => i % everyRow === 0)).join("text").attr("class", "tick row").attr("text-anchor", "end")

@@ -56,7 +56,7 @@ export function draw(host: HTMLElement, view: Histogram): void {
   layer(svg, "clip").selectAll("rect").data(outside).join("rect").attr("class", "clipped").attr("y", ceiling).attr("height", tall).attr("width", width)
     .style("clip-path", "none").style("transform-origin", "0 0")
     .style("transform", ([a, b]) => `translateX(${Math.max(0, x(a!))}px) scaleX(${Math.max(0, Math.min(width, x(b!)) - Math.max(0, x(a!))) / width})`);
-  axisX(layer(svg, "axis"), x, floor, ceiling, view.x ?? "weight", undefined, width);
+  axisX(layer(svg, "axis"), x, floor, ceiling, view.x ?? "weight", width);
 
   const areas: [number[], Tone][] = view.second ? [[view.counts, "float"], [view.second, "quant"]] : [[view.counts, "float"]];
   layer(svg, "areas").selectAll("path").data(areas).join("path").attr("class", ([, tone]) => `area area-${tone}`)

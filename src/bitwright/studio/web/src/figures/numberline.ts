@@ -74,7 +74,8 @@ export function draw(host: HTMLElement, view: NumberLine): void {
   const block = keep(host, width, "block", Number(named.some((t) => t.tick.label)) + Number(named.some((t) => t.tick.code)));
   const rows = keep(host, width, "rows", Math.max(1, ...named.map((t) => t.row + 1)));
   const numbers = floor + Math.max(1, block) * rows * LINE + 6;
-  const svg = stage(host, width, numbers + (view.x ? 44 : 26));
+  const height = numbers + (view.x ? 44 : 26);
+  const svg = stage(host, width, height);
 
   const shaded = layer(svg, "spans");
   shaded.selectAll<SVGRectElement, (typeof spans)[0]>("rect").data(spans, (s) => s.key).join("rect").attr("class", "span")
@@ -84,7 +85,7 @@ export function draw(host: HTMLElement, view: NumberLine): void {
   shaded.selectAll<SVGLineElement, (typeof edges)[0]>("line").data(edges, (e) => e.key).join("line").attr("class", "span-edge")
     .attr("y1", top).attr("y2", floor).style("stroke", (e) => colour(e.s.tone ?? "mute")).style("transform", (e) => at(e.x, 0));
 
-  axisX(layer(svg, "axis"), x, numbers, floor, view.x ?? "", undefined, width);
+  stage(host, width, height + axisX(layer(svg, "axis"), x, numbers, floor, view.x ?? "", width));
   layer(svg, "line").selectAll("line").data([0]).join("line").attr("class", "base").attr("x1", 0).attr("x2", width).attr("y1", floor).attr("y2", floor);
 
   const crowd = Math.min(1, width / (levels.length * 9 || 1));

@@ -1,7 +1,7 @@
 // Two measures against each other, or curves: points by shape and colour, names beside them, fronts as steps; a cursor reads any point.
 import { scaleLinear, scaleLog } from "d3-scale";
 import { line, symbol, symbolCircle, symbolDiamond, symbolSquare, symbolTriangle, type SymbolType } from "d3-shape";
-import { at, axisX, axisY, clamp, colour, decades, keep, layer, named, short, SMALL, stage, textWidth, ticked, widthOf, type Scale } from "./svg";
+import { at, axisX, axisY, clamp, colour, decades, keep, layer, named, ROW, short, SMALL, stage, textWidth, ticked, widthOf, wrap, writeLines, type Scale } from "./svg";
 import { reader } from "./reader";
 import type { Axis, Point, Scatter, Series, Shape, Tone } from "./types";
 
@@ -80,7 +80,9 @@ export function draw(host: HTMLElement, view: Scatter): void {
   }
   const yName = named(ay.label, ay.unit, ay.log) + yWrite.unit;
   const heads = keep(host, width, "heads", homeless.length ? row + 1 : 0);
-  const top = 28 + heads * 22;
+  const title = wrap(yName, width);
+  const above = 28 + (title.length - 1) * ROW;
+  const top = above + heads * 22;
 
   const pick = (key: string | undefined): void => {
     if (key === undefined) cursors.delete(host);
@@ -114,15 +116,17 @@ export function draw(host: HTMLElement, view: Scatter): void {
   const xTicks = ax.log ? decades(ax.low, ax.high, Math.max(2, Math.floor((width - left - right) / 60))) : undefined;
   const shifted = (ay.log ? scaleLog() : scaleLinear()).domain([ay.low, ay.high]).range([top + tall, top]) as Scale;
   axisY(layer(svg, "axis-y"), shifted, left, width - right, yTicks, yWrite.write);
-  axisX(layer(svg, "axis-x"), x, top + tall, top, named(ax.label, ax.unit, ax.log), xTicks, width);
-  layer(svg, "title").selectAll("text").data([yName]).join("text").attr("class", "axis").style("transform", at(0, 13)).text((d) => d);
+  stage(box, width, top + tall + BOTTOM + axisX(layer(svg, "axis-x"), x, top + tall, top, named(ax.label, ax.unit, ax.log), width, xTicks));
+  layer(svg, "title").selectAll("text").data([title]).join("text").attr("class", "axis").style("transform", at(0, 13)).each(function (d) {
+    writeLines(this as SVGTextElement, d);
+  });
   const keyed = layer(svg, "head").selectAll<SVGGElement, (typeof lines)[0]>("g").data(lines, (d) => d.series.name).join((enter) => {
     const g = enter.append("g");
     g.append("path");
     g.append("text").attr("class", "direct").attr("x", 18).attr("y", 4.5);
     return g;
   });
-  keyed.style("transform", (d) => at(d.x, 34 + d.row * 22));
+  keyed.style("transform", (d) => at(d.x, above + 6 + d.row * 22));
   keyed.select("path").attr("d", (d) => symbol(SYMBOLS[d.series.shape ?? "circle"], AREA)()).attr("transform", "translate(6,0)").style("fill", (d) => colour(d.series.tone ?? "quant"));
   keyed.select("text").style("fill", (d) => colour(d.series.tone ?? "quant")).text((d) => d.series.name);
 

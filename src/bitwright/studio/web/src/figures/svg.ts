@@ -12,6 +12,8 @@ const TICK_ROOM = 84;
 /** Sizes of text in px, as styles/figures.css has them. */
 export const SMALL = 12;
 export const LABEL = 13;
+/** From one line of a label to the next. */
+export const ROW = 17;
 
 /** The CSS colour of a tone. */
 export const colour = (tone: Tone = "ink"): string => (tone === "ink" ? "var(--ink)" : `var(--d-${tone})`);
@@ -57,13 +59,23 @@ export function textWidth(text: string, size = LABEL, weight = 500, family: keyo
   return width;
 }
 
-/** `text` in lines of at most `most` px, broken between words. */
+/** `text` in lines of at most `most` px, broken between words; within one only where it alone is wider. */
 export function wrap(text: string, most: number, size = LABEL, weight = 500): string[] {
   const lines: string[] = [];
-  for (const word of text.split(" ")) {
+  for (const whole of text.split(" ")) {
+    let word = whole;
     const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
-    if (lines.length && textWidth(longer, size, weight) <= most) lines[lines.length - 1] = longer;
-    else lines.push(word);
+    if (lines.length && textWidth(longer, size, weight) <= most) {
+      lines[lines.length - 1] = longer;
+      continue;
+    }
+    while (textWidth(word, size, weight) > most && word.length > 4) {
+      let n = word.length - 1;
+      while (n > 2 && textWidth(`${word.slice(0, n)}-`, size, weight) > most) n--;
+      lines.push(`${word.slice(0, n)}-`);
+      word = word.slice(n);
+    }
+    lines.push(word);
   }
   return lines;
 }
@@ -144,8 +156,22 @@ function roomy(values: number[], place: (d: number) => number, write: (d: number
   });
 }
 
-/** A horizontal axis at `y`: hairlines up to `top` and labels below; `label` names it in the middle. Labels stay between 0 and `right`. */
-export function axisX(g: Layer, scale: Scale, y: number, top: number, label = "", ticks?: number[], right = Infinity): void {
+/** Text in lines below each other; each is aligned as the text is. */
+export function writeLines(text: SVGTextElement, lines: string[], step = ROW): void {
+  text.replaceChildren(...lines.map((line, i) => {
+    const span = document.createElementNS("http://www.w3.org/2000/svg", "tspan");
+    span.setAttribute("x", "0");
+    span.setAttribute("y", String(i * step));
+    span.textContent = line;
+    return span;
+  }));
+}
+
+/**
+ * A horizontal axis at `y`: hairlines up to `top` and labels below; `label` names it in the middle. Labels stay between 0 and `right`;
+ * what comes back is the height in px that the name needs beyond one line.
+ */
+export function axisX(g: Layer, scale: Scale, y: number, top: number, label: string, right: number, ticks?: number[]): number {
   const [low, high] = scale.range() as [number, number];
   const values = ticks ?? scale.ticks(Math.max(2, Math.floor((high - low) / TICK_ROOM)));
   g.selectAll<SVGLineElement, number>("line.grid").data(values, (d) => d).join("line").attr("class", "grid")
@@ -155,8 +181,13 @@ export function axisX(g: Layer, scale: Scale, y: number, top: number, label = ""
   g.selectAll<SVGTextElement, number>("text.tick").data(roomy(values, scale, write), (d) => d).join("text").attr("class", "tick").attr("text-anchor", "middle").text(write)
     .style("transform", (d) => at(clamp(scale(d), half(write(d), SMALL, 400), right - half(write(d), SMALL, 400)), y + 18));
   const name = label && label + unit;
-  g.selectAll<SVGTextElement, string>("text.axis").data(name ? [name] : []).join("text").attr("class", "axis").attr("text-anchor", "middle").text((d) => d)
-    .style("transform", at(clamp((low + high) / 2, half(name, LABEL, 500), right - half(name, LABEL, 500)), y + 38));
+  const lines = wrap(name, right);
+  const widest = Math.max(...lines.map((line) => half(line, LABEL, 500)));
+  g.selectAll<SVGTextElement, string>("text.axis").data(name ? [name] : []).join("text").attr("class", "axis").attr("text-anchor", "middle")
+    .style("transform", at(clamp((low + high) / 2, widest, right - widest), y + 38)).each(function () {
+      writeLines(this as SVGTextElement, lines);
+    });
+  return (lines.length - 1) * ROW;
 }
 
 /** A vertical axis at `x`: hairlines to `right`, labels on the left, written by `write`. */
