@@ -73,7 +73,8 @@ def npm(*words: str) -> None:
     """Run npm in the web folder; a failure ends the program with what it said."""
     folder = node_folder()
     if folder is None:
-        sys.exit(f"The studio's pages need Node {OLDEST} or newer: apt-get install nodejs npm, or pip install {PACKAGE}")
+        fix = f"apt-get install nodejs npm, or pip install {PACKAGE}"
+        sys.exit(f"The studio's pages need Node {OLDEST} or newer: {fix}")
     path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     done = subprocess.run(
         ["npm", *words], cwd=WEB, env=os.environ | {"PATH": path}, text=True, capture_output=True, check=False

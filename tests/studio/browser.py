@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import bitwright.studio
+from bitwright.studio.config import CONTENT
+from bitwright.studio.content import Library
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path(bitwright.studio.__file__).parent / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -25,6 +27,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
 ]  # fmt: skip
+LESSONS = Path(__file__).parents[2] / ".pytest_cache" / "lessons"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
@@ -43,6 +46,8 @@ class Running:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def start(data: Path, *options: str, timeout: float = 60) -> Running:
@@ -75,28 +80,19 @@ def start(data: Path, *options: str, timeout: float = 60) -> Running:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the compiled pages of all lessons, computed once for all workers of the test run."""
-    root = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        root = root.parent
-    folder = root / "lessons"
-    lock = root / "lessons.lock"
-    from filelock import FileLock
-
-    with FileLock(str(lock)):
-        from bitwright.studio.config import CONTENT
-        from bitwright.studio.content import Library
-
-        library = Library(CONTENT, folder)
+def compiled() -> Path:
+    """A folder with the compiled pages of all lessons, computed once for all workers and kept from run to run."""
+    LESSONS.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(LESSONS / "lock")):
+        library = Library(CONTENT, LESSONS)
         if any(library.page(slug) is None for slug in library.lessons):
             code = (
                 "from bitwright.engine.libraries import load; load()\n"
                 "from bitwright.studio.worker.prepare import lesson; import sys\n"
                 "for slug in sys.argv[3:]: lesson(sys.argv[1], sys.argv[2], slug)"
             )
-            subprocess.run([sys.executable, "-c", code, str(CONTENT), str(folder), *library.lessons], check=True)
-    return folder
+            subprocess.run([sys.executable, "-c", code, str(CONTENT), str(LESSONS), *library.lessons], check=True)
+    return LESSONS
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +126,8 @@ class Look:
         """Open a path and wait until its figures are drawn."""
         self.page.goto(self.base + path)
         self.page.wait_for_function(
-            "() => [...document.querySelectorAll('bw-figure')].every(f => f.querySelector('.figure-stage > *'))"
+            "() => document.querySelector('script[type=module]') === null ||"
+            " [...document.querySelectorAll('bw-figure')].every(f => f.querySelector('.figure-stage > *'))"
         )
         return self.page
 

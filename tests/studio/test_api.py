@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[S
 def done(studio: Studio) -> dict[str, Any]:
     """A finished run."""
     return studio.wait(studio.run(), "done")
+
+
+def test_the_web_process_never_imports_torch() -> None:
+    program = "import bitwright.studio.app, sys; print({'torch', 'transformers', 'onnx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 # --- models and plans

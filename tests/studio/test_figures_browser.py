@@ -226,9 +226,8 @@ def _formula() -> Figure:
 
 
 def _code() -> Figure:
-    return run_code(
-        "codes = np.array([3, 9])\nlow = codes[0]\nprint('low', low)\nlow = low + 1", watch=("codes", "low")
-    )
+    source = "codes = np.array([3, 9])\nlow = codes[0]\nprint('low', low)\nlow = low + 1\ntext = 'a long value ' * 30"
+    return run_code(source, watch=("codes", "low", "text"))
 
 
 FIGURES = {
@@ -375,8 +374,9 @@ READ = """() => {
     if (parseFloat(style.fontSize) < 12) found.push(`${t.textContent}: ${style.fontSize}`);
     if (style.fill.startsWith('rgb') && contrast(style.fill, ground) < 4.5) found.push(`${t.textContent}: pale`);
     const r = t.getBoundingClientRect();
-    const inside = r.left >= stage.left && r.right <= stage.right && r.top >= stage.top - 1 && r.bottom <= stage.bottom + 1;
-    if (!inside) found.push(`${t.textContent}: cut`);
+    const across = r.left >= stage.left && r.right <= stage.right;
+    const down = r.top >= stage.top - 1 && r.bottom <= stage.bottom + 1;
+    if (!across || !down) found.push(`${t.textContent}: cut`);
   }
   const boxes = texts.map((t) => [t.textContent, t.getBoundingClientRect()]);
   boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
@@ -385,6 +385,8 @@ READ = """() => {
     if (w > 1.5 && h > 4) found.push(`${a} over ${b}`);
   }));
   if (document.documentElement.scrollWidth > innerWidth) found.push('the page scrolls sideways');
+  for (const e of document.querySelectorAll('.figure-stage > *, .figure-stage .terms, .program > *, .compare > *'))
+    if (e.getBoundingClientRect().right > stage.right) found.push(`${e.className} is cut`);
   for (const e of document.querySelectorAll('.figure-stage *')) {
     const scrolls = e instanceof HTMLElement && e.scrollWidth > e.clientWidth + 1;
     if (scrolls && /auto|scroll/.test(getComputedStyle(e).overflowX) && e.tabIndex < 0)
@@ -678,7 +680,8 @@ def test_flow_runs_down_on_a_phone_and_arrows_avoid_boxes(bench: Bench) -> None:
                   const r = box.querySelector('rect').getBoundingClientRect();
                   for (let i = 0; i <= 60 && id !== source && id !== target; i++) {
                     const { x, y } = path.getPointAtLength((path.getTotalLength() * i) / 60).matrixTransform(matrix);
-                    if (x > r.left && x < r.right && y > r.top && y < r.bottom) found.push(`${source}-${target}: ${id}`);
+                    const within = x > r.left && x < r.right && y > r.top && y < r.bottom;
+                    if (within) found.push(`${source}-${target}: ${id}`);
                   }
                 }
               }

@@ -303,6 +303,22 @@ def test_a_bundled_network_brings_its_data(studio: Studio) -> None:
     assert {path.name for path in folder.iterdir()} == {"out.onnx", "out.certificate.json", "events.jsonl"}
 
 
+def test_a_network_starts_again(studio: Studio) -> None:
+    pytest.importorskip("onnxruntime")
+    id = studio.run(DIGITS, {"data": {"samples": 32}})
+    after_rows(studio, id, 1)
+    os.kill(studio.pids()["runs"] or 0, signal.SIGKILL)
+    studio.when(lambda: [event["event"] for event in log(studio, id)].count("started") > 2)
+    studio.post(f"/api/runs/{id}/stop", status=202)
+    assert studio.wait(id, "stopped")["certificate"] is False
+    folder = Path(studio.config["data"]) / "runs" / id
+    assert not list(folder.rglob("*.onnx"))
+    studio.post(f"/api/runs/{id}/resume", status=202)
+    run = studio.wait(id, "done")
+    assert len(rows(studio, id)) == len(run["rows"]) == 9
+    assert (folder / "out.onnx").exists()
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""

@@ -137,6 +137,17 @@ def test_what_is_wrong_with_a_plan_stands_at_its_option(rough: Look, tmp_path: P
     assert rough.axe() == []
 
 
+def test_a_studio_that_cannot_plan_now_can_be_asked_again(rough: Look) -> None:
+    page = rough.page
+    body = json.dumps({"error": {"kind": "ResourceError", "text": "The worker died.", "fix": "Try again"}})
+    page.route("**/api/plans", lambda route: route.fulfill(status=503, body=body), times=1)
+    page.goto(f"{rough.base}/workbench/new")
+    expect(page.locator(".wb-plan .notice")).to_contain_text("The worker died.", timeout=LONG)
+    expect(page.locator(".wb-error")).to_have_count(0)  # no option is at fault
+    page.get_by_role("button", name="Plan again").click()
+    expect(page.locator(".wb-plan-head")).to_contain_text("Up to date", timeout=LONG)
+
+
 # --- a run
 
 

@@ -21,8 +21,9 @@ from bitwright import __version__
 from bitwright.errors import FileError, InputError
 
 PACKAGE = Path(__file__).parents[1]
-COMPUTES = ("core", "methods", "models", "files", "studio/worker")
-"""Folders of the package whose code decides the numbers of a lesson."""
+COMPUTES = ("core", "methods", "models", "files")
+"""Folders of the package whose code decides the numbers of a lesson, besides these modules of the worker:"""
+WRITES = ("compile", "figures", "lab", "markdown", "trace")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Library:
 def _sources() -> Iterator[Path]:
     for folder in COMPUTES:
         yield from sorted((PACKAGE / folder).rglob("*.py"))
+    for name in WRITES:
+        yield PACKAGE / "studio" / "worker" / f"{name}.py"
 
 
 def _split(text: str, path: Path) -> tuple[dict[str, Any], str]:

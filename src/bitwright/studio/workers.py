@@ -3,6 +3,7 @@
     -> {"id": 1, "call": "plan", "args": {...}}
     <- {"id": 1, "event": {...}}                      any number of them
     <- {"id": 1, "result": ...}   or   {"id": 1, "error": {"kind", "text", "what", "where", "fix"}}
+    -> {"stop": 1}                                    at any time: the call ends with the error Interrupted
 
 The web process never imports torch; whatever needs the engine is asked of a worker, one call at a time, in the order
 of asking.
@@ -29,8 +30,6 @@ TAIL = 40
 """Lines of the worker's stderr that are kept for error messages."""
 PATIENCE = 30.0
 """Seconds that a call may take to stop once it was told to; then its process is killed."""
-AGAIN = 0.5
-"""Seconds after which a call that goes on is told to stop once more."""
 FAREWELL = 8.0
 """Seconds that a worker may take to end once its input is closed."""
 
@@ -45,8 +44,7 @@ class _Call:
 
     line: dict[str, Any]
     told: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
-    gone: bool = False
-    """Nobody waits for the answer any more."""
+    sent: bool = False
     stopped: bool = False
     """It was told to stop."""
 
@@ -66,7 +64,7 @@ class Worker:
         self._tail: deque[str] = deque(maxlen=TAIL)
         self._listening: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._killing: asyncio.TimerHandle | None = None
         self._last = 0
         self._closed = False
 
@@ -117,7 +115,7 @@ class Worker:
         Where it does not stop in time its process is killed.
         """
         if self._current is not None:
-            self._signal()
+            self._stop()
         elif self._waiting:
             self._waiting.popleft().told.put_nowait({"raised": Interrupted("stopped")})
 
@@ -150,11 +148,10 @@ class Worker:
 
     def _leave(self, asked: _Call) -> None:
         """Nobody waits for this call any more: it is stopped, or never begun."""
-        asked.gone = True
         if asked in self._waiting:
             self._waiting.remove(asked)
         elif asked is self._current:
-            self._signal()
+            self._stop()
 
     async def _serve(self) -> None:
         while True:
@@ -176,6 +173,10 @@ class Worker:
         await self._open()
         process = self._process
         assert process is not None and process.stdin is not None
+        if call.stopped:
+            call.told.put_nowait({"raised": Interrupted("stopped")})
+            return
+        call.sent = True
         try:
             process.stdin.write(json.dumps(call.line).encode() + b"\n")
             await process.stdin.drain()
@@ -240,28 +241,23 @@ class Worker:
         del self._rest[: end + 1]
         return line
 
-    def _signal(self) -> None:
-        """Have the call under way stopped."""
-        if self._stopping is None and self._current is not None:
-            self._current.stopped = True
-            self._stopping = asyncio.create_task(self._insist(self._current))
-
-    async def _insist(self, call: _Call) -> None:
-        """Tell the process to stop `call`, again where it had not begun yet; kill it where it does not in time."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience
-        while self._current is call:
-            process = self._process
-            if process is not None and process.returncode is None:
-                late = loop.time() >= until
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL if late else signal.SIGINT)
-            await asyncio.sleep(min(AGAIN, self._patience))
+    def _stop(self) -> None:
+        """Have the call under way stopped; kill its process where it does not in time."""
+        call, process = self._current, self._process
+        if call is None or call.stopped:
+            return
+        call.stopped = True
+        if not call.sent or process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError, RuntimeError):
+            process.stdin.write(json.dumps({"stop": call.line["id"]}).encode() + b"\n")
+        self._killing = asyncio.get_running_loop().call_later(self._patience, _kill, process)
 
     def _calm(self) -> None:
-        if self._stopping is not None:
-            self._stopping.cancel()
-            self._stopping = None
+        if self._killing is not None:
+            self._killing.cancel()
+            self._killing = None
 
     async def _end(self, gently: bool) -> None:
         """See the process out, by closing its input or by force, and leave nothing of it behind."""
@@ -274,14 +270,12 @@ class Worker:
             process.stdin.close()
         if process.returncode is None:
             if not gently:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _kill(process)
             draining = asyncio.create_task(_drain(process.stdout))  # a full pipe would keep it from ending
             try:
                 await asyncio.wait_for(process.wait(), FAREWELL)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _kill(process)
                 await process.wait()
             await draining
         if self._listening is not None:
@@ -300,6 +294,11 @@ async def _listen(stream: asyncio.StreamReader, tail: deque[str]) -> None:
         rest = rest[-500:]
     if rest:
         tail.append(rest.decode("utf-8", "replace"))
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -2,6 +2,7 @@
 
 Each call is one function of a module beside this one, found by name. It returns a JSON-able value, or is a generator
 that yields events (tables, or the engine's) and returns one. Only this module writes to the real standard output.
+A line {"stop": id} stops a call, also one that has not begun.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import FrameType, GeneratorType
@@ -35,24 +37,32 @@ CALLS = {
 PR_SET_PDEATHSIG = 1
 GRACE = 5.0
 """Seconds that a call may take to stop when the input ends."""
+NUDGE = 0.1
+"""Seconds between signals until one was noticed: one that comes just before a system call does not end that call."""
+AGAIN = 10.0
+"""Seconds after which a call that swallowed KeyboardInterrupt gets another."""
 EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
 """Modules that the optional extra `onnx` installs."""
 
 
 class Channel:
-    """Where answers go, and how a call is stopped: SIGINT raises KeyboardInterrupt in it, never within a message."""
+    """Where answers go, and how a call is stopped: KeyboardInterrupt is raised in it, never within a message."""
 
     def __init__(self, out: int) -> None:
         self.out = out
-        self.busy = False
+        self.number: int | None = None
+        """The call under way."""
+        self.stopped: set[int] = set()
+        """Calls that were told to stop."""
+        self._wanted: int | None = None
         self._writing = self._asked = False
         signal.signal(signal.SIGINT, self._interrupted)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self._writing:
             self._asked = True
-        elif self.busy:
-            self.busy = False
+        elif self.number is not None and self._wanted == self.number:
+            self._wanted = None
             raise KeyboardInterrupt
 
     def send(self, message: dict[str, Any]) -> None:
@@ -65,6 +75,24 @@ class Channel:
         if self._asked:
             self._asked = False
             self._interrupted(signal.SIGINT, None)
+
+    def stop(self, number: int) -> None:
+        """Stop a call; returns at once, from any thread."""
+        self.stopped.add(number)
+        if self.number == number:
+            threading.Thread(target=self._insist, args=(number,), daemon=True).start()
+
+    def _insist(self, number: int) -> None:
+        """Interrupt the main thread until the call is over."""
+        main = threading.main_thread().ident
+        assert main is not None
+        due = time.monotonic()
+        while self.number == number:
+            if time.monotonic() >= due:
+                self._wanted, due = number, time.monotonic() + AGAIN
+            if self._wanted == number:
+                signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(NUDGE)
 
 
 def main() -> None:
@@ -109,14 +137,20 @@ def follow(parent: int) -> None:
 
 
 def read(given: int, lines: queue.SimpleQueue[str | None], channel: Channel) -> None:
-    """Hand on each line of the input; where it ends, stop the call under way and then the process."""
+    """Hand on each line of the input but for stops; where it ends, stop the call under way and then the process."""
     with os.fdopen(given, encoding="utf-8") as file:
         for line in file:
-            lines.put(line)
+            if line.startswith('{"stop"'):
+                channel.stop(json.loads(line)["stop"])
+            else:
+                lines.put(line)
     lines.put(None)
-    if channel.busy:
-        os.kill(os.getpid(), signal.SIGINT)
-        threading.Timer(GRACE, os._exit, (1,)).start()
+    number = channel.number
+    if number is not None:
+        channel.stop(number)
+        timer = threading.Timer(GRACE, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
 
 
 def answer(
@@ -126,10 +160,12 @@ def answer(
     told: dict[str, Any]
     try:
         try:
-            channel.busy = True
+            channel.number = number
+            if number in channel.stopped:
+                raise KeyboardInterrupt
             told = {"result": _run(channel, number, _find(calls, call), args)}
         finally:
-            channel.busy = False
+            channel.number = None
     except KeyboardInterrupt:
         told = {"error": _table(Interrupted("stopped"))}
     except Exception as error:

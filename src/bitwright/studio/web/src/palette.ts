@@ -10,11 +10,14 @@ async function load(): Promise<Entry[]> {
   return entries;
 }
 
-/** How well an entry answers a query: every word must occur; a hit in the title counts more. */
-function score(entry: Entry, words: string[]): number {
+/** How well an entry answers a query: every word must occur; a hit in the title counts more, the very phrase most. */
+function score(entry: Entry, query: string): number {
+  const words = query.split(/\s+/).filter(Boolean);
   const title = entry.title.toLowerCase();
   const all = `${title} ${entry.words.toLowerCase()}`;
-  return words.every((w) => all.includes(w)) ? words.reduce((sum, w) => sum + (title.startsWith(w) ? 3 : title.includes(w) ? 2 : 1), 1) : 0;
+  if (!words.every((w) => all.includes(w))) return 0;
+  const hits = words.reduce((sum, w) => sum + (title.startsWith(w) ? 3 : title.includes(w) ? 2 : 1), 1);
+  return hits + (query && title.includes(query) ? 2 * words.length : 0);
 }
 
 export function startPalette(): void {
@@ -32,8 +35,8 @@ export function startPalette(): void {
     else input.removeAttribute("aria-activedescendant");
   };
   const fill = async (): Promise<void> => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = (await load()).map((e) => [score(e, words), e] as const).filter(([s]) => s > 0);
+    const query = input.value.trim().toLowerCase();
+    const found = (await load()).map((e) => [score(e, query), e] as const).filter(([s]) => s > 0);
     shown = found.sort((a, b) => b[0] - a[0]).slice(0, 12).map(([, e]) => e);
     at = 0;
     list.replaceChildren(...shown.map((entry, i) => {

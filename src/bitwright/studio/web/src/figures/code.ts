@@ -5,6 +5,7 @@ import type { Code } from "./types";
 
 /** Width in px from which names stand beside the program. */
 const BESIDE = 720;
+const GAP = 24;
 const shown = new WeakMap<HTMLElement, string>();
 
 export function draw(host: HTMLElement, view: Code): void {
@@ -14,7 +15,8 @@ export function draw(host: HTMLElement, view: Code): void {
   const longest = Math.max(...view.source.split("\n").map((l) => textWidth(l, 14, 400, "mono"))) + 70;
   const beside = width >= BESIDE;
   frame.classList.toggle("beside", beside);
-  frame.style.setProperty("--source", `${Math.ceil(Math.min(longest, width * 0.6))}px`);
+  const source = Math.ceil(Math.min(longest, width * 0.6));
+  frame.style.setProperty("--source", `${source}px`);
 
   const box = part(frame, "pre", "program-source");
   if (shown.get(box) !== view.source) {
@@ -37,9 +39,10 @@ export function draw(host: HTMLElement, view: Code): void {
   const side = part(frame, "div", "program-side");
   const list = part(side, "table", "terms");
   list.classList.add("valued");
+  list.hidden = !view.variables?.length;
   table(list, view.variables ?? [], { code: true, head: ["Name", "Value", "Type"] });
   const value = keep(host, width, "value", Math.max(40, ...(view.variables ?? []).map((t) => textWidth(t.value ?? "", 14, 500, "mono"))));
-  list.style.setProperty("--value", `${Math.ceil(Math.min(value, beside ? width * 0.3 : width * 0.5))}px`);
+  list.style.setProperty("--value", `${Math.ceil(Math.min(value, (beside ? width - source - GAP : width) * 0.5))}px`);
 
   const prints = Boolean(view.output) || /\bprint\(/.test(view.source);
   const output = part(side, "div", "program-output");

@@ -45,7 +45,7 @@ export function table(host: HTMLTableElement, terms: Term[], { code = false, hea
     tr.append("th").attr("scope", "row").attr("class", code ? "symbol code-symbol" : "symbol").each(function (t) {
       this.append(...(code ? [t.symbol] : symbol(t.symbol)));
     });
-    tr.append("td").attr("class", "value");
+    tr.append("td").attr("class", "value").append("span");
     tr.append("td").attr("class", "meaning");
     return tr;
   }).order();
@@ -55,7 +55,7 @@ export function table(host: HTMLTableElement, terms: Term[], { code = false, hea
     const before = this.dataset["value"];
     this.classList.toggle("changed", !still && (before === undefined ? code : before !== value));
     this.dataset["value"] = value;
-    this.textContent = value;
+    this.firstElementChild!.textContent = value;
   });
   rows.select<HTMLElement>(".meaning").text((t) => t.meaning);
 }

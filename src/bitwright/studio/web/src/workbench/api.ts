@@ -54,6 +54,9 @@ export function problemOf(error: unknown): Problem {
   return new Problem(error instanceof Error ? error.message : String(error));
 }
 
+/** Whether it is the studio that cannot, rather than what was asked that is wrong: trying again may help. */
+export const outage = (problem: Problem): boolean => problem.status >= 500 || problem.kind === "Offline";
+
 /** Whether a request was called off by us. */
 export const aborted = (error: unknown): boolean => error instanceof DOMException && error.name === "AbortError";
 
