@@ -150,6 +150,7 @@ class Document:
                     self.sections.append({"id": identity, "title": title})
             if token.type == "table_open":
                 token.attrSet("class", "table")
+                token.attrSet("tabindex", "0")  # a wide one scrolls, also by keyboard
         return str(self._markdown.renderer.render(tokens, self._markdown.options, {}))
 
     def inline(self, text: str) -> str:
@@ -213,10 +214,14 @@ def _plain(view: dict[str, Any]) -> str:
 
 def question_html(question: dict[str, Any]) -> str:
     """A question as a form that works by keyboard; the element `bw-question` answers it."""
-    choices = "".join(
-        f'<label class="option"><input type="radio" name="{question["id"]}" value="{i}"><span>{option}</span></label>'
-        for i, option in enumerate(question["options"], 1)
-    )
+    choices = ""
+    for i, (option, text) in enumerate(zip(question["options"], question["text"]["options"], strict=True), 1):
+        # A name made of nothing but a formula is no name to assistive technology: its TeX is.
+        name = f' aria-label="{html.escape(text.replace("$", ""))}"' if "katex" in option else ""
+        choices += (
+            f'<label class="option"><input type="radio" name="{question["id"]}" value="{i}"{name}>'
+            f"<span>{option}</span></label>"
+        )
     return (
         f'<bw-question id="{question["id"]}" answer="{question["answer"]}"><form><fieldset>'
         f"<legend>{question['ask']}</legend>{choices}</fieldset>"
