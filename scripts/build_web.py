@@ -50,14 +50,14 @@ def build() -> None:
         stamp.touch()
         return
     install()
-    npm("run", "--silent", "build")
+    run_npm("run", "--silent", "build")
     stamp.write_text(wanted)
 
 
 def check() -> None:
     """Check the types of scripts and components."""
     install()
-    npm("run", "--silent", "check")
+    run_npm("run", "--silent", "check")
 
 
 def install() -> None:
@@ -65,19 +65,22 @@ def install() -> None:
     locked = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     installed = WEB / "node_modules" / ".lock.sha256"
     if not installed.exists() or installed.read_text() != locked:
-        npm("ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+        run_npm("ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
         installed.write_text(locked)
 
 
-def npm(*words: str) -> None:
+def run_npm(*words: str) -> None:
     """Run npm in the web folder; a failure ends the program with what it said."""
     folder = node_folder()
     if folder is None:
         fix = f"apt-get install nodejs npm, or pip install {PACKAGE}"
         sys.exit(f"The studio's pages need Node {OLDEST} or newer: {fix}")
     path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    # In the PyPI package `bin/npm` is a copy that does not find its own modules: run what it stands for.
+    program = folder.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = [str(folder / "node"), str(program)] if program.exists() else [str(folder / "npm")]
     done = subprocess.run(
-        ["npm", *words], cwd=WEB, env=os.environ | {"PATH": path}, text=True, capture_output=True, check=False
+        [*npm, *words], cwd=WEB, env=os.environ | {"PATH": path}, text=True, capture_output=True, check=False
     )
     if done.returncode:
         sys.exit(f"npm {' '.join(words)} failed:\n{(done.stdout + done.stderr)[-4000:]}")

@@ -18,7 +18,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from bitwright.studio.runs import LEASE, Log, Progress, whole_lines
+from bitwright.studio.runlog import Log, Progress, whole_lines
+from bitwright.studio.runs import LEASE
 from tests.studio.house import DEMO, DIGITS, RTN, SLOW, Studio
 
 MATRICES = 21

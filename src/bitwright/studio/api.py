@@ -21,7 +21,8 @@ from bitwright.engine.recipe import Recipe
 from bitwright.errors import BitwrightError, InputError, RecipeError, ResourceError
 from bitwright.studio import models
 from bitwright.studio.house import House, house
-from bitwright.studio.runs import Conflict, Told, Unavailable
+from bitwright.studio.runlog import Told
+from bitwright.studio.runs import Conflict, Unavailable
 from bitwright.studio.uploads import NoSpace, TooLarge, Unknown
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
