@@ -14,13 +14,6 @@ import pytest
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.uploads import FILES, NoSpace, TooLarge, Unknown, Uploads, inside
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:

@@ -19,13 +19,7 @@ import pytest
 from bitwright.errors import BitwrightError, Interrupted, ModelError, ResourceError
 from bitwright.studio.workers import Died, Worker
 
-pytestmark = pytest.mark.anyio
 ODD = (sys.executable, str(Path(__file__).with_name("odd_worker.py")))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @contextlib.asynccontextmanager
