@@ -92,13 +92,16 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
             visit(browser, address, "/learn")  # the first page of a browser pays for its start
-            print("| page | first paint ms | kB | requests | slider step ms |\n|---|---|---|---|---|")
+            print("| page | first paint ms | kB | requests | slider step ms |\n|---|---|---|---|---|", flush=True)
             for path in ["/today", "/learn", "/workbench", "/settings", *lessons]:
                 seen = [visit(browser, address, path) for _ in range(options.runs)]
                 painted = statistics.median(one["fcp"] for one in seen)
                 steps = [one["step"] for one in seen if one["step"] is not None]
                 step = f"{statistics.median(steps):.1f}" if steps else ""
-                print(f"| {path} | {painted:.0f} | {seen[-1]['bytes'] / 1000:.0f} | {seen[-1]['requests']} | {step} |")
+                print(
+                    f"| {path} | {painted:.0f} | {seen[-1]['bytes'] / 1000:.0f} | {seen[-1]['requests']} | {step} |",
+                    flush=True,
+                )
             browser.close()
 
 
