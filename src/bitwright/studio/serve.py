@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import secrets
 import socket
@@ -82,8 +83,11 @@ def listen(host: str, port: int | None) -> socket.socket:
             ) from error
         except OSError as error:
             made.close()
-            if port is not None or error.errno == 99:
-                what = "is in use" if error.errno == 98 else f"cannot be listened on ({error.strerror})"
+            if error.errno == errno.EADDRNOTAVAIL:
+                what, fix = "is no address of this machine", "Use 127.0.0.1"
+                raise InputError(what, where=f"--host {host}", fix=fix) from error
+            if port is not None:
+                what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
                 fix = "Leave --port out to take one that is free, or stop the other program"
                 raise ResourceError(what, where=f"{host}:{wanted}", fix=fix) from error
     raise ResourceError("are all in use", where=f"ports {PORT} to {PORT + NEXT - 1}", fix="Choose another with --port")
