@@ -21,6 +21,7 @@ from bitwright.core.format import named
 from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
 from bitwright.engine import plan as planning
+from bitwright.engine.check import Finding, check
 from bitwright.engine.events import Finished, Started
 from bitwright.engine.recipe import Recipe
 from bitwright.engine.run import run
@@ -444,3 +445,17 @@ def test_certification_finds_one_flipped_bit(what: str, llama: Path, tmp_path: P
     # The same command writes the damaged part anew, and then finishes.
     assert isinstance(list(run(plan, None))[-1], Finished)
     assert plan.out.exists()
+
+
+def test_check_finds_a_bit_flipped_after_certification(llama: Path, tmp_path: Path) -> None:
+    plan = planning.make(llama, tmp_path / "out", Recipe.read({"layer": {"method": "rtn", "group": 32}}, "test"))
+    list(run(plan, drain(prepare(plan))))
+    good = [event for event in check(plan.out) if isinstance(event, Finding)]
+    assert all(finding.good for finding in good)
+    assert "certificate" in [finding.what for finding in good]
+    [path] = plan.out.glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[plan.layout.place[TARGETS["codes"]][1]] ^= 1  # another code, as finite as the first
+    path.write_bytes(data)
+    [bad] = [event for event in check(plan.out) if isinstance(event, Finding) and not event.good]
+    assert (bad.what, bad.detail.split()[0]) == ("certificate", path.name)

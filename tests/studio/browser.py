@@ -135,6 +135,10 @@ class Look:
         """What axe-core objects to on the page as it is now: `rule: selector` lines."""
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.evaluate(AXE.read_text("utf-8"))
+        # All of a long page, not only what is near the window and so laid out.
+        self.page.evaluate(
+            "() => document.querySelectorAll('.prose > *').forEach(e => e.style.contentVisibility = 'visible')"
+        )
         result: dict[str, Any] = self.page.evaluate(
             "async () => await axe.run(document, {resultTypes: ['violations']})"
         )

@@ -18,6 +18,10 @@ PAGES = ["/today", "/today/2026-11-23", "/today/2026-11-23/print", "/learn", "/s
 FIGURE_ROUNDS = "() => [...document.querySelectorAll('bw-figure')].map(f => f.getAttribute('name'))"
 
 
+WEIGHT = 200_000
+"""Most bytes of a page over the wire, everything compressed and nothing cached: the brief of the studio's pages."""
+
+
 @pytest.mark.parametrize("path", [*PAGES, *(f"/learn/{slug}" for slug in LESSONS)])
 def test_a_page_is_sound_in_every_light_and_width(chromium: Browser, studio: Running, path: str) -> None:
     for scheme in ("light", "dark"):
@@ -30,6 +34,18 @@ def test_a_page_is_sound_in_every_light_and_width(chromium: Browser, studio: Run
             faults = [f for f in tab.faults if path != "/no/such/page" or "404" not in f]
             assert faults == [], where
             context.close()
+
+
+@pytest.mark.parametrize("path", [*PAGES, *(f"/learn/{slug}" for slug in LESSONS)])
+def test_a_page_weighs_no_more_than_its_budget(chromium: Browser, studio: Running, path: str) -> None:
+    tab, context = look(chromium, studio)
+    protocol = context.new_cdp_session(tab.page)
+    protocol.send("Network.enable")
+    sizes: list[float] = []
+    protocol.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    tab.page.goto(studio.url + path, wait_until="networkidle")
+    context.close()
+    assert 10_000 < sum(sizes) < WEIGHT, f"{len(sizes)} requests"
 
 
 @pytest.mark.parametrize("slug", LESSONS)

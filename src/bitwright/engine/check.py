@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from bitwright.core.measure import Error
+from bitwright.engine.certify import hashes
 from bitwright.engine.events import Event, Note, Progress, Row, Started
 from bitwright.engine.plan import describe
+from bitwright.engine.report.certificate import certificate_path, load
 from bitwright.errors import BitwrightError, CertificationError
 from bitwright.files.compressed_tensors import decode_by_library
 from bitwright.files.folder import QuantizedCheckpoint, open_checkpoint, require_finite
@@ -30,8 +32,9 @@ class Finding(Event):
 def check(folder: Path, against: Path | None = None) -> Iterator[Event]:
     """Look at every part of a model folder; yields Findings, and Rows against a float folder.
 
-    Checks files and index, config against tensors, finite scales and weights, that stored integers decode, that the
-    compressed-tensors library decodes them as we do, and how much of the blocks is quantized. Raises only for an
+    Checks files and index, the hashes of a certificate where there is one, config against tensors, finite scales and
+    weights, that stored integers decode, that the compressed-tensors library decodes them as we do, and how much of
+    the blocks is quantized. Raises only for an
     unreadable `against`; everything wrong with `folder` is a Finding that is not good.
     """
     yield Started("check", str(folder))
@@ -42,11 +45,34 @@ def check(folder: Path, against: Path | None = None) -> Iterator[Event]:
     except BitwrightError as error:
         yield Finding("files, config and tensors", False, str(error))
         return
+    yield from certified(folder)
     yield Finding("config and tensors", True, f"{type(arch.config).__name__}, {arch.count} blocks")
     yield from _contents(checkpoint)
     yield _coverage(arch, checkpoint)
     if against is not None:
         yield from compare_weights(open_checkpoint(against), checkpoint)
+
+
+def certified(out: Path) -> Iterator[Finding]:
+    """Whether a folder or ONNX file still has the bytes that its certificate names; nothing where there is none."""
+    if not certificate_path(out).exists():
+        return
+    try:
+        named: dict[str, str] = load(out)["output"]["sha256"]
+        base = out if out.is_dir() else out.parent
+        gone = [name for name in named if not (base / name).is_file()]
+        other = [
+            name for name, found in hashes(base / n for n in named if n not in gone).items() if found != named[name]
+        ]
+    except BitwrightError as error:
+        yield Finding("certificate", False, str(error))
+        return
+    for name in gone:
+        yield Finding("certificate", False, f"{name} is certified and is not here")
+    for name in other:
+        yield Finding("certificate", False, f"{name} is not the file that was certified: its SHA-256 is another")
+    if not gone and not other:
+        yield Finding("certificate", True, f"SHA-256 of {', '.join(named)} as certified")
 
 
 def _contents(checkpoint: Checkpoint) -> Iterator[Event]:

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from bitwright.core.measure import Error
-from bitwright.engine.check import Finding
+from bitwright.engine.check import Finding, certified
 from bitwright.engine.events import Event, Row, Started
 from bitwright.errors import BitwrightError
 from bitwright.files.onnx import decode, read, to_matrix
@@ -35,6 +35,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         yield Finding("file, onnx.checker and ONNX Runtime", False, str(error).splitlines()[0])
         return
     yield Finding("onnx.checker and ONNX Runtime", True, "accept it")
+    yield from certified(path)
     yield _scales(model)
     decoded = decode(model)
     yield _coverage(model, decoded)

@@ -22,6 +22,9 @@ function make<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Record<
 
 const count = (c: Control): number => (c.type === "slider" ? c.values.length : c.type === "choice" ? c.options.length : c.captions.length);
 
+/** The page's words come first: figures start once these are on the screen. */
+const painted = new Promise<void>((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+
 export class FigureElement extends HTMLElement {
   private payload!: Payload;
   private draw!: Draw;
@@ -41,7 +44,9 @@ export class FigureElement extends HTMLElement {
     if (!script || this.payload) return;
     this.payload = JSON.parse(script.textContent ?? "") as Payload;
     this.places = this.payload.controls.map((c) => c.start);
-    this.draw = await drawing(this.getAttribute("kind") ?? "");
+    const loading = drawing(this.getAttribute("kind") ?? "");
+    await painted;
+    this.draw = await loading;
     if (this.payload.compute) this.compute = await computing(this.payload.compute);
     this.host.setAttribute("aria-label", this.getAttribute("alt") ?? "");
     const words = make("details", { class: "figure-text" }, make("summary", {}, "In words"), this.table);

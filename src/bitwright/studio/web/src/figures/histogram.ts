@@ -10,6 +10,8 @@ const SPACE = 24;
 /** Below this share of the room that strokes want, they are `RUG` px short. */
 const CROWDED = 0.55;
 const RUG = 22;
+/** More strokes than this do not move one by one. */
+const MANY = 48;
 
 const HEIGHTS: Record<string, () => Scale> = { sqrt: () => scalePow().exponent(0.5), linear: () => scaleLinear(), log: () => scaleSymlog() };
 const NOTES: Record<string, string> = { sqrt: "heights on a square-root scale", linear: "", log: "heights on a log scale" };
@@ -66,16 +68,20 @@ export function draw(host: HTMLElement, view: Histogram): void {
   // Many levels lie closer than their strokes are wide: they thin out, and at last stand as a rug, rather than hide what is below.
   const crowd = Math.min(1, width / (levels.length * 9 || 1));
   const strokes = levels.map((v, i) => ({ v, key: i - (levels.length >> 1) })).filter(({ v }) => v >= view.low && v <= view.high);
-  layer(svg, "levels").selectAll<SVGLineElement, (typeof strokes)[0]>("line").data(strokes, (d) => d.key).join("line")
-    .attr("class", "level").attr("y1", ceiling + 4).attr("y2", floor + 1)
-    .style("transform-origin", `0 ${floor}px`).style("transform", ({ v }) => `${at(x(v), 0)} scaleY(${crowd < CROWDED ? RUG / tall : 1})`)
-    .style("stroke-width", Math.max(1, 3 * crowd)).style("opacity", 0.35 + 0.65 * crowd);
+  const start = crowd < CROWDED ? floor - RUG : ceiling + 4;
+  const group = layer(svg, "levels").style("stroke-width", Math.max(1, 3 * crowd)).style("opacity", 0.35 + 0.65 * crowd);
+  // Few levels move, each as itself; many are one path, which is drawn within a frame.
+  const many = strokes.length > MANY;
+  group.selectAll<SVGLineElement, (typeof strokes)[0]>("line").data(many ? [] : strokes, (d) => d.key).join("line")
+    .attr("class", "level").attr("y1", start).attr("y2", floor + 1).style("transform", ({ v }) => at(x(v), 0));
+  group.selectAll("path").data(many ? [strokes] : []).join("path").attr("class", "level")
+    .attr("d", (all) => all.map(({ v }) => `M${x(v).toFixed(1)},${start}V${floor + 1}`).join(""));
 
   const worst = max(errors) || 1;
   const base = under + 26 + ERRORS;
-  layer(svg, "errors").selectAll("rect").data(errors).join("rect").attr("class", "error")
-    .attr("x", (_, i) => edge(i) + 0.5).attr("width", Math.max(1, edge(1) - edge(0) - 1)).attr("y", base - ERRORS).attr("height", ERRORS)
-    .style("transform-origin", `0 ${base}px`).style("transform", (e) => `scaleY(${e / worst})`);
+  const broad = Math.max(1, edge(1) - edge(0) - 1).toFixed(1);
+  layer(svg, "errors").selectAll("path").data(errors.length ? [errors] : []).join("path").attr("class", "error")
+    .attr("d", (all) => all.map((e, i) => `M${(edge(i) + 0.5).toFixed(1)},${base}V${(base - (e / worst) * ERRORS).toFixed(1)}h${broad}V${base}Z`).join(""));
 
   const texts = layer(svg, "labels");
   texts.selectAll("text.direct").data([...places.filter((p) => p.tone !== "note"), ...(errors.length ? [{ text: labels[2] ?? "", tone: "error" as Tone, x: 0, y: under + 14 }] : [])])
