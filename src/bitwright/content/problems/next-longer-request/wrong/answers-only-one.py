@@ -1,0 +1,8 @@
+def next_longer(lengths):
+    answer = [None] * len(lengths)
+    waiting = []
+    for position, length in enumerate(lengths):
+        if waiting and lengths[waiting[-1]] < length:
+            answer[waiting.pop()] = position
+        waiting.append(position)
+    return answer

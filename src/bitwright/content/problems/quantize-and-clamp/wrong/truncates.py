@@ -1,0 +1,6 @@
+import numpy as np
+
+
+def quantize(x, scale, zero, low, high):
+    codes = np.clip(np.trunc(x / scale) + zero, low, high).astype(np.int32)
+    return codes, scale * (codes - zero)

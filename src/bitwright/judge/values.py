@@ -1,0 +1,257 @@
+"""Arguments and results as JSON: what a program is given and what it gives back, without ever unpickling anything.
+
+    None, bool, int, float, str, list      as they are (NaN and Infinity as Python's json writes them)
+    tuple, set, dict, bytes                {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"bytes": base64}
+    array                                  {"array": [dtype, shape, base64 of widened little-endian items, kind]}
+    random generator                       {"random": seed}
+    anything else                          {"other": "its type"}
+
+Kind is numpy, torch, or scalar (a NumPy scalar: shape is empty). Items are float64, int64, uint64 or bool. Inside the
+walls `decode` makes NumPy's own arrays; outside, where NumPy is not needed, `Array`.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array as items_of
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+DEEPEST = 40
+"""Most levels of nesting."""
+CODES = {"f": "d", "i": "q", "u": "Q", "b": "B"}
+"""Kind of a dtype -> type code of its widened items."""
+KINDS = ("numpy", "torch", "scalar")
+
+
+class Unreadable(ValueError):
+    """What came is not an encoded value."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array as it is seen outside: dtype by name, shape, flat items; `kind` as above."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    items: Any
+    kind: str = "numpy"
+
+    def at(self, index: int) -> tuple[int, ...]:
+        """The place of flat item `index`."""
+        place = []
+        for size in reversed(self.shape):
+            index, rest = divmod(index, size)
+            place.append(rest)
+        return tuple(reversed(place))
+
+
+def kind_of(dtype: str) -> str:
+    """f, i, u or b for a dtype's name (float32, bfloat16, int8, uint4, bool)."""
+    for start, kind in (("float", "f"), ("bfloat", "f"), ("int", "i"), ("uint", "u"), ("bool", "b")):
+        if dtype.startswith(start):
+            return kind
+    raise Unreadable(f"{dtype} is not a kind of number")
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """A value of a program as JSON. Never fails for what it does not know: that is named by its type."""
+    if depth > DEEPEST:
+        return {"other": f"nested deeper than {DEEPEST} levels"}
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [encode(one, depth + 1) for one in value]
+    if kind is tuple:
+        return {"tuple": [encode(one, depth + 1) for one in value]}
+    if kind in (set, frozenset):
+        return {"set": [encode(one, depth + 1) for one in value]}
+    if kind is dict:
+        return {"dict": [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in value.items()]}
+    if kind in (bytes, bytearray):
+        return {"bytes": base64.b64encode(value).decode()}
+    found = _encode_array(value)
+    if found is not None:
+        return found
+    for plain in (bool, int, float, str, list, tuple, dict):
+        if isinstance(value, plain):  # a named tuple, an enum, a counter: as what it is made of
+            return encode(plain(value), depth + 1)  # type: ignore[call-overload]
+    return {"other": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def _encode_array(value: Any) -> Any:
+    np, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    shown, kind = str(getattr(value, "dtype", "")), "numpy"
+    if torch is not None and isinstance(value, torch.Tensor):
+        shown, kind = str(value.dtype).removeprefix("torch."), "torch"
+        value = value.detach().cpu()
+        value = (value.double() if value.dtype.is_floating_point else value).numpy()
+    elif np is None or not isinstance(value, np.ndarray | np.generic):
+        return None
+    elif isinstance(value, np.generic):
+        kind = "scalar"
+    assert np is not None
+    flat = np.asarray(value)
+    if flat.dtype.kind not in CODES:
+        return {"other": f"array of {flat.dtype}"}
+    wide = {"f": "<f8", "i": "<i8", "u": "<u8", "b": "|b1"}[flat.dtype.kind]
+    data = base64.b64encode(np.ascontiguousarray(flat, wide).tobytes()).decode()
+    return {"array": [shown, list(flat.shape), data, kind]}
+
+
+def encode_items(dtype: str, shape: list[int], items: list[Any], kind: str = "numpy") -> Any:
+    """An encoded array of plain numbers. Unreadable where one is none, or does not fit."""
+    try:
+        code = CODES[kind_of(dtype)]
+        data = items_of(code, [float(one) if code == "d" else int(one) for one in items])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unreadable(f"not all of it is {dtype} ({error})") from error
+    return {"array": [dtype, shape, base64.b64encode(data.tobytes()).decode(), kind]}
+
+
+def decode(value: Any, make: Callable[[Array], Any] = lambda array: array, depth: int = 0) -> Any:
+    """An encoded value again; `make` makes what stands for arrays. Unreadable for anything else."""
+    if depth > DEEPEST + 2:
+        raise Unreadable("nested too deep")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [decode(one, make, depth + 1) for one in value]
+    if not isinstance(value, dict) or len(value) != 1:
+        raise Unreadable("no value looks like this")
+    [(name, inner)] = value.items()
+    if name == "array":
+        return make(_decode_array(inner))
+    if name == "random" and isinstance(inner, int):
+        return Seed(inner)
+    if name == "other" and isinstance(inner, str):
+        return Other(inner[:200])
+    if name == "bytes" and isinstance(inner, str):
+        return base64.b64decode(inner)
+    if not isinstance(inner, list):
+        raise Unreadable(f"{name!r} is not a value")
+    parts = [decode(one, make, depth + 1) for one in inner]
+    try:
+        if name == "tuple":
+            return tuple(parts)
+        if name == "set":
+            return set(parts)
+        if name == "dict":
+            return dict(parts)
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"{name} cannot be made of this") from error
+    raise Unreadable(f"{name!r} is not a value")
+
+
+def _decode_array(inner: Any) -> Array:
+    match inner:
+        case [str(dtype), [*shape], str(data), str(kind)] if kind in KINDS and all(
+            type(n) is int and n >= 0 for n in shape
+        ):
+            found = items_of(CODES[kind_of(dtype)])
+            try:
+                found.frombytes(base64.b64decode(data, validate=True))
+            except ValueError as error:
+                raise Unreadable("an array's items are damaged") from error
+            if len(found) != prod(shape):
+                raise Unreadable("an array has another number of items than its shape")
+            return Array(dtype, tuple(shape), found, kind)
+    raise Unreadable("no array looks like this")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Stands for a random generator."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class Other:
+    """Something that is no value: only its type is known."""
+
+    type: str
+
+
+def inside(value: Any) -> Any:
+    """Decode as a program wants its arguments: NumPy's arrays, torch's tensors, random generators."""
+    np = sys.modules.get("numpy")
+
+    def make(array: Array) -> Any:
+        if np is None:
+            raise Unreadable("an array, but there is no NumPy")
+        if array.kind == "torch":
+            import torch
+
+            return torch.tensor(list(array.items), dtype=getattr(torch, array.dtype)).reshape(array.shape)
+        wide = np.frombuffer(
+            array.items.tobytes(), {"d": "<f8", "q": "<i8", "Q": "<u8", "B": "|b1"}[array.items.typecode]
+        )
+        made = wide.reshape(array.shape).astype(array.dtype)
+        return made[()] if array.kind == "scalar" else made
+
+    found = decode(value, make)
+    if isinstance(found, Seed):
+        import random
+
+        return np.random.default_rng(found.value) if np is not None else random.Random(found.value)
+    return found
+
+
+def show(value: Any, width: int = 300) -> str:
+    """An encoded value as a person would type it, cut to `width` characters."""
+    text = "".join(_pieces(decode(value), width))
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _pieces(value: Any, width: int) -> Iterator[str]:
+    if isinstance(value, Array):
+        yield from _array(value, width)
+    elif isinstance(value, list | tuple | set):
+        opening, closing = {list: "[]", tuple: "()", set: "{}"}[type(value)]
+        yield opening
+        for i, one in enumerate(value):
+            if i:
+                yield ", "
+            yield from _pieces(one, width)
+            if i > width:
+                break
+        yield ",)" if isinstance(value, tuple) and len(value) == 1 else closing
+    elif isinstance(value, dict):
+        yield "{" + ", ".join(f"{show_plain(k)}: {''.join(_pieces(v, width))}" for k, v in value.items()) + "}"
+    elif isinstance(value, Other):
+        yield f"<{value.type}>"
+    else:
+        yield show_plain(value)
+
+
+def show_plain(value: Any) -> str:
+    """A number as short as it is exact enough to read, anything else as Python writes it."""
+    if type(value) is float:
+        return f"{value:.7g}" if value == value and abs(value) != float("inf") else str(value)
+    if type(value) is int and abs(value) >= 10**40:
+        return f"an integer of {len(hex(value)) * 1.204:.0f} digits"
+    return repr(value)
+
+
+def _array(array: Array, width: int) -> Iterator[str]:
+    def block(shape: tuple[int, ...], start: int) -> Iterator[str]:
+        if not shape:
+            item = array.items[start]
+            yield str(bool(item)) if array.dtype == "bool" else show_plain(item)
+            return
+        step = prod(shape[1:])
+        yield "["
+        for i in range(min(shape[0], width)):
+            if i:
+                yield ", "
+            yield from block(shape[1:], start + i * step)
+        yield "]"
+
+    yield from block(array.shape, 0)
+    if array.kind != "scalar":
+        yield f"  {array.dtype}{list(array.shape)}"
