@@ -1,10 +1,8 @@
-"""The commands of the studio: the web app, its daily edition, and the proof of its content."""
+"""The commands of the studio: the web app and its daily edition."""
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.app import Show, app, guarded
-from bitwright.cli.options import Json, size
+from bitwright.cli.options import size
 from bitwright.engine.libraries import load
-from bitwright.errors import BitwrightError, RecipeError
+from bitwright.errors import RecipeError
 
 Data = Annotated[
     Path | None,
     typer.Option(help="Where progress, runs and computed lessons are kept. Default: your user data folder."),
 ]
-content = typer.Typer(no_args_is_help=True, help="Prove the studio's lessons.")
-app.add_typer(content, name="content")
 
 
 @app.command()
@@ -98,29 +94,3 @@ def edition(
         show.line(f"written: {out}")
 
     guarded(False, work, out=out)
-
-
-@content.command()
-def check(
-    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons to prove. Default: all.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Prove lessons: numbers resolve, formulas set, links lead somewhere, every figure draws and has words."""
-
-    def work(show: Show) -> None:
-        load()
-        from bitwright.studio.config import CONTENT
-        from bitwright.studio.content import Library
-        from bitwright.studio.worker.proof import prove
-
-        wrong = 0
-        with tempfile.TemporaryDirectory() as fresh:
-            for finding in prove(Library(CONTENT, Path(fresh)), slugs):
-                wrong += not finding.good
-                if as_json:
-                    typer.echo(json.dumps(finding.json()))
-                show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
-        if wrong:
-            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Mend what is named")
-
-    guarded(as_json, work)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ class Test:
 
 @dataclass(frozen=True)
 class Tests:
-    """All tests of a problem, samples first; `growth` are arguments by size, not judged on their answers."""
+    """All tests of a problem, samples first; `growth` are those whose time is looked at, smallest first."""
 
     tests: list[Test]
-    growth: list[tuple[int, list[Any]]] = field(default_factory=list)
+    growth: list[Test] = field(default_factory=list)
 
     @property
     def samples(self) -> list[Test]:
@@ -78,11 +78,13 @@ def _make(pool: Pool, problem: Problem, seed: int) -> Tests:
         )
     ]
     found += [Test(f"random {i + 1}", "random", _tuple(problem, one)) for i, one in enumerate(made[2 : 2 + RANDOM])]
-    growth = [(size, _tuple(problem, one)) for size, one in zip(grown, made[2 + RANDOM :], strict=True)]
+    found += [
+        Test(f"size {size:,}", "growth", _tuple(problem, one))
+        for size, one in zip(grown, made[2 + RANDOM :], strict=True)
+    ]
     answers = reference(pool, problem, [test.arguments for test in found])
-    return Tests(
-        [Test(t.name, t.kind, t.arguments, answer, t.note) for t, answer in zip(found, answers, strict=True)], growth
-    )
+    answered = [replace(test, expected=answer) for test, answer in zip(found, answers, strict=True)]
+    return Tests([t for t in answered if t.kind != "growth"], [t for t in answered if t.kind == "growth"])
 
 
 def reference(pool: Pool, problem: Problem, arguments: list[list[Any]]) -> list[Any]:
@@ -131,7 +133,8 @@ def _named(problem: Problem, value: Any, kind: str) -> Test:
 
 def _keep(path: Path, tests: Tests) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"tests": [[t.name, t.kind, t.arguments, t.expected, t.note] for t in tests.tests], "growth": tests.growth}
+    groups = {"tests": tests.tests, "growth": tests.growth}
+    data = {name: [[t.name, t.kind, t.arguments, t.expected, t.note] for t in group] for name, group in groups.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".cases")
     with open(handle, "w", encoding="utf-8") as file:
         json.dump(data, file)
@@ -142,7 +145,7 @@ def _keep(path: Path, tests: Tests) -> None:
 
 
 def _load(data: dict[str, Any]) -> Tests:
-    tests = Tests([Test(*row) for row in data["tests"]], [(size, arguments) for size, arguments in data["growth"]])
-    for test in tests.tests:
+    tests, growth = ([Test(*row) for row in data[name]] for name in ("tests", "growth"))
+    for test in tests:
         values.decode(test.expected)
-    return tests
+    return Tests(tests, growth)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from . import cases as preparing
 from . import checker, values
 from .cases import Test, Tests
+from .growth import Measured
 from .pool import Broken, Pool, Run
 from .problem import Problem, ProblemError
 from .values import Unreadable
@@ -20,10 +20,6 @@ from .verdict import Case, Difference, Result, Verdict
 
 MOST_CODE = 64 << 10
 SHOWN = 600
-SLACK = 0.5
-"""How much steeper than asked the measured growth may be: one power more is seen, a logarithm and noise are not."""
-QUICK = 0.02
-"""CPU seconds above an empty run: below this growth cannot be measured, and nobody would mind it."""
 Told = Callable[[Case, int], None]
 
 
@@ -128,9 +124,11 @@ class Judge:
     def case(self, problem: Problem, code: str, test: Test, owner: object = "") -> Case:
         """One test, judged."""
         run = self.answer(problem, code, test.arguments, owner)
+        large = test.kind == "growth"
         case = Case(
             name=test.name, kind=test.kind, verdict=Verdict.AC, cpu=run.cpu, memory=run.memory, wall=run.wall, arguments=test.arguments,
-            input=shown(problem, test.arguments), expected=values.show(test.expected, SHOWN), output=run.output + run.errors,
+            input=test.name if large else shown(problem, test.arguments), output=run.output + run.errors,
+            expected="" if large else values.show(test.expected, SHOWN),
         )  # fmt: skip
         verdict, reason = outcome(run, problem)
         answer = run.answer or {}
@@ -145,7 +143,7 @@ class Judge:
         try:
             [result] = answer["results"]
             yours = values.decode(result)
-            case = replace(case, yours=values.show(result, SHOWN))
+            case = replace(case, yours="" if large else values.show(result, SHOWN))
         except (KeyError, TypeError, ValueError, Unreadable, RecursionError) as error:
             return replace(case, verdict=Verdict.RTE, reason=f"its answer cannot be read ({error})")
         difference = self._compare(problem, test, result, yours)
@@ -173,76 +171,30 @@ class Judge:
     def _growth(self, problem: Problem, code: str, result: Result, base: float, owner: object) -> Result:
         """The same result, or one that says how the time grew where that is more than the problem allows."""
         assert problem.growth is not None
-        allowed = problem.growth.exponent + SLACK
-        seconds: list[float] = []
-        done: list[int] = []
-        late = False
-        for size, arguments in self.tests(problem).growth:
-            runs = [self.answer(problem, code, arguments, owner)]
-            verdict, reason = outcome(runs[0], problem)
-            if verdict not in (Verdict.AC, Verdict.TLE):
-                case = Case(
-                    f"size {size:,}",
-                    "growth",
-                    verdict,
-                    runs[0].cpu,
-                    runs[0].memory,
-                    reason=reason,
-                    error=(runs[0].answer or {}).get("error"),
-                )
-                sentence = f"{verdict.words[0].upper()}{verdict.words[1:]} on an input of size {size:,}"
-                return replace(
-                    self._result(verdict, sentence, [*result.cases, case], result.total, reason), growth=None
-                )
-            done.append(size)
-            seconds.append(max(runs[0].cpu - base, 1e-4))
-            if verdict is Verdict.TLE:
-                late = True
+        measured = None
+        for _ in range(2):  # once more where it fails: a busy machine can make a curve look steep, never flat
+            seconds: list[float] = []
+            for test in self.tests(problem).growth:
+                case = self.case(problem, code, test, owner)
+                if case.verdict not in (Verdict.AC, Verdict.TLE):
+                    return self._sum(problem, [*result.cases, case], result.total + 1)
+                seconds.append(max(case.cpu - base, 1e-4))
+                if case.verdict is Verdict.TLE:
+                    break
+            late = case.verdict is Verdict.TLE
+            if measured and not late and not measured.late:
+                seconds = [min(pair) for pair in zip(seconds, measured.seconds, strict=True)]
+            sizes = list(problem.growth.sizes[: len(seconds)])
+            measured = Measured(sizes, seconds, problem.growth.exponent, late)
+            if measured.good:
+                return replace(result, growth=measured.json())
+            if late:
                 break
-        found = exponent(done, seconds)
-        growth = {
-            "sizes": done,
-            "seconds": seconds,
-            "exponent": found,
-            "allowed": problem.growth.exponent,
-            "late": late,
-        }
-        if not late and (found is None or found <= allowed):
-            return replace(result, growth=growth)
-        if not late:  # once more where it is close: a busy machine can make a curve look steep, never flat
-            again = [max(self.answer(problem, code, a, owner).cpu - base, 1e-4) for _, a in self.tests(problem).growth]
-            seconds = [min(pair) for pair in zip(seconds, again, strict=True)]
-            found = exponent(done, seconds)
-            growth |= {"seconds": seconds, "exponent": found}
-            if found is None or found <= allowed:
-                return replace(result, growth=growth)
-        name = power(problem.growth.exponent)
-        reason = (
-            f"Time may grow like {name}; yours "
-            + (f"grew like n^{found:.1f}" if found else "did not end in time")
-            + f" up to n = {done[-1]:,}."
-        )
-        case = Case(f"size {done[-1]:,}", "growth", Verdict.TLE, seconds[-1], 0, reason=reason)
-        return replace(
-            self._result(
-                Verdict.TLE, "Too slow: it grows too fast with the input", [*result.cases, case], result.total, reason
-            ),
-            growth=growth,
-        )
-
-
-def power(exponent_: float) -> str:
-    """A growth as it is written: n, n^2."""
-    return "n" if exponent_ == 1 else f"n^{exponent_:g}"
-
-
-def exponent(sizes: list[int], seconds: list[float]) -> float | None:
-    """The slope of log time over log size by least squares, None where it was too quick to be measured."""
-    points = [(math.log(n), math.log(t)) for n, t in zip(sizes, seconds, strict=True) if t > QUICK / 10]
-    if seconds[-1] < QUICK or len(points) < 2:
-        return None
-    x, y = (sum(axis) / len(points) for axis in zip(*points, strict=True))
-    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+        assert measured is not None
+        case = replace(case, verdict=Verdict.TLE, reason=measured.text)
+        sentence = "Too slow: it grows too fast with the input"
+        failed = self._result(Verdict.TLE, sentence, [*result.cases, case], result.total, measured.text)
+        return replace(failed, growth=measured.json())
 
 
 def outcome(run: Run, problem: Problem) -> tuple[Verdict, str]:

@@ -1,0 +1,148 @@
+"""The commands of those who write lessons and problems: a new one, and the proof that it holds."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.options import Json
+from bitwright.engine.libraries import load
+from bitwright.errors import BitwrightError, InputError
+
+content = typer.Typer(no_args_is_help=True, help="Write and prove the studio's lessons and problems.")
+app.add_typer(content, name="content")
+
+
+@content.command()
+def check(
+    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons and problems to prove. Default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove lessons (numbers, formulas, links, figures) and problems (references pass, wrong submissions fail)."""
+
+    def work(show: Show) -> None:
+        load()
+        wrong = 0
+        for finding in _findings(slugs or []):
+            wrong += not finding.good
+            if as_json:
+                found = {"event": "finding", "what": finding.what, "good": finding.good, "detail": finding.detail}
+                typer.echo(json.dumps(found))
+            show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
+        if wrong:
+            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Mend what is named")
+
+    guarded(as_json, work)
+
+
+def _findings(slugs: list[str]) -> Iterator[Any]:
+    from bitwright.judge.proof import prove as prove_problem
+    from bitwright.studio.config import CONTENT
+    from bitwright.studio.content import Library
+    from bitwright.studio.worker.proof import prove as prove_lessons
+
+    problems = sorted(path.name for path in (CONTENT / "problems").iterdir() if path.is_dir())
+    lessons = [slug for slug in slugs if slug not in problems]
+    with tempfile.TemporaryDirectory() as fresh:
+        if lessons or not slugs:
+            yield from prove_lessons(Library(CONTENT, Path(fresh)), lessons)
+    chosen = [slug for slug in slugs if slug in problems] or ([] if slugs else problems)
+    if not chosen:
+        return
+    from bitwright.cli.practice import judging
+
+    with judging(None) as (shelf, judge):
+        for slug in chosen:
+            if slug not in shelf.slugs:
+                yield _unlisted(slug)
+            yield from prove_problem(judge, shelf.problem(slug))
+
+
+def _unlisted(slug: str) -> Any:
+    from bitwright.judge.proof import Finding
+
+    return Finding(f"problem {slug}", False, "stands in no collection of collections.toml")
+
+
+@content.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="problem")],
+    slug: Annotated[str, typer.Argument(help="The name of its folder, like product-except-self.")],
+) -> None:
+    """Make the folder of a new problem, with every file it needs and the gaps to fill marked TODO."""
+
+    def work(show: Show) -> None:
+        from bitwright.judge.problem import SLUG
+        from bitwright.studio.config import CONTENT
+
+        if kind != "problem":
+            raise InputError(f"{kind!r} cannot be made", where="content new", fix="Write: content new problem SLUG")
+        folder = CONTENT / "problems" / slug
+        if not SLUG.fullmatch(slug):
+            raise InputError(
+                f"{slug!r} is no name for a folder",
+                where="content new",
+                fix="Use small letters, digits and single hyphens",
+            )
+        if folder.exists():
+            raise InputError("is there already", where=str(folder), fix="Choose another name")
+        partial = folder.with_name(f".{slug}.partial")
+        for name, text in TEMPLATE.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        partial.rename(folder)
+        show.line(f"written: {folder}")
+        show.line(f"Name it in {CONTENT / 'collections.toml'}, fill the TODOs, then: bitwright content check {slug}")
+
+    guarded(False, work)
+
+
+TEMPLATE = {
+    "problem.md": """+++
+title = "TODO"
+collection = "core"
+difficulty = "easy"
+minutes = 15
+tags = []
+function = "answer"
+needs = "plain"
+
+[check]
+kind = "exact"
++++
+
+TODO: what is given, what is asked, every edge case, the constraints.
+
+[[ samples ]]
+""",
+    "hints.md": "## Hint\n\nTODO\n\n## Hint\n\nTODO\n\n## Hint\n\nTODO\n\n## Approach\n\nTODO\n",
+    "starter.py": 'def answer(numbers: list[int]) -> int:\n    """TODO."""\n    raise NotImplementedError\n',
+    "solution.py": 'def answer(numbers: list[int]) -> int:\n    """TODO."""\n    return sum(numbers)\n',
+    "cases.py": """def samples():
+    return [("TODO", ([1, 2, 3],))]
+
+
+def hidden():
+    return [("empty", ([],)), ("one", ([5],)), ("negative", ([-1, -2],)), ("zeros", ([0, 0],))]
+
+
+def generate(rng, size):
+    return ([rng.randint(-9, 9) for _ in range(size)],)
+""",
+    "wrong/forgets-the-last.py": "def answer(numbers):\n    return sum(numbers[:-1])\n",
+    "wrong/counts.py": "def answer(numbers):\n    return len(numbers)\n",
+    "wrong/takes-sizes.py": "def answer(numbers):\n    return sum(abs(n) for n in numbers)\n",
+    "explain.toml": 'idea = "TODO"\nwatch = []\n'
+    + "".join(
+        f'\n[mistakes.{slug}]\nverdict = "WA"\nname = "TODO"\nsays = "TODO"\nnext = "TODO"\n'
+        for slug in ("forgets-the-last", "counts", "takes-sizes")
+    ),
+}
+"""The files of a new problem: it runs and proves itself as it is, and says TODO wherever words are missing."""
