@@ -12,7 +12,11 @@ def mask(text):
 def samples():
     return [
         ("three tokens", (Q, K, V, mask("xxx")), "The first token sees only itself: its row is its own value."),
-        ("padding in front", (Q, K, V, mask(".xx")), "The first token may see nothing: zeros. The second sees itself alone."),
+        (
+            "padding in front",
+            (Q, K, V, mask(".xx")),
+            "The first token may see nothing: zeros. The second sees itself alone.",
+        ),
     ]
 
 

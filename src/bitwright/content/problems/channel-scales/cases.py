@@ -20,7 +20,7 @@ def hidden():
         ("three levels", (np.array([[0.9, -0.3, 0.6, -0.8], [0.1, 0.04, -0.02, 0.0]]), 2)),
         ("one column", (np.array([[1.0], [0.0], [-2.5]]), 5)),
         ("square", (np.array([[1.0, 2.1, 3.0], [0.1, -0.22, 0.3], [10.0, 20.5, -33.0]]), 6)),
-        ("very different rows", (np.array([[2e-9, -1e-9, 1.3e-9], [5e8, 1e9, -3e8]]), 8)),
+        ("very different rows", (np.array([[2e-9, -1.1e-9, 1.3e-9], [4.1e8, 1e9, -3e8]]), 8)),
         ("tiny row", (np.array([[3e-9, -2e-9], [1.0, 0.3]]), 4)),
     ]
 

@@ -25,9 +25,9 @@ def hidden():
         ("zeros only", (np.zeros((2, 5)), 2, 4)),
         ("zeros at the ragged end", (np.array([[1.0, -0.3, 0.6, 0.0], [0.2, 0.9, -0.1, 0.0]]), 3, 4)),
         ("negative peak", (np.array([[-4.0, 1.0, 0.9, -0.2, -0.7]]), 3, 3)),
-        ("large value at the ragged end", (np.array([[0.1, 0.2, -0.13, 50.0], [0.3, -0.1, 0.2, -80.0]]), 3, 4)),
+        ("large value at the ragged end", (np.array([[0.11, 0.2, -0.13, 50.0], [0.3, -0.1, 0.2, -80.0]]), 3, 4)),
         ("one column", (np.array([[1.0], [0.0], [-2.5]]), 4, 2)),
-        ("many rows, one ragged column", (np.arange(1.0, 16.0).reshape(3, 5) / 7, 4, 5)),
+        ("many rows, one ragged column", (np.cbrt(np.arange(1.0, 16.0)).reshape(3, 5), 4, 5)),
     ]
 
 

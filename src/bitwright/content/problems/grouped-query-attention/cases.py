@@ -20,7 +20,7 @@ def samples():
         (
             "two heads share one",
             (x, wq, wk, wv, wo, 2, 1),
-            "Both heads read the same keys; the second asks twice as loudly. The first token sees only its value, once from each head.",
+            "Both heads read the same keys. The first token sees only its own value, once through each head.",
         ),
         ("four heads on two", tuple(small), "Heads 0 and 1 share the first keys and values, 2 and 3 the second."),
     ]

@@ -18,7 +18,7 @@ def samples():
 
 def hidden():
     quiet = np.array([[1e-3, -2e-3, 0.5e-3, 1e-3]])
-    far = 1e6 + np.array([[0.5, -1.0, 2.0, -1.5], [1.0, 0.0, -0.25, 3.0]])
+    far = 1e6 + np.array([[0.53, -1.07, 2.11, -1.43], [1.13, 0.01, -0.29, 2.97]])
     weight, bias = np.array([1.0, -2.0, 0.5, 3.0]), np.array([0.1, 0.2, -0.3, 0.4])
     return [
         ("constant row", (np.full((2, 4), 2.5), weight, bias, "layer", 1e-5)),
@@ -29,7 +29,10 @@ def hidden():
         ("far from zero, rms", (far, weight, None, "rms", 1e-5)),
         ("large epsilon", (ROW, weight, None, "layer", 0.5)),
         ("one feature", (np.array([[3.0], [-2.0]]), np.array([2.0]), np.array([1.0]), "layer", 1e-5)),
-        ("rms with bias", (np.array([[3.0, 4.0], [-1.0, 1.0]]), np.array([1.0, 2.0]), np.array([5.0, 6.0]), "rms", 1e-6)),
+        (
+            "rms with bias",
+            (np.array([[3.0, 4.0], [-1.0, 1.0]]), np.array([1.0, 2.0]), np.array([5.0, 6.0]), "rms", 1e-6),
+        ),
     ]
 
 

@@ -57,4 +57,4 @@ def _clear(x, levels, rounds):
 
 def grow(n):
     rng = np.random.default_rng(n)
-    return rng.normal(0, 1, n), np.linspace(-3, 3, n // 8), 2
+    return rng.normal(0, 1, n), np.linspace(-3, 3, n // 32), 4

@@ -30,4 +30,5 @@ def generate(rng, size):
 
 
 def grow(n):
-    return ([[3 * (i * 7919 % n), 3 * (i * 7919 % n) + 2] for i in range(n)],)
+    starts = [*range(0, 3 * n, 6), *range(3, 3 * n, 6)]
+    return ([[start, start + 2] for start in starts],)

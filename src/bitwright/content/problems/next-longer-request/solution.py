@@ -1,5 +1,5 @@
 def next_longer(lengths: list[int]) -> list[int | None]:
-    """For each place the position of the first later entry that is larger, or None; unanswered places wait on a stack."""
+    """For each place the position of the first later, larger entry, or None; unanswered places wait on a stack."""
     answer: list[int | None] = [None] * len(lengths)
     waiting: list[int] = []
     for position, length in enumerate(lengths):

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 
 
@@ -9,10 +7,10 @@ def psnr_and_sqnr(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     signal = float((x**2).sum())
     noise = float(((x - y) ** 2).sum())
     if noise == 0:
-        return math.inf, math.inf
+        return np.inf, np.inf
     if signal == 0:
-        return -math.inf, -math.inf
+        return -np.inf, -np.inf
     peak = float(np.abs(x).max())
-    psnr = 10 * math.log10(peak**2 * x.size / noise)
-    sqnr = 10 * math.log10(signal / noise)
+    psnr = float(10 * np.log10(peak**2 * x.size / noise))
+    sqnr = float(10 * np.log10(signal / noise))
     return psnr, sqnr

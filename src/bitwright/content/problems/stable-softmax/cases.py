@@ -5,13 +5,21 @@ MASK = -np.inf
 
 def samples():
     return [
-        ("two rows", (np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), 1), "Each row adds up to one; equal logits share equally."),
+        (
+            "two rows",
+            (np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), 1),
+            "Each row adds up to one; equal logits share equally.",
+        ),
         (
             "large logits",
             (np.array([1000.0, 1001.0, 998.0]), 0),
             "Only differences count: 0, 1 and -2 would give the same shares.",
         ),
-        ("masked places", (np.array([[2.0, MASK, 1.0], [MASK, MASK, MASK]]), -1), "Nothing is left in the second row: zeros."),
+        (
+            "masked places",
+            (np.array([[2.0, MASK, 1.0], [MASK, MASK, MASK]]), -1),
+            "Nothing is left in the second row: zeros.",
+        ),
     ]
 
 

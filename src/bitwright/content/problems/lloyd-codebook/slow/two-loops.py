@@ -17,8 +17,8 @@ def lloyd(x, levels, rounds):
 
     for _ in range(rounds):
         total, count = [0.0] * len(table), [0] * len(table)
-        for value, code in zip(values, assign()):
+        for value, code in zip(values, assign(), strict=True):
             total[code] += value
             count[code] += 1
-        table = [t / c if c else level for t, c, level in zip(total, count, table)]
+        table = [t / c if c else level for t, c, level in zip(total, count, table, strict=True)]
     return np.array(table), np.array(assign())

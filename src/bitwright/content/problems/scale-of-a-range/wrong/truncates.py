@@ -1,6 +1,3 @@
-import numpy as np
-
-
 def scale_and_zero(x):
     low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
     if low == high:

@@ -1,0 +1,15 @@
+import numpy as np
+
+
+def log_softmax(z):
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.log(powers / powers.sum(axis=1, keepdims=True))
+
+
+def distillation_loss(student, teacher, labels, temperature, alpha):
+    log_p = log_softmax(teacher / temperature)
+    log_q = log_softmax(student / temperature)
+    soft = (np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean() * temperature**2
+    rows = np.flatnonzero(labels != -100)
+    hard = -log_softmax(student)[rows, labels[rows]].mean() if len(rows) else 0.0
+    return float(alpha * soft + (1 - alpha) * hard)

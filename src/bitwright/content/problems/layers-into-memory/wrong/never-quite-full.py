@@ -1,0 +1,6 @@
+def best_gain(sizes, gains, capacity):
+    best = [0] * (capacity + 1)
+    for size, gain in zip(sizes, gains, strict=True):
+        for room in range(capacity, size, -1):
+            best[room] = max(best[room], best[room - size] + gain)
+    return best[capacity]
