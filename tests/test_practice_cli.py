@@ -72,6 +72,21 @@ def test_the_first_difference_is_shown(tmp_path: Path) -> None:
     assert "input: numbers = [7, 1]\n      expected: [1, 7]\n      yours: [7, 1]" in text
 
 
+def test_a_mistake_is_explained_and_what_was_done_travels(tmp_path: Path) -> None:
+    wrong = CONTENT / "problems" / "channel-scales" / "wrong" / "signed-peak.py"
+    text = run("practice", "explain", str(wrong), "--problem", "channel-scales")
+    assert "Takes the maximum, not the largest size." in text
+    assert "try next: " in text
+    told = json.loads(run("practice", "explain", str(wrong), "--problem", "channel-scales", "--json"))
+    assert told["mistake"]["how"] == "same answer as"
+    run("practice", "submit", str(wrong), "--problem", "channel-scales", code=1)
+    run("practice", "export", "mine")
+    assert (tmp_path / "mine" / "channel-scales" / "solution.py").read_text() == wrong.read_text()
+    assert "1 submissions" in run("practice", "import", "mine", "--data", "other")
+    assert "0 submissions" in run("practice", "import", "mine", "--data", "other")
+    assert "record.json: is missing" in run("practice", "import", "nowhere", code=2)
+
+
 def test_division_is_found(tmp_path: Path) -> None:
     program = tmp_path / f"{SLUG}.py"
     program.write_text("def product_except_self(numbers):\n    return [1 // n for n in numbers]\n")

@@ -46,7 +46,8 @@ class Studio:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the studio did not start"
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{line.strip()}", timeout=60)
+        self.url = f"http://127.0.0.1:{line.strip()}"
+        self.client = httpx2.Client(base_url=self.url, timeout=60)
         return self
 
     def stop(self) -> int:
@@ -132,26 +133,25 @@ class Studio:
 
 
 def application(config: Any) -> Any:
-    """The workbench's routes and what they need; besides, the workers' ids for tests that kill them."""
+    """The routes of workbench and practice and what they need; besides, the workers' ids for tests that kill them."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from bitwright.studio import api
-    from bitwright.studio.content import Library
+    from bitwright.studio import api, practice
     from bitwright.studio.db import open_database
-    from bitwright.studio.house import House
-    from bitwright.studio.runs import Runs
-    from bitwright.studio.workers import Worker
+    from bitwright.studio.house import build
 
     database = open_database(config.database, config.data)
-    parts = House(config, Library(config.content, config.data / "lessons"), database, Worker(), Runs(config, database))
+    parts = build(config, database)
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
         await parts.runs.start()
+        await parts.judge.start()
         yield
+        await parts.judge.close()
         await parts.runs.close()
         await parts.quick.close()
         database.close()
@@ -159,7 +159,7 @@ def application(config: Any) -> Any:
     async def pids(request: Request) -> Response:
         return JSONResponse({"quick": parts.quick.pid, "runs": parts.runs.worker.pid})
 
-    app = Starlette(routes=[*api.routes, Route("/pids", pids)], lifespan=life)
+    app = Starlette(routes=[*api.routes, *practice.routes, Route("/pids", pids)], lifespan=life)
     app.state.house = parts
     return app
 

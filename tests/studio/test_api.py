@@ -338,8 +338,14 @@ def test_a_dropped_folder_is_checked(studio: Studio, done: dict[str, Any]) -> No
     id = upload(studio, files_of(out))
     found, end = findings(studio, f"/api/uploads/{id}/check", {"against": str(DEMO)})
     assert end["sound"] is True
-    assert [finding["what"] for finding in found] == ["files", "config and tensors", "tensors", "coverage"]
-    assert "decode alike in two decoders" in found[2]["detail"]
+    assert [finding["what"] for finding in found] == [
+        "files",
+        "certificate",
+        "config and tensors",
+        "tensors",
+        "coverage",
+    ]
+    assert "decode alike in two decoders" in found[3]["detail"]
     answer = studio.client.put(f"/api/uploads/{id}/out/model.safetensors", content=damaged(out))
     assert answer.status_code == 201
     found, end = findings(studio, f"/api/uploads/{id}/check")

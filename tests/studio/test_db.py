@@ -79,7 +79,8 @@ def test_migrations_make_exactly_the_tables_of_the_code(place: Place, database: 
         options = {"compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         migrated = shape(connection)
-    assert set(migrated) == {"learners", "lessons", "answers", "days", "jobs"}
+    practice = {"drafts", "notes", "own_tests", "hints", "submissions", "cards"}
+    assert set(migrated) == {"learners", "lessons", "answers", "days", "jobs"} | practice
     with database.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alembic_version")
         metadata.drop_all(connection)
@@ -151,8 +152,10 @@ def test_a_migration_that_fails_leaves_nothing_behind(place: Place, monkeypatch:
     with monkeypatch.context() as broken:
         folder = place.data.parent / "migrations"
         shutil.copytree(db.MIGRATIONS, folder)
-        text = "revision = '0002'\ndown_revision = '0001'\ndef upgrade():\n    raise OSError('stopped half-way')\n"
-        (folder / "versions" / "0002_breaks.py").write_text(text)
+        last = db.revisions()[-1]
+        next = f"{int(last) + 1:04}"
+        text = f"revision = '{next}'\ndown_revision = '{last}'\ndef upgrade():\n    raise OSError('stopped half-way')\n"
+        (folder / "versions" / f"{next}_breaks.py").write_text(text)
         broken.setattr(db, "MIGRATIONS", folder)
         with pytest.raises(OSError, match="half-way"):
             place.open()
@@ -396,8 +399,14 @@ def test_a_truncated_file_is_refused_and_left_alone(tmp_path: Path, left: int) -
 
 def test_damage_further_in_is_said_where_it_is_met(tmp_path: Path) -> None:
     path = kept(tmp_path)
+    with sqlite3.connect(path) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        wanted = "SELECT rootpage FROM sqlite_master WHERE name IN ('lessons', 'answers')"
+        pages = [row[0] for row in connection.execute(wanted)]
+    connection.close()
     data = bytearray(path.read_bytes())
-    data[8 * 4096 :] = b"\xa5" * (len(data) - 8 * 4096)
+    for page in pages:
+        data[(page - 1) * size : page * size] = b"\xa5" * size
     path.write_bytes(data)
     made = open_database(None, tmp_path)
     with pytest.raises(FileError, match="the database is damaged"):

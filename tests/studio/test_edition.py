@@ -16,7 +16,8 @@ from bitwright.cli import app
 from bitwright.errors import InputError
 from bitwright.studio.config import CONTENT
 from bitwright.studio.content import Library
-from bitwright.studio.edition import FEED, FIRST, atom, day_of, edition, rss
+from bitwright.studio.edition import FEED, FIRST, atom, day_of, edition, problem_of, rss, to_markdown
+from tests.studio.problems import write
 
 DAY = date(2026, 11, 23)
 
@@ -104,3 +105,43 @@ def test_commands_of_features_are_ones_the_program_has(library: Library) -> None
         assert words[0] == "bitwright", slug
         command = group.commands[words[1]]  # type: ignore[attr-defined]
         command.make_context(words[1], words[2:])  # raises for an option or value that it does not know
+
+
+# --- The problem of the day
+
+
+def test_the_problem_of_the_day_is_the_same_for_everyone_and_comes_once_a_round(tmp_path: Path) -> None:
+    content = Library(write(tmp_path / "content"), tmp_path)
+    assert edition(content, DAY) == edition(Library(content.folder, tmp_path / "other"), DAY)
+    slugs = content.shelf.slugs
+    seen = Counter(edition(content, FIRST + timedelta(i)).problem for i in range(len(slugs)))
+    assert seen == Counter(slugs)
+
+
+def test_feeds_name_the_problem_of_the_day(tmp_path: Path) -> None:
+    content = Library(write(tmp_path / "content"), tmp_path)
+    titles = {"double": "Double it", "fewer-bits": "Fewer bits"}
+    summaries = [
+        entry.findtext("{*}summary") or ""
+        for entry in ElementTree.fromstring(atom(content, DAY, "x")).findall("{*}entry")
+    ]
+    for i, summary in enumerate(summaries):
+        slug = edition(content, DAY - timedelta(i)).problem
+        assert (f"Problem: {titles[slug]}." in summary) if slug in titles else ("Problem:" not in summary)
+
+
+def test_markdown_has_the_problem_where_there_is_one(tmp_path: Path) -> None:
+    from bitwright.studio.worker.compile import compile_lesson
+
+    content = Library(write(tmp_path / "content"), tmp_path)
+    for slug in content.lessons:
+        content.keep(slug, compile_lesson(content.lesson_folder(slug)))
+    days = {edition(content, FIRST + timedelta(i)).problem: FIRST + timedelta(i) for i in range(9)}
+    text = to_markdown(content, edition(content, days["double"]))
+    assert "## Problem of the day: Double it" in text and "/practice/double (5 minutes)" in text and "[[" not in text
+    assert "Which?" in text
+    assert "Problem of the day" not in to_markdown(content, edition(content, days["broken"]))
+    (content.folder / "collections.toml").write_text("collections = []\n")
+    empty = Library(content.folder, tmp_path)
+    assert edition(empty, DAY).problem == "" and problem_of(empty, edition(empty, DAY)) is None
+    assert "Which?" in to_markdown(empty, edition(empty, DAY))

@@ -106,3 +106,9 @@ def test_pages_may_load_nothing_from_elsewhere() -> None:
 def test_refusals_to_scripts_are_json() -> None:
     answer = client().post("/api/progress", headers={"origin": "http://evil.example"})
     assert answer.json()["error"]["text"].startswith("The request came from another site")
+
+
+def test_what_somebody_takes_along_may_be_larger() -> None:
+    assert client().post("/api/practice/import", headers=OWN, content=b"x" * (BODY + 1)).status_code == 200
+    assert client().post("/api/practice/import", headers=OWN, content=b"x" * 32_000_001).status_code == 413
+    assert client().post("/api/practice/a/run", headers=OWN, content=b"x" * (BODY + 1)).status_code == 413

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -418,3 +419,40 @@ def test_200_jobs_and_4_workers_some_killed_none_lost_none_finished_twice(place:
     assert sum(job.attempts > 1 for job in found) >= 3, "what the killed held was taken over"
     claims = [line for text in said.values() for line in text.splitlines() if line.startswith("finished")]
     assert len(claims) == len(set(claims)) <= 200
+
+
+# --- As a part of more
+
+
+def test_a_job_can_be_added_claimed_and_finished_within_a_transaction(database: Database) -> None:
+    def broken(work: Callable[[Any], object]) -> None:
+        with database.begin() as connection:
+            work(connection)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken(lambda connection: jobs.add_within(database, connection, "run", {}, owner="me", seconds=LONG))
+    assert jobs.list(database) == ()
+    with database.begin() as connection:
+        id = jobs.add_within(database, connection, "run", {}, owner="me", seconds=LONG)
+    job = jobs.get(database, id)
+    assert job is not None and (job.state, job.owner, job.attempts) == ("running", "me", 1)
+    assert jobs.claim(database, ["run"], "other", LONG) is None
+    with pytest.raises(ZeroDivisionError):
+        broken(lambda connection: jobs.finish_within(database, connection, id, "me"))
+    assert state(database, id) == "running"
+    with database.begin() as connection:
+        assert not jobs.finish_within(database, connection, id, "other")
+        assert jobs.finish_within(database, connection, id, "me", 1)
+    assert state(database, id) == "done"
+
+
+def test_all_that_an_owner_holds_is_renewed_at_once(database: Database) -> None:
+    mine = [claimed(database).id for _ in range(3)]
+    claimed(database, "other")
+    assert jobs.finish(database, mine[0], "me")
+    for id in mine[1:]:
+        expire(database, id)
+    assert jobs.renew_all(database, "me", LONG) == set(mine[1:])
+    assert jobs.claim(database, ["run"], "third", LONG) is None
+    assert jobs.renew_all(database, "nobody", LONG) == set()

@@ -37,6 +37,7 @@ def content(tmp_path: Path) -> Path:
     chapter = '[[chapters]]\nslug = "c"\ntitle = "C"\nsummary = "S"\nlessons = ["one", "two"]\n'
     (folder / "chapters.toml").write_text(f'title = "Plan"\nsummary = "All."\n{chapter}')
     shutil.copy(CONTENT / "features.toml", folder)
+    (folder / "collections.toml").write_text("collections = []\n")
     return folder
 
 

@@ -1,11 +1,13 @@
-"""Practice in the terminal: list, show, start, run, submit, hint."""
+"""Practice in the terminal: list, show, start, run, submit, hint, explain; what one did, out to a folder and back."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,11 @@ Program = Annotated[Path, typer.Argument(help="Your program.")]
 Of = Annotated[
     str | None, typer.Option("--problem", help="Which problem it solves. Default: the name of the file or its folder.")
 ]
+
+Data = Annotated[Path | None, typer.Option(help="The studio's data folder. Default: your user data folder.")]
+Url = Annotated[str | None, typer.Option("--database", help="postgresql://USER@HOST/NAME instead of a file there.")]
+LEASE = 120.0
+"""Seconds after which a studio judges a submission whose terminal was killed."""
 
 
 @contextmanager
@@ -43,10 +50,24 @@ def judging(cache: Path | None) -> Iterator[tuple[Any, Any]]:
         raise ResourceError(str(error), where="judge", fix="See bitwright doctor") from error
 
 
-def _cache() -> Path:
+@contextmanager
+def recording(data: Path | None, url: str | None) -> Iterator[tuple[Any, int]]:
+    """The studio's database and the learner in it: the first profile."""
+    from bitwright.studio.config import default_data
+    from bitwright.studio.db import open_database
+    from bitwright.studio.learner import current
+
+    database = open_database(url, data or default_data())
+    try:
+        yield database, current(database).id
+    finally:
+        database.close()
+
+
+def _cache(data: Path | None = None) -> Path:
     from bitwright.studio.config import default_data
 
-    return default_data() / "problems"
+    return (data or default_data()) / "problems"
 
 
 @practice.command("list")
@@ -175,20 +196,95 @@ def run(
 
 
 @practice.command()
-def submit(program: Program, problem: Of = None, as_json: Json = False) -> None:
-    """Submit a program: the verdict on every test, and the first difference."""
+def submit(
+    program: Program, problem: Of = None, as_json: Json = False, data: Data = None, database: Url = None
+) -> None:
+    """Submit a program: the verdict on every test and the first difference, kept where the studio keeps them."""
 
     def work(display: Show) -> None:
-        with judging(_cache()) as (shelf, judge):
+        from bitwright.studio import ranking, record
+
+        with judging(_cache(data)) as (shelf, judge), recording(data, database) as (db, learner):
             code, found = _read(program, problem, shelf)
+            now = datetime.now().astimezone()
+            me = f"terminal:{os.getpid()}"
+            number, job = record.submit(db, learner, found.slug, code, now, me, LEASE)
             result = judge.submit(found, code)
+            rank = ranking.measure(judge, found, code) if result.verdict == "AC" else None
+            record.judged(db, number, job, me, result.json(), now.date(), rank)
             _tell(display, as_json, result, whole=False)
+            if rank:
+                display.line(f"{ranking.unit(found)}: {rank['quality']:.2f} at {rank['bits']:.3f} bits a weight")
             if result.verdict != "AC":
-                raise BitwrightError(
-                    result.sentence, where=str(program), fix=f"See bitwright practice hint {found.slug}"
-                )
+                fix = f"bitwright practice explain {program} --problem {found.slug} says more"
+                raise BitwrightError(result.sentence, where=str(program), fix=fix)
 
     guarded(as_json, work)
+
+
+@practice.command()
+def explain(program: Program, problem: Of = None, as_json: Json = False) -> None:
+    """What is wrong with a program: the smallest input that fails, the kind of mistake, what to try next."""
+
+    def work(display: Show) -> None:
+        from bitwright.judge.explain import explain
+
+        with judging(_cache()) as (shelf, judge):
+            code, found = _read(program, problem, shelf)
+            told = explain(judge, found, code).json()
+        if as_json:
+            typer.echo(json.dumps({"event": "explanation", **told}))
+            return
+        display.line(told["sentence"])
+        if told["mistake"]:
+            display.line(told["mistake"]["says"])
+        case = told["case"] or {}
+        if case:
+            display.line("the smallest input found that fails:" if told["smallest"] else "the input:")
+            _show_texts(display, case)
+        if told["next"]:
+            display.line(f"try next: {told['next']}")
+        for step in told["steps"]:
+            values = ", ".join(f"{name} = {value}" for name, value in step["variables"].items())
+            display.line(f"  line {step['line']:>3}  {values}")
+        display.line(f"based on: {told['honest']}")
+
+    guarded(as_json, work)
+
+
+@practice.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder to write; what is in it stays.")],
+    data: Data = None,
+    database: Url = None,
+) -> None:
+    """Write your solutions, notes, submissions and progress to a folder to take along."""
+
+    def work(display: Show) -> None:
+        from bitwright.studio.portable import export_to
+
+        with recording(data, database) as (db, learner):
+            display.line(f"written: {export_to(db, learner, folder)} files in {folder}")
+
+    guarded(False, work, out=folder)
+
+
+@practice.command("import")
+def bring(
+    folder: Annotated[Path, typer.Argument(help="A folder that was exported.")],
+    data: Data = None,
+    database: Url = None,
+) -> None:
+    """Bring an exported folder back; what is there already is not doubled."""
+
+    def work(display: Show) -> None:
+        from bitwright.studio.portable import import_from
+
+        with recording(data, database) as (db, learner):
+            counts = import_from(db, learner, folder)
+        display.line(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+    guarded(False, work)
 
 
 def _read(program: Path, named: str | None, shelf: Any) -> tuple[str, Any]:
@@ -215,14 +311,8 @@ def _tell(display: Show, as_json: bool, result: Any, whole: bool) -> None:
         display.line(f"  {number:>3} {case.name:<32} {case.verdict.words:<20} {used}")
         if case.verdict == "AC" and not whole:
             continue
-        for name, text in (
-            ("input", case.input),
-            ("expected", case.expected),
-            ("yours", case.yours),
-            ("printed", case.output),
-        ):
-            if text.strip():
-                display.line("      " + f"{name}: {text.strip()}".replace("\n", "\n      "))
+        texts = {"input": case.input, "expected": case.expected, "yours": case.yours, "output": case.output}
+        _show_texts(display, texts)
         if case.difference:
             display.line(f"      {case.difference.text}")
         elif case.reason:
@@ -234,3 +324,10 @@ def _tell(display: Show, as_json: bool, result: Any, whole: bool) -> None:
         display.line(result.reason)
     if result.growth and result.growth["exponent"] is not None:
         display.line(f"time grew like n^{result.growth['exponent']:.2f}, n^{result.growth['allowed']:g} is asked for")
+
+
+def _show_texts(display: Show, case: dict[str, Any]) -> None:
+    """Input, expected, yours and output of a case, those that there are, each below its name."""
+    for name in ("input", "expected", "yours", "output"):
+        if text := str(case.get(name, "")).strip():
+            display.line("      " + f"{name}: {text}".replace("\n", "\n      "))

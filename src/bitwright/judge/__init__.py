@@ -6,5 +6,7 @@ zygote      the warm process inside the walls; runner: what it does with one pro
 pool        starts zygotes, hands out runs fairly, measures them;  tiers: which walls this machine has
 operations  what a program's compiled code does
 problem     a folder of statement, cases and reference;  checker: expected against yours
-judge       a submission's verdict;  growth: its complexity;  explain: what went wrong;  proof: does a problem hold
+judge       a submission's verdict;  growth: its complexity;  proof: does a problem hold
+explain     what went wrong, from the experiments in lab:  shrink: smaller inputs;  relatives: known wrong solutions;
+            recognise: how an answer differs;  faults: exceptions, no end, growth, what is forbidden
 """

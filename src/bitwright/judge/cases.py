@@ -1,4 +1,4 @@
-"""A problem's tests: its cases, run inside the walls, and the answers of its reference; kept until the problem changes."""
+"""A problem's tests: its cases, run inside the walls, and its reference's answers; kept until the problem changes."""
 
 from __future__ import annotations
 
@@ -87,16 +87,24 @@ def _make(pool: Pool, problem: Problem, seed: int) -> Tests:
     return Tests([t for t in answered if t.kind != "growth"], [t for t in answered if t.kind == "growth"])
 
 
-def reference(pool: Pool, problem: Problem, arguments: list[list[Any]]) -> list[Any]:
+def reference(
+    pool: Pool, problem: Problem, arguments: list[list[Any]], owner: object = "house", limits: Limits = GENEROUS
+) -> list[Any]:
     """The reference's answers, encoded. ProblemError where it fails."""
-    return trusted(
-        pool, problem, "solution.py", [{"function": problem.function, "arguments": one} for one in arguments]
-    )
+    calls = [{"function": problem.function, "arguments": one} for one in arguments]
+    return trusted(pool, problem, "solution.py", calls, owner, limits)
 
 
-def trusted(pool: Pool, problem: Problem, name: str, calls: list[dict[str, Any]]) -> list[Any]:
+def trusted(
+    pool: Pool,
+    problem: Problem,
+    name: str,
+    calls: list[dict[str, Any]],
+    owner: object = "house",
+    limits: Limits = GENEROUS,
+) -> list[Any]:
     """What a program of the problem's own returns for some calls; it runs inside the walls like any other."""
-    run = pool.run({"code": problem.text(name), "calls": calls}, problem.needs, GENEROUS, owner="house")
+    run = pool.run({"code": problem.text(name), "calls": calls}, problem.needs, limits, owner)
     if run.answer is None or "results" not in run.answer:
         raise ProblemError(f"{problem.slug}/{name}: {failure(run)}")
     results: list[Any] = run.answer["results"]

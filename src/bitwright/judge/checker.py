@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from .problem import Check
@@ -28,7 +27,8 @@ def compare(expected: Any, yours: Any, check: Check, place: str = "") -> Differe
         return _dict(expected, yours, check, place)
     if type(expected) is not type(yours):
         return _type(expected, yours, place)
-    return None if expected == yours else _value(place, expected, yours)
+    same = _counted(expected) == _counted(yours) if isinstance(expected, set) else expected == yours
+    return None if same else _value(place, expected, yours)
 
 
 def _is_number(value: Any) -> bool:
@@ -114,20 +114,33 @@ def _close(wanted: float, got: float, check: Check) -> bool:
         return wanted != wanted and got != got
     if wanted == got:
         return True
-    if math.isinf(wanted) or math.isinf(got):
+    if math.isinf(_real(wanted)) or math.isinf(_real(got)):
         return False
     return bool(abs(wanted - got) <= check.absolute + check.relative * abs(wanted))
+
+
+def _real(number: float) -> float:
+    """As a float; infinity for an integer that is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number > 0 or -1)
+
+
+def _finite(number: float) -> float | None:
+    """Its size, None where that is beyond all bounds, which JSON has no word for."""
+    size = abs(_real(number))
+    return size if math.isfinite(size) else None
 
 
 def _apart(wanted: float, got: float, check: Check, place: str) -> Difference:
     if (wanted != wanted) != (got != got):
         text = f"Expected {_short(wanted)}{_at(place)}, yours is {_short(got)}."
         return Difference("nan", text, place, _short(wanted), _short(got))
-    absolute = abs(wanted - got) if math.isfinite(wanted) and math.isfinite(got) else None
-    relative = absolute / abs(wanted) if absolute is not None and wanted else None
-    tolerance = (
-        check.absolute + check.relative * abs(wanted) if math.isfinite(wanted) and check.kind == "numeric" else None
-    )
+    absolute = _finite(wanted - got) if math.isfinite(_real(wanted)) and math.isfinite(_real(got)) else None
+    relative = _finite(absolute / abs(wanted)) if absolute is not None and wanted else None
+    numeric = check.kind == "numeric" and math.isfinite(_real(wanted))
+    tolerance = check.absolute + check.relative * abs(wanted) if numeric else None
     text = f"Expected {_short(wanted)}{_at(place)}, yours is {_short(got)}"
     text += f": off by {absolute:.3g}, allowed {tolerance:.3g}." if absolute is not None and tolerance else "."
     return Difference("value", text, place, _short(wanted), _short(got), absolute, relative, tolerance)
@@ -185,6 +198,9 @@ def _sequence(expected: list[Any] | tuple[Any, ...], yours: Any, check: Check, p
         return Difference("length", text, place, str(len(expected)), str(len(yours)))
     first, wrong = None, 0
     for i, (wanted, got) in enumerate(zip(expected, yours, strict=True)):
+        if type(wanted) is type(got) and type(got) in (int, float) and (first or wanted == got):
+            wrong += not _close(wanted, got, check)  # of what is only counted no sentence is made
+            continue
         found = compare(
             wanted, got, check, f"result {i}" if isinstance(expected, tuple) and not place else f"{place}[{i}]"
         )
@@ -203,9 +219,10 @@ def _sequence(expected: list[Any] | tuple[Any, ...], yours: Any, check: Check, p
 def _dict(expected: dict[Any, Any], yours: Any, check: Check, place: str) -> Difference | None:
     if not isinstance(yours, dict):
         return _type(expected, yours, place)
-    for name, more in (("misses", expected.keys() - yours.keys()), ("should not have", yours.keys() - expected.keys())):
-        if more:
-            key = _short(min(more, key=repr))
+    wanted_keys, got_keys = ({_key(key): key for key in one} for one in (expected, yours))
+    for name, has, lacks in (("misses", wanted_keys, got_keys), ("should not have", got_keys, wanted_keys)):
+        if more := has.keys() - lacks.keys():
+            key = _short(has[min(more)])
             return Difference(
                 "keys",
                 f"Yours {name} the key {key}{_at(place)}.",
@@ -219,15 +236,26 @@ def _dict(expected: dict[Any, Any], yours: Any, check: Check, place: str) -> Dif
     return None
 
 
-def _items(value: Any) -> Iterator[Any]:
-    for one in value:
-        yield _frozen(one)
+def _counted(value: Any) -> Counter[str]:
+    """How often a list, tuple or set holds what."""
+    return Counter(map(_key, value))
 
 
-def _frozen(value: Any) -> Any:
+def _key(value: Any) -> str:
+    """A text that two items share where they are equal and of one type: 1, 1.0 and True are three things.
+
+    A text, since its hash cannot be foreseen: numbers chosen to collide would make counting them slow.
+    """
+    value = _plain(value)
     if isinstance(value, list | tuple):
-        return tuple(_frozen(one) for one in value)
-    return _plain(value) if isinstance(value, Array) and not value.shape else value
+        return f"({', '.join(map(_key, value))})"
+    if isinstance(value, set):
+        return f"{{{', '.join(sorted(map(_key, value)))}}}"
+    if isinstance(value, float):
+        return repr(value + 0.0)  # of two zeros one
+    if isinstance(value, Array | dict):
+        raise TypeError("no key can be made of this")
+    return repr(value)
 
 
 def _unordered(expected: Any, yours: Any) -> Difference | None:
@@ -235,12 +263,13 @@ def _unordered(expected: Any, yours: Any) -> Difference | None:
     if type(expected) is not type(yours):
         return _type(expected, yours, "")
     try:
-        wanted, got = Counter(_items(expected)), Counter(_items(yours))
+        wanted, got = _counted(expected), _counted(yours)
     except TypeError:
         return compare(expected, yours, Check("exact"))
     for name, more in (("misses", wanted - got), ("should not have", got - wanted)):
         if more:
-            item, count = min(more.items(), key=repr)
-            text = f"Yours {name} {_short(item)}{f' ({count} times)' if count > 1 else ''}."
-            return Difference("count", text, "", *((_short(item), "") if name == "misses" else ("", _short(item))))
+            key, count = min(more.items())
+            item = _short(next(one for one in (expected if name == "misses" else yours) if _key(one) == key))
+            text = f"Yours {name} {item}{f' ({count} times)' if count > 1 else ''}."
+            return Difference("count", text, "", *((item, "") if name == "misses" else ("", item)))
     return None

@@ -43,13 +43,15 @@ class Measured:
         asked = f"Time may grow like {power(self.allowed)}"
         if self.late:
             before = f"; size {self.sizes[-2]:,} took {self.seconds[-2]:.2f} s" if len(self.sizes) > 1 else ""
-            return f"{asked}. An input of size {self.sizes[-1]:,} was stopped after {self.seconds[-1]:.1f} s of CPU time{before}."
+            stopped = f"was stopped after {self.seconds[-1]:.1f} s of CPU time{before}"
+            return f"{asked}. An input of size {self.sizes[-1]:,} {stopped}."
         return f"{asked}, yours grew like n^{self.exponent or 0:.1f} up to n = {self.sizes[-1]:,}."
 
     def json(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "sizes": self.sizes, "seconds": self.seconds, "exponent": self.exponent, "allowed": self.allowed, "late": self.late,
+            "sizes": self.sizes, "seconds": self.seconds, "exponent": self.exponent, "allowed": self.allowed,
+            "late": self.late,
         }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Judge:
         return self._tests[key]
 
     def submit(self, problem: Problem, code: str, owner: object = "", told: Told | None = None) -> Result:
-        """The verdict of a submission; `told` hears of every test as it is judged. Never raises for what a program does.
+        """The verdict of a submission; `told` hears of every test as it is judged. No program can make it raise.
 
         Busy and Unavailable pass through: nothing was judged then. A fault of ours is the verdict IE.
         """
@@ -49,25 +50,32 @@ class Judge:
         """The samples and some tests of one's own, all of them, whatever fails; never an attempt."""
         return self._judge(problem, code, [*self.tests(problem).samples, *own], owner, None, False)
 
-    def own(self, problem: Problem, text: str, name: str = "yours") -> Test:
+    def own(self, problem: Problem, text: str, name: str = "yours", owner: object = "house") -> Test:
         """A test from what somebody typed: one Python literal a line, with or without `name =`, in the order of the
         arguments; lists stand for arrays where the samples have arrays. ProblemError says what does not fit, also where
         the reference cannot take it.
         """
         arguments = _literals(problem, text, self.tests(problem).samples[0].arguments)
-        [expected] = preparing.reference(self.pool, problem, [arguments])
+        [expected] = preparing.reference(self.pool, problem, [arguments], owner, problem.limits)
         return Test(name, "own", arguments, expected)
 
     def answer(
-        self, problem: Problem, code: str, arguments: list[Any], owner: object = "", trace: dict[str, Any] | None = None
+        self,
+        problem: Problem,
+        code: str,
+        arguments: list[Any],
+        owner: object = "",
+        trace: dict[str, Any] | None = None,
+        most: int = 0,
     ) -> Run:
-        """One call of a program, as it went; with `trace` ({most, names}) line by line."""
+        """One call of a program, as it went; with `trace` ({most, names}) line by line. `most` bytes of answer."""
         request = {
             "code": code,
             "calls": [{"function": problem.function, "arguments": arguments}],
             "forbid": _forbid(problem),
         }
-        return self.pool.run({**request, "trace": trace} if trace else request, problem.needs, problem.limits, owner)
+        limits = replace(problem.limits, answer=most) if most else problem.limits
+        return self.pool.run({**request, "trace": trace} if trace else request, problem.needs, limits, owner)
 
     # --- one submission
 
@@ -105,7 +113,7 @@ class Judge:
         """The verdict of a program that need not be run, and the CPU time of one that does nothing."""
         if len(code.encode(errors="replace")) > MOST_CODE:
             return self._result(Verdict.CE, f"The program is longer than {MOST_CODE >> 10} kB", [], total), 0
-        request = {"code": code, "calls": [], "forbid": _forbid(problem), "inspect": True}
+        request: dict[str, Any] = {"code": code, "calls": [], "forbid": _forbid(problem), "inspect": True}
         run = self.pool.run(request, problem.needs, problem.limits, owner)
         answer = run.answer or {}
         if "uses" not in answer:
@@ -116,26 +124,28 @@ class Judge:
                 Verdict.CE, f"Does not compile{f': line {line}' if line else ''}", [], total, reason, line
             ), 0
         for operation, what, line in answer["uses"]:
-            return self._result(
-                Verdict.WA, f"Not allowed here: {what}, line {line}", [], total, _ban(problem, operation, what), line
-            ), 0
+            reason = _ban(problem, operation, what)
+            return self._result(Verdict.WA, f"Not allowed here: {what}, line {line}", [], total, reason, line), 0
         return None, run.cpu
 
     def case(self, problem: Problem, code: str, test: Test, owner: object = "") -> Case:
-        """One test, judged."""
-        run = self.answer(problem, code, test.arguments, owner)
+        """One test, run and judged."""
+        return self.judged(problem, test, self.answer(problem, code, test.arguments, owner, most=_room(test)))
+
+    def judged(self, problem: Problem, test: Test, run: Run) -> Case:
+        """What a run of a test is worth."""
         large = test.kind == "growth"
         case = Case(
-            name=test.name, kind=test.kind, verdict=Verdict.AC, cpu=run.cpu, memory=run.memory, wall=run.wall, arguments=test.arguments,
-            input=test.name if large else shown(problem, test.arguments), output=run.output + run.errors,
-            expected="" if large else values.show(test.expected, SHOWN),
+            name=test.name, kind=test.kind, verdict=Verdict.AC, cpu=run.cpu, memory=run.memory, wall=run.wall,
+            arguments=test.arguments, input=test.name if large else shown(problem, test.arguments),
+            output=run.output + run.errors, expected="" if large else values.show(test.expected, SHOWN),
         )  # fmt: skip
         verdict, reason = outcome(run, problem)
         answer = run.answer or {}
         if "error" in answer:
             error = answer["error"]
-            if error["type"] == "Forbidden":
-                operation, what, line = error["text"].split("\n")
+            if forbidden := _forbidden(error, problem):
+                operation, what, line = forbidden
                 reason = f"{_ban(problem, operation, what)} (seen at run time, line {line})"
             return replace(case, verdict=verdict, error=error, reason=reason)
         if verdict is not Verdict.AC:
@@ -153,7 +163,10 @@ class Judge:
         if problem.check.kind != "custom":
             return checker.compare(values.decode(test.expected), yours, problem.check)
         call = {"function": "check", "arguments": [{"tuple": test.arguments}, test.expected, result]}
-        [said] = preparing.trusted(self.pool, problem, "check.py", [call])
+        try:
+            [said] = preparing.trusted(self.pool, problem, "check.py", [call])
+        except ProblemError as error:  # `content check` proves that it takes right answers: this one is of another form
+            said = f"Your answer is of a form that cannot be checked ({str(error).partition(': ')[2]})."
         if said is None:
             return None
         return Difference("custom", str(said), "", values.show(test.expected, SHOWN), values.show(result, SHOWN))
@@ -203,7 +216,7 @@ def outcome(run: Run, problem: Problem) -> tuple[Verdict, str]:
     if run.killed == "output":
         return Verdict.OLE, f"it printed more than {limits.output >> 10} kB"
     if run.killed == "answer":
-        return Verdict.OLE, f"its answer is larger than {limits.answer >> 20} MB"
+        return Verdict.OLE, "its answer is much larger than the expected one"
     if run.cpu > limits.cpu or run.signal == signal.SIGXCPU:
         return Verdict.TLE, f"it used {run.cpu:.1f} s of CPU time, {limits.cpu:g} s are allowed"
     if run.killed == "wall":
@@ -215,7 +228,7 @@ def outcome(run: Run, problem: Problem) -> tuple[Verdict, str]:
         error = run.answer["error"]
         if error["type"] == "MemoryError":
             return Verdict.MLE, f"it asked for more than {limits.memory} MB"
-        if error["type"] == "Forbidden":
+        if _forbidden(error, problem):
             return Verdict.WA, ""
         if (
             error["phase"] == "load"
@@ -244,9 +257,23 @@ def _forbid(problem: Problem) -> dict[str, Any] | None:
     )
 
 
+def _room(test: Test) -> int:
+    """Bytes that an answer may have: reading one takes time and memory out here, so not much more than a right one."""
+    return (256 << 10) + 8 * len(json.dumps(test.expected))
+
+
+def _forbidden(error: dict[str, Any], problem: Problem) -> tuple[str, str, str] | None:
+    """Operation, what and line of what a program was stopped for; None for an exception of its own of that name."""
+    match error["text"].split("\n") if error["type"] == "Forbidden" and _forbid(problem) else ():
+        case [operation, what, line]:
+            return operation, what, line
+    return None
+
+
 def _ban(problem: Problem, operation: str, what: str) -> str:
     if operation == "reflection":
-        return f"This problem forbids {', '.join((*problem.operations, *problem.modules))}, so {what}, which can hide it, is not allowed either."
+        forbidden = ", ".join((*problem.operations, *problem.modules))
+        return f"This problem forbids {forbidden}, so {what}, which can hide it, is not allowed either."
     if operation == "import":
         return f"{what} is not allowed in this problem."
     return f"{what} is {operation}, and this problem forbids {', '.join(problem.operations)}."

@@ -14,7 +14,7 @@ class Limits:
     cpu: float = 2.0
     memory: int = 256
     output: int = 64 << 10
-    answer: int = 16 << 20
+    answer: int = 4 << 20
 
     @property
     def wall(self) -> float:

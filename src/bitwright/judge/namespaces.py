@@ -107,12 +107,15 @@ def drop_rights(machine: Machine) -> None:
 
 
 def readable_parts(folders: Sequence[str], hidden: Sequence[str]) -> list[str]:
-    """`folders` as the paths that Landlock is to allow: without the hidden parts, for which they are split up."""
+    """`folders` as the paths that Landlock is to allow: without the hidden parts, however deep, around which they are
+    split up. What is readable although something around it is hidden is given by itself.
+    """
     found: list[str] = []
     for folder in folders:
-        inside = [path for path in hidden if path.startswith(folder + "/")]
-        if not inside:
+        if not any(path.startswith(folder + "/") for path in hidden):
             found.append(folder)
             continue
-        found += [entry.path for entry in os.scandir(folder) if entry.path not in inside]
+        with os.scandir(folder) as entries:  # a link to a folder would open what is hidden in that one
+            inside = [e.path for e in entries if e.path not in hidden and not (e.is_symlink() and e.is_dir())]
+        found += readable_parts(sorted(inside), hidden)
     return found

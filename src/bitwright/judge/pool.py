@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # others take 64 MB of a limit each, by address
     "MKL_NUM_THREADS": "1",
 }
 USER = 60600
@@ -43,8 +44,12 @@ PATIENCE = 30.0
 """Seconds that a zygote may take to start; importing torch on a busy machine takes ten."""
 IDLE = 300.0
 """Seconds after which a zygote that has not been needed ends, unless it is the last of its kind that is kept warm."""
-MOST_WAITING = 64
-"""Runs that may wait for a zygote; more is refused at once rather than later."""
+MOST_WAITING, MOST_OF_ONE = 64, 24
+"""Runs that may wait for a zygote, of all and of one owner; more is refused at once rather than later."""
+MOST_TEXT, MOST_STACK = 4000, 16
+"""Characters of a message, calls of an exception's story."""
+THREADS, OTHERS = 48, 512
+"""Threads of a program; where the kernel counts them together with all that its user runs, so many more than that."""
 PRELOAD = {
     "plain": (),
     "numpy": ("numpy", "numpy.random", "numpy.linalg", "numpy.fft"),
@@ -53,7 +58,10 @@ PRELOAD = {
 PACKAGES = {
     "plain": (),
     "numpy": ("numpy",),
-    "torch": ("numpy", "torch", "torchgen", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions"),
+    "torch": (
+        "numpy", "torch", "torchgen", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec",
+        "typing_extensions",
+    ),
 }  # fmt: skip
 """Kind -> packages that are there to be read; everything else that is installed is not."""
 
@@ -102,8 +110,8 @@ class Zygote:
 
     def start(self) -> None:
         """Start it and wait for its walls. Unavailable where one cannot stand."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = self.options()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [
             sys.executable,
             "-P",
@@ -116,22 +124,32 @@ class Zygote:
             json.dumps(options),
             SOURCE,
         ]
-        self.process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd="/"
-        )  # fmt: skip
-        theirs.close()
         self.control = ours
-        ours.settimeout(PATIENCE)
         try:
-            told = json.loads(ours.recv(1 << 16) or b"{}")
-        except TimeoutError:
-            told = {"error": f"did not start within {PATIENCE:.0f} s"}
-        if "ready" not in told:
-            self.process.kill()
-            assert self.process.stderr is not None
-            last = self.process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+            self.process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, env=ENVIRONMENT, cwd="/",
+            )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"no process can be started ({error})") from error
+        finally:
+            theirs.close()
+        try:
+            ours.settimeout(PATIENCE)
+            try:
+                told = json.loads(ours.recv(1 << 16) or b"{}")
+            except TimeoutError:
+                told = {"error": f"did not start within {PATIENCE:.0f} s"}
+            if "ready" not in told:
+                ours.close()
+                self.process.kill()
+                assert self.process.stderr is not None
+                last = self.process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise Unavailable(told.get("error") or "".join(last) or "the process ended at once")
+        except BaseException:
             self.close()
-            raise Unavailable(told.get("error") or "".join(last) or "the process ended at once")
+            raise
         ours.settimeout(None)
         self.resident = told["rss"]
 
@@ -162,7 +180,7 @@ class Zygote:
             "readable": [*{os.path.realpath(path) for path in standard}, *found],
             "hidden": [path for path in spare if os.path.isdir(path)],
             "user": USER + self.seat,
-            "counted": os.geteuid() == 0 or self.tier == "A",
+            "tasks": THREADS if os.geteuid() == 0 or self.tier == "A" else _tasks(os.getuid()) + OTHERS,
         }
 
     def alive(self) -> bool:
@@ -189,16 +207,19 @@ class Zygote:
         handles = array.array("i", [theirs.fileno(), out_end, err_end])
         try:
             self.control.sendmsg([told], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handles)])
-        except OSError as error:
-            channel.close()
-            os.close(out)
-            os.close(err)
-            raise Broken(str(error)) from error
-        finally:
             theirs.close()
             os.close(out_end)
             os.close(err_end)
-        return self._follow(request, limits, channel, out, err)
+            out_end = err_end = -1
+            return self._follow(request, limits, channel, out, err)
+        except OSError as error:
+            raise Broken(str(error)) from error
+        finally:  # also for Ctrl-C
+            channel.close()
+            theirs.close()
+            for handle in (out, err, out_end, err_end):
+                if handle >= 0:
+                    os.close(handle)
 
     def _follow(self, request: dict[str, Any], limits: Limits, channel: socket.socket, out: int, err: int) -> Run:
         data = json.dumps(request).encode()
@@ -206,6 +227,7 @@ class Zygote:
         heard: dict[int, bytearray] = {channel.fileno(): bytearray(), out: bytearray(), err: bytearray()}
         most = {channel.fileno(): limits.answer, out: limits.output, err: limits.output}
         flooded, report = "", None
+        late = time.monotonic() + limits.wall + PATIENCE
         channel.setblocking(False)
         with selectors.DefaultSelector() as selector:
             selector.register(channel, selectors.EVENT_READ | selectors.EVENT_WRITE)
@@ -213,7 +235,10 @@ class Zygote:
             selector.register(err, selectors.EVENT_READ)
             selector.register(self.control, selectors.EVENT_READ)
             while len(selector.get_map()) > 0:
-                for key, events in selector.select():
+                ready = selector.select(max(0.0, late - time.monotonic()))
+                if not ready and time.monotonic() > late:
+                    raise Broken("the zygote does not answer")
+                for key, events in ready:
                     if key.fileobj is self.control:
                         report = self.control.recv(1 << 16)
                         selector.unregister(self.control)
@@ -243,9 +268,6 @@ class Zygote:
         said = {
             name: bytes(heard[handle]) for name, handle in (("channel", channel.fileno()), ("out", out), ("err", err))
         }
-        channel.close()
-        os.close(out)
-        os.close(err)
         if not report:
             raise Broken("the zygote ended in the middle of a run")
         return self._run(json.loads(report), flooded, said)
@@ -265,7 +287,7 @@ class Zygote:
         code = os.waitstatus_to_exitcode(report["status"])
         answer, strange = (None, "") if code or report["killed"] or flooded else _answer(said["channel"])
         return Run(
-            answer=answer, strange=strange, output=said["out"].decode(errors="replace"), errors=said["err"].decode(errors="replace"),
+            answer=answer, strange=strange, output=_text(said["out"]), errors=_text(said["err"]),
             cpu=report["cpu"], memory=max(0, report["memory"] - self.resident), wall=report["wall"],
             signal=-code if code < 0 else 0, code=max(code, 0), killed=flooded or report["killed"],
         )  # fmt: skip
@@ -278,10 +300,56 @@ def _answer(data: bytes) -> tuple[dict[str, Any] | None, str]:
     if len(data) < 4 or len(data) != 4 + struct.unpack("<I", data[:4])[0]:
         return None, "it wrote to the channel of the judge"
     try:
-        found = json.loads(data[4:])
-    except (ValueError, RecursionError):
+        return _formed(json.loads(data[4:])), ""
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
         return None, "its answer cannot be read"
-    return (found, "") if isinstance(found, dict) else (None, "its answer cannot be read")
+
+
+def _formed(found: Any) -> dict[str, Any]:
+    """What `runner` says, and nothing but that: anything else raises ValueError, TypeError, KeyError, AttributeError.
+
+    `results` and `uses` hold what they hold; texts can be stored and shown.
+    """
+    answer: dict[str, Any] = {}
+    for name, kind in (("results", list), ("uses", list), ("cut", bool)):
+        if name in found:
+            if type(found[name]) is not kind:
+                raise TypeError(name)
+            answer[name] = found[name]
+    if "error" in found:
+        error = found["error"]
+        stack = [[_word(where), _line(line), _word(text)] for where, line, text in error["stack"][:MOST_STACK]]
+        texts = {name: _word(error[name]) for name in ("phase", "type", "text")}
+        answer["error"] = {**texts, "line": _line(error["line"]), "stack": stack}
+    if "steps" in found:
+        answer["steps"] = [_step(step) for step in found["steps"]]
+    if not answer.keys() & {"results", "uses", "error", "steps"}:
+        raise ValueError("nothing said")
+    return answer
+
+
+def _step(step: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"line": _line(step["line"]), "event": _word(step["event"])}
+    made |= {"function": _word(step["function"])}
+    made["variables"] = {_word(name): _word(one) for name, one in step["variables"].items()}
+    return {**made, "value": _word(step["value"])} if "value" in step else made
+
+
+def _line(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise TypeError("no line")
+    return value
+
+
+def _word(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError("no text")
+    return _text(value[:MOST_TEXT].encode(errors="replace"))
+
+
+def _text(data: bytes) -> str:
+    """Bytes of a program as a text that a database takes: no half characters, no NUL."""
+    return data.decode(errors="replace").replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 class Pool:
@@ -311,7 +379,10 @@ class Pool:
     def run(
         self, request: dict[str, Any], needs: str = "plain", limits: Limits | None = None, owner: object = ""
     ) -> Run:
-        """Run one request when it is its owner's turn. Busy, Unavailable, or Broken (twice: a zygote that dies is replaced once)."""
+        """Run one request when it is its owner's turn.
+
+        Busy, Unavailable, or Broken (for the second time: a zygote that dies is replaced once).
+        """
         with self._seat(owner):
             for again in (True, False):
                 zygote = self._take(needs)
@@ -336,9 +407,13 @@ class Pool:
         with self._lock:
             if sum(map(len, self._queue.values())) >= MOST_WAITING:
                 raise Busy(f"{MOST_WAITING} runs are waiting already")
+            if len(self._queue.get(owner, ())) >= MOST_OF_ONE:
+                raise Busy(f"{MOST_OF_ONE} runs of yours are waiting already")
             self._queue.setdefault(owner, deque()).append(ticket)
             try:
-                while self._running >= self.size or next(iter(self._queue.values()))[0] is not ticket:
+                while not self._closed and (
+                    self._running >= self.size or next(iter(self._queue.values()))[0] is not ticket
+                ):
                     self._lock.wait()
             finally:
                 line = self._queue[owner]
@@ -419,14 +494,25 @@ class Pool:
             self._drop(zygote)
 
 
+def _tasks(user: int) -> int:
+    """Threads of all processes of a user."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process.stat().st_uid == user:
+                count += len(os.listdir(process / "task"))
+    return count
+
+
 def _proportional(pid: int) -> int:
     """Proportional memory of a process and its children."""
-    total = 0
-    children = Path(f"/proc/{pid}/task/{pid}/children")
+    total, process = 0, Path(f"/proc/{pid}")
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-        for child in children.read_text().split():
+        try:
+            lines = (process / "smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        except PermissionError:  # it hides its memory from its own user, too: all of its pages, shared ones as well
+            total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        for child in (process / "task" / str(pid) / "children").read_text().split():
             total += _proportional(int(child))
     return total

@@ -80,4 +80,5 @@ def _faults(judge: Judge, problem: Problem) -> Iterator[str]:
     for mistake in problem.mistakes:
         result = judge.submit(problem, problem.text(mistake.file), "house")
         if result.verdict.value != mistake.verdict:
-            yield f"{mistake.file}: should get {mistake.verdict}, gets {result.verdict}: {result.sentence}. {result.reason}"
+            got = f"{result.verdict}: {result.sentence}. {result.reason}"
+            yield f"{mistake.file}: should get {mistake.verdict}, gets {got}"

@@ -1,12 +1,13 @@
 """What happens with one program inside the walls: compile, run, call, answer.
 
 A request is one JSON object: `code`; `calls`, a list of {function, arguments}; `forbid` {operations, modules};
-`inspect` (look at the compiled code, run nothing); `trace` {line events at most, names to watch}. The answer:
+`inspect` (look at the compiled code, run nothing); `trace` {most line events, names to watch, stop after them}.
+The answer:
 
     {"results": [...]}                        what each call returned
     {"error": {phase, type, text, line, stack}} phase is compile, load or call
     {"uses": [...]}                            only looked at
-    {"steps": [...], "results": ...}           traced
+    {"steps": [...], "cut": ..., "results": ...} traced
 
 Nothing in here is a secret, and nothing it says is believed: a program can say all this itself, but not know the
 expected answer.
@@ -38,9 +39,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     forbidden = frozenset(forbid.get("operations", ())), frozenset(forbid.get("modules", ()))
     guarded = any(forbidden)
     if request.get("inspect"):
-        return {"uses": [list(use) for use in operations.uses(code, *forbidden)] if guarded else []}
+        if not guarded:
+            return {"uses": []}
+        found_uses = [*operations.uses(code, *forbidden), *operations.disguises(source, forbidden[0])]
+        return {"uses": [list(use) for use in found_uses]}
     if guarded:
-        operations.watch(*forbidden)
+        operations.watch(code, *forbidden)
     tracer = Tracer(request["trace"]) if request.get("trace") else None
     space: dict[str, Any] = {"__name__": "solution", "__file__": FILE}
     try:
@@ -62,10 +66,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
                     result = space[name](*arguments)
             else:
                 result = space[name](*arguments)
+            encoded = values.encode(result)
+        except Full:
+            return {"steps": tracer.steps if tracer else [], "cut": True}
         except BaseException as error:
             told: dict[str, Any] = {"error": _error("call", error)}
-            return {**told, "steps": tracer.steps} if tracer else told
-        results.append(values.encode(result))
+            return {**told, "steps": tracer.steps, "cut": tracer.cut} if tracer else told
+        if operations.seen:  # it went on all the same
+            return {"error": _error("call", operations.Forbidden("\n".join(map(str, operations.seen[0]))))}
+        results.append(encoded)
     found: dict[str, Any] = {"results": results}
     return {**found, "steps": tracer.steps, "cut": tracer.cut} if tracer else found
 
@@ -87,12 +96,17 @@ def _kind(error: BaseException) -> str:
     return "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
 
 
+class Full(BaseException):
+    """Ends a program whose trace is as long as it may be."""
+
+
 class Tracer:
     """Notes the program's variables line by line, for a story that can be stepped through."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
-        """`wanted`: `most` steps, and `names` of variables (all simple ones unless given)."""
+        """`wanted`: `most` steps, `names` of variables (all simple ones unless given), `stop` to end it after these."""
         self.most: int = wanted["most"]
+        self.stop: bool = wanted.get("stop", False)
         self.names: set[str] = set(wanted.get("names", ()))
         self.steps: list[dict[str, Any]] = []
         self.cut = False
@@ -111,6 +125,8 @@ class Tracer:
             if len(self.steps) >= self.most:
                 self.cut = True
                 sys.settrace(None)
+                if self.stop:
+                    raise Full
                 return None
             self.steps.append(
                 {

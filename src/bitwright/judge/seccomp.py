@@ -19,12 +19,15 @@ ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBER, ARCHITECTURE = 0, 4
 X32 = 0x40000000
 CLONE_THREAD = 0x10000
+CLONES = 0x7D0F00
+"""Flags of clone that starting a thread takes (VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID,
+CHILD_CLEARTID, DETACHED): none that makes a namespace or a handle on a process."""
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 PRCTLS = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA (malloc names its memory)."""
 FCNTLS = (0, 1, 2, 3, 4, 1030, 1034)
-"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS: none that sends signals (F_SETOWN, F_SETSIG)."""
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS: none that sends signals (F_SETOWN)."""
 NARROWED = ("clone", "clone3", "ioctl", "prctl", "fcntl", "prlimit64", "tgkill")
 
 
@@ -61,8 +64,11 @@ def program(machine: Machine, pid: int) -> bytes:
     steps += _when(calls["clone3"], [_step(RETURN, ERROR | ENOSYS)])
     steps += _when(
         calls["clone"],
-        [_step(LOAD, argument(0)), _step(BITS, CLONE_THREAD, 0, 1), _step(RETURN, ALLOW), _step(RETURN, ERROR | EPERM)],
-    )
+        [
+            _step(LOAD, argument(0)), _step(BITS, ~CLONES, 2, 0), _step(BITS, CLONE_THREAD, 0, 1),
+            _step(RETURN, ALLOW), _step(RETURN, ERROR | EPERM),
+        ],
+    )  # fmt: skip
     steps += _when(calls["ioctl"], _among(1, IOCTLS, ENOTTY))
     steps += _when(calls["prctl"], _among(0, PRCTLS, EPERM))
     steps += _when(calls["fcntl"], _among(1, FCNTLS, EPERM))

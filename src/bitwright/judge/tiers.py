@@ -37,6 +37,10 @@ def kill(pid):
     if libc.kill(pid, 0) != 0:
         raise OSError(ctypes.get_errno(), "kill")
 
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+
 def limit():
     resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
@@ -48,7 +52,7 @@ def attack(outside, parent):
         got += tried("write " + path, lambda: open(path, "w"))
     for path in ("/", "/root", "/home", "/tmp"):
         got += tried("list " + path, lambda: os.listdir(path))
-    got += tried("fork", os.fork)
+    got += tried("fork", fork)
     got += tried("execute", lambda: os.execv("/bin/sh", ["sh"]))
     got += tried("start a program", lambda: os.posix_spawn("/bin/true", ["true"], {}))
     for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK):
@@ -125,12 +129,18 @@ def attack(letter: str) -> str | None:
 
 def _fix(letter: str) -> str:
     if letter == "B":
-        return "This is safe. For namespaces, too: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or docker run --security-opt seccomp=unconfined"
-    return "Update to Linux 6.2 or newer with Landlock (lsm=landlock,... on the kernel's command line), or allow user namespaces"
+        return (
+            "This is safe. For namespaces, too: sysctl kernel.apparmor_restrict_unprivileged_userns=0,"
+            " or docker run --security-opt seccomp=unconfined"
+        )
+    return (
+        "Update to Linux 6.2 or newer with Landlock (lsm=landlock,... on the kernel's command line),"
+        " or allow user namespaces"
+    )
 
 
 def open_pool(size: int | None = None) -> Pool:
-    """A pool behind the best walls of this machine. Unavailable where there are none; nothing weaker is used instead."""
+    """A pool behind the best walls of this machine. Unavailable where there are none: nothing weaker is used."""
     tier = probe()
     if not tier.name:
         raise Unavailable(f"programs cannot be run safely here: {tier.reason}. {tier.fix}")

@@ -1,7 +1,8 @@
 """Arguments and results as JSON: what a program is given and what it gives back, without ever unpickling anything.
 
     None, bool, int, float, str, list      as they are (NaN and Infinity as Python's json writes them)
-    tuple, set, dict, bytes                {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"bytes": base64}
+    tuple, set, bytes                      {"tuple": [...]}, {"set": [...]}, {"bytes": base64}
+    dict                                   {"dict": [[key, value], ...]}
     array                                  {"array": [dtype, shape, base64 of widened little-endian items, kind]}
     random generator                       {"random": seed}
     anything else                          {"other": "its type"}
@@ -13,6 +14,7 @@ walls `decode` makes NumPy's own arrays; outside, where NumPy is not needed, `Ar
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from array import array as items_of
 from collections.abc import Callable, Iterator
@@ -25,6 +27,13 @@ DEEPEST = 40
 CODES = {"f": "d", "i": "q", "u": "Q", "b": "B"}
 """Kind of a dtype -> type code of its widened items."""
 KINDS = ("numpy", "torch", "scalar")
+DTYPE = re.compile(
+    r"(?:bool|float(?:16|32|64|96|128)|bfloat16|float[48]_e\w{1,12}|q?u?int(?:1|2|4|8|16|32|64))", re.ASCII
+)
+"""Names of dtypes that NumPy and torch have; no other is believed."""
+MOST_AXES = 64
+MOST_BITS = 14000
+"""Bits of an integer that may be written in decimal (Python refuses more than 4300 digits)."""
 
 
 class Unreadable(ValueError):
@@ -51,10 +60,9 @@ class Array:
 
 def kind_of(dtype: str) -> str:
     """f, i, u or b for a dtype's name (float32, bfloat16, int8, uint4, bool)."""
-    for start, kind in (("float", "f"), ("bfloat", "f"), ("int", "i"), ("uint", "u"), ("bool", "b")):
-        if dtype.startswith(start):
-            return kind
-    raise Unreadable(f"{dtype} is not a kind of number")
+    if not DTYPE.fullmatch(dtype):
+        raise Unreadable(f"{dtype[:40]!r} is not a kind of number")
+    return {"f": "f", "i": "i", "u": "u", "b": "b"}["f" if "float" in dtype else dtype.removeprefix("q")[0]]
 
 
 def encode(value: Any, depth: int = 0) -> Any:
@@ -62,6 +70,8 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         return {"other": f"nested deeper than {DEEPEST} levels"}
     kind = type(value)
+    if kind is int and value.bit_length() > MOST_BITS:
+        return {"other": f"int of {value.bit_length()} bits"}
     if value is None or kind in (bool, int, float, str):
         return value
     if kind is list:
@@ -77,15 +87,16 @@ def encode(value: Any, depth: int = 0) -> Any:
     found = _encode_array(value)
     if found is not None:
         return found
-    for plain in (bool, int, float, str, list, tuple, dict):
+    plain: Any
+    for plain in (int, float, str, list, tuple, dict):
         if isinstance(value, plain):  # a named tuple, an enum, a counter: as what it is made of
-            return encode(plain(value), depth + 1)  # type: ignore[call-overload]
+            return encode(plain(value), depth + 1)
     return {"other": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _encode_array(value: Any) -> Any:
     np, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    shown, kind = str(getattr(value, "dtype", "")), "numpy"
+    kind = "numpy"
     if torch is not None and isinstance(value, torch.Tensor):
         shown, kind = str(value.dtype).removeprefix("torch."), "torch"
         value = value.detach().cpu()
@@ -96,6 +107,8 @@ def _encode_array(value: Any) -> Any:
         kind = "scalar"
     assert np is not None
     flat = np.asarray(value)
+    if kind != "torch":
+        shown = flat.dtype.name
     if flat.dtype.kind not in CODES:
         return {"other": f"array of {flat.dtype}"}
     wide = {"f": "<f8", "i": "<i8", "u": "<u8", "b": "|b1"}[flat.dtype.kind]
@@ -131,7 +144,10 @@ def decode(value: Any, make: Callable[[Array], Any] = lambda array: array, depth
     if name == "other" and isinstance(inner, str):
         return Other(inner[:200])
     if name == "bytes" and isinstance(inner, str):
-        return base64.b64decode(inner)
+        try:
+            return base64.b64decode(inner)
+        except ValueError as error:
+            raise Unreadable("bytes are damaged") from error
     if not isinstance(inner, list):
         raise Unreadable(f"{name!r} is not a value")
     parts = [decode(one, make, depth + 1) for one in inner]
@@ -139,18 +155,28 @@ def decode(value: Any, make: Callable[[Array], Any] = lambda array: array, depth
         if name == "tuple":
             return tuple(parts)
         if name == "set":
-            return set(parts)
+            return set(_spread(parts))
         if name == "dict":
+            _spread([key for key, _ in parts])
             return dict(parts)
     except (TypeError, ValueError) as error:
         raise Unreadable(f"{name} cannot be made of this") from error
     raise Unreadable(f"{name!r} is not a value")
 
 
+def _spread(keys: list[Any]) -> list[Any]:
+    """The same, if their hashes differ: numbers made to collide would take a set the square of their count in time."""
+    if len(keys) > 64 and 2 * len({hash(key) for key in keys}) < len(keys):
+        raise Unreadable("a set or dict of keys that are hardly different")
+    return keys
+
+
 def _decode_array(inner: Any) -> Array:
     match inner:
-        case [str(dtype), [*shape], str(data), str(kind)] if kind in KINDS and all(
-            type(n) is int and n >= 0 for n in shape
+        case [str(dtype), [*shape], str(data), str(kind)] if (
+            kind in KINDS
+            and len(shape) <= (0 if kind == "scalar" else MOST_AXES)
+            and all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
         ):
             found = items_of(CODES[kind_of(dtype)])
             try:
@@ -204,25 +230,33 @@ def inside(value: Any) -> Any:
 
 def show(value: Any, width: int = 300) -> str:
     """An encoded value as a person would type it, cut to `width` characters."""
-    text = "".join(_pieces(decode(value), width))
-    return text if len(text) <= width else text[: width - 1] + "…"
+    text = ""
+    for piece in _pieces(decode(value), width):
+        text += piece
+        if len(text) > width:  # no more is made than is shown, however large the value
+            return text[: width - 1] + "…"
+    return text
 
 
 def _pieces(value: Any, width: int) -> Iterator[str]:
     if isinstance(value, Array):
         yield from _array(value, width)
     elif isinstance(value, list | tuple | set):
-        opening, closing = {list: "[]", tuple: "()", set: "{}"}[type(value)]
+        opening, closing = (
+            ("[", "]") if isinstance(value, list) else ("(", ")") if isinstance(value, tuple) else ("{", "}")
+        )
         yield opening
         for i, one in enumerate(value):
             if i:
                 yield ", "
             yield from _pieces(one, width)
-            if i > width:
-                break
         yield ",)" if isinstance(value, tuple) and len(value) == 1 else closing
     elif isinstance(value, dict):
-        yield "{" + ", ".join(f"{show_plain(k)}: {''.join(_pieces(v, width))}" for k, v in value.items()) + "}"
+        yield "{"
+        for i, (key, one) in enumerate(value.items()):
+            yield f"{', ' if i else ''}{show_plain(key)}: "
+            yield from _pieces(one, width)
+        yield "}"
     elif isinstance(value, Other):
         yield f"<{value.type}>"
     else:
@@ -234,7 +268,8 @@ def show_plain(value: Any) -> str:
     if type(value) is float:
         return f"{value:.7g}" if value == value and abs(value) != float("inf") else str(value)
     if type(value) is int and abs(value) >= 10**40:
-        return f"an integer of {len(hex(value)) * 1.204:.0f} digits"
+        exact = value.bit_length() <= MOST_BITS
+        return f"an integer of {len(str(abs(value))) if exact else round(value.bit_length() * 0.30103)} digits"
     return repr(value)
 
 
@@ -246,7 +281,7 @@ def _array(array: Array, width: int) -> Iterator[str]:
             return
         step = prod(shape[1:])
         yield "["
-        for i in range(min(shape[0], width)):
+        for i in range(shape[0]):
             if i:
                 yield ", "
             yield from block(shape[1:], start + i * step)

@@ -39,7 +39,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where expected and yours part, and all that is known of it. Texts are as a person would type them."""
+    """The first place where expected and yours part, and all that is known of it. Texts are as a person types them."""
 
     kind: str
     """value, nan, shape, dtype, length, type, keys, order, count or custom."""
@@ -115,7 +115,7 @@ class Result:
     def json(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "verdict": self.verdict.value, "words": self.verdict.words, "sentence": self.sentence, "cases": [case.json() for case in self.cases],
-            "total": self.total, "cpu": self.cpu, "memory": self.memory, "tier": self.tier, "reason": self.reason, "line": self.line,
-            "growth": self.growth,
+            "verdict": self.verdict.value, "words": self.verdict.words, "sentence": self.sentence,
+            "cases": [case.json() for case in self.cases], "total": self.total, "cpu": self.cpu, "memory": self.memory,
+            "tier": self.tier, "reason": self.reason, "line": self.line, "growth": self.growth,
         }  # fmt: skip

@@ -1,7 +1,7 @@
 """The warm process inside the walls: it has imported what programs need, and forks one process for each run.
 
-Started by `pool` as `python -c`, with a socket and a JSON object of options. Per run it gets a line of limits with three
-descriptors (channel, stdout, stderr), and answers with what `wait4` saw. It never reads what a program wrote.
+Started by `pool` as `python -c`, with a socket and a JSON object of options. Per run it gets a line of limits with
+three descriptors (channel, stdout, stderr), and answers with what `wait4` saw. It never reads what a program wrote.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from . import landlock, namespaces, runner, seccomp
 from .syscalls import Machine, machine
 
 COMMON = (
-    "abc array bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq itertools json "
-    "linecache math operator queue random re statistics string struct textwrap time traceback typing unicodedata encodings.utf_8 encodings.ascii"
-).split()
+    "abc", "array", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "datetime", "decimal",
+    "encodings.ascii", "encodings.utf_8", "enum", "fractions", "functools", "heapq", "itertools", "json", "linecache",
+    "math", "operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap", "time", "traceback",
+    "typing", "unicodedata",
+)  # fmt: skip
 """What programs import most: there already, so that it costs a run nothing."""
-THREADS = 48
+PARENT_DEATH = 1
+"""PR_SET_PDEATHSIG; a change of user takes it back, and no program behind seccomp can."""
 
 
 def main() -> NoReturn:
@@ -56,6 +59,8 @@ def main() -> NoReturn:
         message, extra, _, _ = control.recvmsg(1 << 16, socket.CMSG_SPACE(12))
         if not message:
             os._exit(0)
+        if message == b"stop":  # for a run that had ended by itself in the same moment
+            continue
         handles = array.array("i")
         for _, _, data in extra:
             handles.frombytes(data)
@@ -66,7 +71,7 @@ def enclose(here: Machine, options: dict[str, Any]) -> None:
     """The walls of a tier around this process. Raises OSError where one of them cannot stand."""
     os.setsid()
     folders: list[str] = sorted({*options["readable"], *_libraries(options["own"])})
-    hidden: list[str] = options["hidden"]
+    hidden = _hidden(folders, options)
     if options["tier"] == "A":
         namespaces.enter()
         _fork_first()
@@ -74,7 +79,16 @@ def enclose(here: Machine, options: dict[str, Any]) -> None:
     # Landlock before the change of user: whose folders these are, only root can look up.
     landlock.restrict(here, [p for p in namespaces.readable_parts(folders, hidden) if os.access(p, os.R_OK)])
     namespaces.become(options["user"])
+    if options["tier"] == "A":
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
     namespaces.drop_rights(here)
+
+
+def _hidden(folders: list[str], options: dict[str, Any]) -> list[str]:
+    """What is not to be seen in `folders`: what the options say, and this package with its problems' solutions."""
+    hidden: list[str] = options["hidden"]
+    own = [p for p in options["own"] if any(p.startswith(folder + "/") for folder in folders)]
+    return [*hidden, *(p for p in own if not any(f"{p}/".startswith(known + "/") for known in hidden))]
 
 
 def _libraries(own: list[str]) -> set[str]:
@@ -94,7 +108,7 @@ def _fork_first() -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
 
 
 def _resident() -> int:
@@ -118,14 +132,14 @@ def serve(
         os.close(handle)
     ended = os.pidfd_open(child)
     killed = ""
-    seen = select.select([ended, control], [], [], limits["wall"])[0]
+    seen = select.select([ended, control.fileno()], [], [], limits["wall"])[0]
     if ended not in seen:
         killed = "asked" if seen else "wall"
         if seen and not control.recv(64):
             os.kill(child, signal.SIGKILL)
             os._exit(0)
         os.kill(child, signal.SIGKILL)
-    elif control in seen:
+    elif control.fileno() in seen:
         control.recv(64)  # it was to be stopped, and had ended by itself
     _, status, used = os.wait4(child, 0)
     os.close(ended)
@@ -138,19 +152,22 @@ def serve(
 def run(here: Machine, limits: dict[str, Any], handles: list[int], options: dict[str, Any]) -> NoReturn:
     """In the new process: limits, the last walls, the program, its answer."""
     channel = 0
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
     for place, handle in enumerate(handles):
         os.dup2(handle, place)
     os.closerange(3, 4096)
     request = json.loads(_read(channel, struct.unpack("<I", _read(channel, 4))[0]))
     sys.stdin = io.StringIO()
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stdout, sys.stderr = (
+        open(handle, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        for handle in (1, 2)
+    )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     room = options["space"] + (limits["memory"] << 20)
     whole = max(1, -(-limits["cpu"] // 1))
     for name, soft, hard in (
-        ("AS", room, room), ("CPU", whole, whole + 1), ("FSIZE", 0, 0), ("NOFILE", 32, 32), ("CORE", 0, 0), ("MEMLOCK", 0, 0), ("MSGQUEUE", 0, 0),
-        *((("NPROC", THREADS, THREADS),) if options["counted"] else ()),
+        ("AS", room, room), ("CPU", whole, whole + 1), ("FSIZE", 0, 0), ("NOFILE", 32, 32), ("CORE", 0, 0),
+        ("MEMLOCK", 0, 0), ("MSGQUEUE", 0, 0), ("NPROC", options["tasks"], options["tasks"]),
     ):  # fmt: skip
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(soft), int(hard)))
     seccomp.install(seccomp.program(here, os.getpid()))

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from anyio import to_thread
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.background import BackgroundTask
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bitwright.engine.recipe import Recipe
-from bitwright.errors import BitwrightError, InputError, RecipeError, ResourceError
+from bitwright.errors import BitwrightError, InputError, RecipeError
 from bitwright.studio import models
 from bitwright.studio.house import House, house
+from bitwright.studio.http import Strict, answered, body_of, data, stream, words
 from bitwright.studio.runlog import Told
-from bitwright.studio.runs import Conflict, Unavailable
-from bitwright.studio.uploads import NoSpace, TooLarge, Unknown
+from bitwright.studio.runs import Conflict
+from bitwright.studio.uploads import Unknown
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """The report is one page that styles itself; it runs no script and loads nothing."""
@@ -32,24 +30,13 @@ FOREIGN = {
     "network": ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes"),
 }
 """What in a recipe is of no use to a kind of model, as the command line says too."""
-STATUS: tuple[tuple[type[BitwrightError], int], ...] = (
-    (Unknown, 404), (Conflict, 409), (TooLarge, 413), (NoSpace, 507), (Unavailable, 503), (InputError, 400),
-    (ResourceError, 503),
-)  # fmt: skip
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Strict(BaseModel):
-    """The body of a request."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Planned(Strict):
     """What to plan."""
 
     model: str = Field(max_length=4096)
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 class Started(Planned):
@@ -79,67 +66,15 @@ class Checked(Against):
     model: str = Field(max_length=4096)
 
 
-Body = TypeVar("Body", bound=BaseModel)
-
-
-def answered(handler: Handler) -> Handler:
-    """The handler, with deliberate errors as JSON and the status that fits."""
-
-    @functools.wraps(handler)
-    async def answering(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except BitwrightError as error:
-            return JSONResponse({"error": _words(error)}, status_of(error))
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
-
-    return answering
-
-
-def status_of(error: BitwrightError) -> int:
-    """The HTTP status that says what an error says."""
-    if isinstance(error, ResourceError) and ("disk is full" in error.what or "No space left" in error.what):
-        return 507
-    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
-
-
-def _words(error: BitwrightError) -> dict[str, Any]:
-    text = f"{error.where}: {error.what}" if error.where else error.what
-    return {"kind": type(error).__name__, "text": text.rstrip(".") + ".", "fix": error.fix}
-
-
-async def _body(request: Request, kind: type[Body]) -> Body:
-    raw = await request.body()
-    try:
-        return kind.model_validate_json(raw or b"{}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-        raise InputError(what, where=where, fix="Correct it and send it again") from error
-
-
-def _stream(events: AsyncIterator[str], after: Callable[[], Any] | None = None) -> Response:
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    task = BackgroundTask(after) if after else None
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers, background=task)
-
-
-def _data(event: dict[str, Any], line: int | None = None) -> str:
-    head = "" if line is None else f"id: {line}\n"
-    return f"{head}data: {json.dumps(event, separators=(',', ':'))}\n\n"
-
-
 async def _tell(told: AsyncIterator[Told | None]) -> AsyncIterator[str]:
     """Events as a stream of text; errors on the way become a last one."""
     yield ": here\n\n"
     try:
         async with contextlib.aclosing(told) as items:  # type: ignore[type-var]
             async for item in items:
-                yield ": still here\n\n" if item is None else _data(item.event, item.line)
+                yield ": still here\n\n" if item is None else data(item.event, item.line)
     except BitwrightError as error:
-        yield _data({"error": _words(error)})
+        yield data({"error": words(error)})
 
 
 async def _answer_stream(events: AsyncIterator[dict[str, Any]]) -> Response:
@@ -150,15 +85,15 @@ async def _answer_stream(events: AsyncIterator[dict[str, Any]]) -> Response:
 
     async def rest() -> AsyncIterator[str]:
         if first is not None:
-            yield _data(first)
+            yield data(first)
         try:
             async with contextlib.aclosing(events) as told:  # type: ignore[type-var]
                 async for event in told:
-                    yield _data(event)
+                    yield data(event)
         except BitwrightError as error:
-            yield _data({"error": _words(error)})
+            yield data({"error": words(error)})
 
-    return _stream(rest())
+    return stream(rest())
 
 
 # --- models and plans
@@ -190,7 +125,7 @@ def _read(parts: House, asked: Planned) -> Path:
 @answered
 async def plan(request: Request) -> Response:
     """What a run would do."""
-    parts, asked = house(request), await _body(request, Planned)
+    parts, asked = house(request), await body_of(request, Planned)
     path = await to_thread.run_sync(_read, parts, asked)
     task = models.bundled(parts.config, path)
     return JSONResponse(await parts.quick.ask("plan", model=str(path), recipe=asked.recipe, bundled=task))
@@ -202,7 +137,7 @@ async def plan(request: Request) -> Response:
 @answered
 async def add_run(request: Request) -> Response:
     """A new run."""
-    parts, asked = house(request), await _body(request, Started)
+    parts, asked = house(request), await body_of(request, Started)
     path = await to_thread.run_sync(_read, parts, asked)
     name = " ".join((asked.name or "").split()) or None
     return JSONResponse({"id": await parts.runs.add(path, asked.recipe, name)}, 201)
@@ -248,13 +183,13 @@ async def run_events(request: Request) -> Response:
     await runs.job(id)
     given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
     after = int(given) if given.isascii() and given.isdecimal() and len(given) < 12 else 0
-    return _stream(_tell(runs.events(id, after)))
+    return stream(_tell(runs.events(id, after)))
 
 
 @answered
 async def all_events(request: Request) -> Response:
     """Every run that changes."""
-    return _stream(_tell(house(request).runs.all_changes()))
+    return stream(_tell(house(request).runs.all_changes()))
 
 
 def _file_name(name: str) -> str:
@@ -310,7 +245,7 @@ async def generate(request: Request) -> Response:
     """Float and quantized model side by side."""
     parts = house(request)
     job = await parts.runs.job(request.path_params["id"])
-    asked = await _body(request, Prompt)
+    asked = await body_of(request, Prompt)
     if job.payload["kind"] != "language":
         raise InputError("is no language model", where=f"run {job.id}", fix="Only language models write text")
     parts.runs.certificate(job)
@@ -369,7 +304,7 @@ async def check_upload(request: Request) -> Response:
     """Findings about an upload."""
     parts = house(request)
     root = str(parts.runs.uploads.root(request.path_params["id"]))
-    asked = await _body(request, Against)
+    asked = await body_of(request, Against)
     against = str(models.resolve(parts.config, asked.against, "against")) if asked.against else None
     return await _answer_stream(parts.quick.stream("check", path=root, against=against, hide=root))
 
@@ -377,7 +312,7 @@ async def check_upload(request: Request) -> Response:
 @answered
 async def check_path(request: Request) -> Response:
     """Findings about a model that is on this machine."""
-    parts, asked = house(request), await _body(request, Checked)
+    parts, asked = house(request), await body_of(request, Checked)
     path = models.resolve(parts.config, asked.model)
     against = str(models.resolve(parts.config, asked.against, "against")) if asked.against else None
     return await _answer_stream(parts.quick.stream("check", path=str(path), against=against))

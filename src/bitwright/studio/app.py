@@ -18,18 +18,17 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from bitwright.errors import BitwrightError, InputError, ResourceError
-from bitwright.studio import api, learning, pages, views
+from bitwright.studio import api, learning, pages, practice, problems, tutoring, views
 from bitwright.studio.config import Config
-from bitwright.studio.content import Library
 from bitwright.studio.db import open_database
 from bitwright.studio.guard import Guard
-from bitwright.studio.house import House
-from bitwright.studio.runs import Runs
+from bitwright.studio.house import House, build
 from bitwright.studio.templates import BUILT, manifest
-from bitwright.studio.workers import Worker
 
 FOREVER = "public, max-age=31536000, immutable"
 """Bundled files change their names with their content."""
+WARM = 0.5
+"""Seconds after the start when what a first visit would wait for is made ready."""
 
 
 class Bundle(StaticFiles):
@@ -46,20 +45,22 @@ def create(config: Config) -> Starlette:
     manifest()
     config.data.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database, config.data)
-    quick = Worker()
-    parts = House(config, Library(config.content, config.data / "lessons"), database, quick, Runs(config, database))
+    parts = build(config, database)
+    quick = parts.quick
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
         await quick.start()
         await parts.runs.start()
-        warming = asyncio.create_task(learning.warm(parts))
+        await parts.judge.start()
+        warming = asyncio.create_task(_warm(parts))
         try:
             yield
         finally:
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await warming
+            await parts.judge.close()
             await parts.runs.close()
             await quick.close()
             database.close()
@@ -68,6 +69,9 @@ def create(config: Config) -> Starlette:
         Mount("/static", Bundle(directory=BUILT / "web"), name="static"),
         *learning.routes,
         *api.routes,
+        *practice.routes,
+        *problems.routes,
+        *tutoring.routes,
         *pages.routes,
     ]
     app = Starlette(
@@ -86,6 +90,13 @@ def create(config: Config) -> Starlette:
     )
     app.state.house = parts
     return app
+
+
+async def _warm(parts: House) -> None:
+    """What a first visit would wait for; a studio that ends at once has not begun with it."""
+    await asyncio.sleep(WARM)
+    await parts.judge.warm()
+    await learning.warm(parts)
 
 
 async def _answer(request: Request, status: int, title: str, kind: str, text: str, fix: str | None) -> Response:

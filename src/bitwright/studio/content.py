@@ -19,6 +19,7 @@ from typing import Any
 
 from bitwright import __version__
 from bitwright.errors import FileError, InputError
+from bitwright.judge.problem import ProblemError, Shelf
 
 PACKAGE = Path(__file__).parents[1]
 COMPUTES = ("core", "methods", "models", "files")
@@ -46,6 +47,38 @@ class Place:
     after: str | None
 
 
+class Kept:
+    """What was computed, on disk: JSON by name and key. Of a name only what was kept last stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, dict[str, Any]] = {}
+
+    def read(self, name: str, key: str) -> dict[str, Any] | None:
+        """What is kept under a name and key, None where it was never written, or was cut off."""
+        path = self._path(name, key)
+        if path.name not in self._read:
+            try:
+                self._read[path.name] = json.loads(path.read_text("utf-8"))
+            except (FileNotFoundError, ValueError):
+                return None
+        return self._read[path.name]
+
+    def keep(self, name: str, key: str, value: dict[str, Any]) -> None:
+        """Store it, and forget what was kept under other keys."""
+        path = self._path(name, key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(value, separators=(",", ":")), "utf-8")
+        partial.replace(path)
+        for old in self.folder.glob(f"{name}.*.json"):
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def _path(self, name: str, key: str) -> Path:
+        return self.folder / f"{name}.{key}.json"
+
+
 class Library:
     """The content of `folder`, with compiled pages kept in `cache`. Raises InputError where the plan cannot be read."""
 
@@ -57,7 +90,7 @@ class Library:
         self.chapters = tuple(
             Chapter(c["slug"], c["title"], c["summary"], tuple(c["lessons"])) for c in plan["chapters"]
         )
-        self._pages: dict[str, dict[str, Any]] = {}
+        self._kept = Kept(cache)
 
     @cached_property
     def lessons(self) -> tuple[str, ...]:
@@ -77,6 +110,15 @@ class Library:
     def features(self) -> dict[str, dict[str, str]]:
         """What the daily edition can shine a light on, by slug: title, text and a command to try."""
         return {feature["slug"]: feature for feature in _toml(self.folder / "features.toml")["features"]}
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The problems. FileError where their list cannot be read."""
+        try:
+            return Shelf(self.folder)
+        except ProblemError as error:
+            fix = "Correct it, or install again"
+            raise FileError(str(error), where=str(self.folder), fix=fix) from error
 
     def _text(self, slug: str) -> str:
         path = self.lesson_folder(slug) / "lesson.md"
@@ -106,27 +148,11 @@ class Library:
 
     def page(self, slug: str) -> dict[str, Any] | None:
         """The compiled lesson (see `worker.compile.compile_lesson`), or None where it has not been computed yet."""
-        key = self.key(slug)
-        if key not in self._pages:
-            try:
-                self._pages[key] = json.loads(self._file(slug, key).read_text("utf-8"))
-            except (FileNotFoundError, ValueError):
-                return None  # never written, or cut off: it is computed again
-        return self._pages[key]
+        return self._kept.read(slug, self.key(slug))
 
     def keep(self, slug: str, page: dict[str, Any]) -> None:
         """Store a compiled lesson, and forget its older versions."""
-        path = self._file(slug, self.key(slug))
-        self.cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(page, separators=(",", ":")), "utf-8")
-        partial.replace(path)
-        for old in self.cache.glob(f"{slug}.*.json"):
-            if old != path:
-                old.unlink(missing_ok=True)
-
-    def _file(self, slug: str, key: str) -> Path:
-        return self.cache / f"{slug}.{key}.json"
+        self._kept.keep(slug, self.key(slug), page)
 
     def key(self, slug: str) -> str:
         """Changes with the lesson's files, the code that computes it, the bundled model and the version."""

@@ -140,6 +140,78 @@ jobs = sa.Table(
 )
 
 
+# --- Practice: `problem` is a slug; a problem that is gone from the content keeps what was done of it.
+
+
+def _problem(**options: Any) -> sa.Column[str]:
+    return sa.Column("problem", sa.Text, nullable=False, **options)
+
+
+drafts = sa.Table(
+    "drafts",
+    metadata,
+    _learner(primary_key=True),
+    _problem(primary_key=True),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("moment", Moment, nullable=False),
+)
+notes = sa.Table(
+    "notes",
+    metadata,
+    _learner(primary_key=True),
+    _problem(primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("moment", Moment, nullable=False),
+)
+own_tests = sa.Table(
+    "own_tests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _learner(),
+    _problem(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Index(None, "learner", "problem"),
+    sqlite_autoincrement=True,
+)
+hints = sa.Table(
+    "hints",
+    metadata,
+    _learner(primary_key=True),
+    _problem(primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("moment", Moment, nullable=False),
+)
+submissions = sa.Table(
+    "submissions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _learner(),
+    _problem(),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("moment", Moment, nullable=False),
+    sa.Column("job", sa.Integer),
+    sa.Column("verdict", sa.String(3)),
+    _json("result"),
+    sa.Column("cpu", sa.Float),
+    sa.Column("memory", sa.BigInteger),
+    sa.Column("counted", sa.Boolean, nullable=False),
+    _json("rank"),
+    sa.Index(None, "learner", "problem"),
+    sa.Index(None, "problem", "verdict"),
+    sqlite_autoincrement=True,
+)
+"""`verdict` is NULL while it waits for its `job`; `counted`: an attempt, which all but IE are once judged."""
+cards = sa.Table(
+    "cards",
+    metadata,
+    _learner(primary_key=True),
+    _problem(primary_key=True),
+    _json("state", nullable=False),
+    sa.Column("due", Day, nullable=False),
+)
+
+
 class Database:
     """An open database. `where` is the file, or the URL without its password. Any thread may call it.
 

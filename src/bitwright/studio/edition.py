@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from bitwright.errors import InputError
+from bitwright.judge.problem import ProblemError
 from bitwright.studio.content import Library
 from bitwright.studio.templates import environment
 
@@ -25,12 +26,15 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Edition:
-    """What a date brings: slugs of a lesson and a feature, and a question as (lesson, number from 1)."""
+    """What a date brings: slugs of a lesson, a feature and a problem to practise, and a question of another lesson as
+    (lesson, number from 1)."""
 
     day: date
     lesson: str
     question: tuple[str, int]
     feature: str
+    problem: str = ""
+    """Empty where no problem is written yet."""
 
     @property
     def title(self) -> str:
@@ -45,7 +49,10 @@ def edition(library: Library, day: date) -> Edition:
     number = (day - FIRST).days
     lesson = _turn("lesson", library.lessons, number)
     others = [pair for pair in library.questions if pair[0] != lesson]
-    return Edition(day, lesson, _turn("question", others, number), _turn("feature", tuple(library.features), number))
+    slugs = library.shelf.slugs
+    problem = _turn("problem", slugs, number) if slugs else ""
+    feature = _turn("feature", tuple(library.features), number)
+    return Edition(day, lesson, _turn("question", others, number), feature, problem)
 
 
 def _turn(kind: str, items: Sequence[Item], number: int) -> Item:
@@ -73,6 +80,25 @@ def question_of(library: Library, chosen: Edition) -> dict[str, Any]:
     return found
 
 
+def problem_of(library: Library, chosen: Edition) -> dict[str, Any] | None:
+    """The problem of an edition: slug, title, difficulty, minutes, and its statement as Markdown (`text`). None where
+    there is none, or its folder cannot be read."""
+    try:
+        found = library.shelf.problem(chosen.problem) if chosen.problem else None
+    except ProblemError:
+        found = None
+    if found is None:
+        return None
+    text = plain_text(found.statement.replace("[[ samples ]]", "")).replace("\n\n\n", "\n\n").strip()
+    facts = {"slug": found.slug, "title": found.title, "difficulty": found.difficulty, "minutes": found.minutes}
+    return {**facts, "text": text}
+
+
+def plain_text(markdown: str) -> str:
+    """Markdown without the colours that only pages show."""
+    return re.sub(r":[a-z]+\[([^\]\n]+)\]", r"\1", markdown)
+
+
 def recent(library: Library, today: date) -> list[Edition]:
     """The editions of a feed, the newest first."""
     days = (today - timedelta(back) for back in range(FEED))
@@ -84,7 +110,9 @@ def _summary(library: Library, chosen: Edition) -> tuple[str, str]:
     page = library.page(chosen.lesson) or library.head(chosen.lesson)
     lead = page.get("lead", "") if "html" in page else ""
     feature = library.features[chosen.feature]
-    return page["title"], f"{lead} Spotlight: {feature['title']}.".strip()
+    problem = problem_of(library, chosen)
+    practice = f"Problem: {problem['title']}. " if problem else ""
+    return page["title"], f"{lead} {practice}Spotlight: {feature['title']}.".strip()
 
 
 def atom(library: Library, today: date, base: str) -> bytes:
@@ -112,7 +140,7 @@ def rss(library: Library, today: date, base: str) -> bytes:
     channel = ElementTree.SubElement(feed, "channel")
     _add(channel, "title", "Today in Bitwright")
     _add(channel, "link", f"{base}/today")
-    _add(channel, "description", "One lesson, one question and one feature a day.")
+    _add(channel, "description", "One lesson, one problem and one feature a day.")
     for chosen in recent(library, today):
         title, text = _summary(library, chosen)
         item = ElementTree.SubElement(channel, "item")
@@ -135,17 +163,31 @@ def _xml(root: ElementTree.Element) -> bytes:
 
 def to_markdown(library: Library, chosen: Edition) -> str:
     """An edition as Markdown. Its lessons must be compiled (InputError otherwise)."""
-    page, question = _page(library, chosen.lesson), question_of(library, chosen)
-    text, feature = question["text"], library.features[chosen.feature]
-    options = "\n".join(f"{i}. {option}" for i, option in enumerate(text["options"], 1))
+    page, feature = _page(library, chosen.lesson), library.features[chosen.feature]
     return (
         f"# Today in Bitwright: {chosen.title}\n\n"
         f"## {page['title']}\n\n*{page['lead']}*\n\n{page['opening_text']}\n\n"
         f"Read on: `bitwright studio`, then /learn/{chosen.lesson} ({page['minutes']} minutes)\n\n"
-        f"## Problem of the day\n\n{text['ask']}\n\n{options}\n\n"
-        f"Answer: {question['answer']}. {text['why']}\n\n"
+        f"{_problem_text(library, chosen)}{_question_text(library, chosen)}"
         f"## Spotlight: {feature['title']}\n\n{feature['text'].strip()}\n\n    {feature['command']}\n"
     )
+
+
+def _problem_text(library: Library, chosen: Edition) -> str:
+    problem = problem_of(library, chosen)
+    if problem is None:
+        return ""
+    return (
+        f"## Problem of the day: {problem['title']}\n\n{problem['text']}\n\n"
+        f"Solve it: `bitwright studio`, then /practice/{problem['slug']} ({problem['minutes']} minutes)\n\n"
+    )
+
+
+def _question_text(library: Library, chosen: Edition) -> str:
+    question = question_of(library, chosen)
+    text = question["text"]
+    options = "\n".join(f"{i}. {option}" for i, option in enumerate(text["options"], 1))
+    return f"## Question of the day\n\n{text['ask']}\n\n{options}\n\nAnswer: {question['answer']}. {text['why']}\n\n"
 
 
 def to_html(library: Library, chosen: Edition) -> str:
@@ -154,7 +196,13 @@ def to_html(library: Library, chosen: Edition) -> str:
     return (
         environment()
         .get_template("mail.html")
-        .render(edition=chosen, lesson=page, question=question, feature=library.features[chosen.feature])
+        .render(
+            edition=chosen,
+            lesson=page,
+            question=question,
+            feature=library.features[chosen.feature],
+            problem=problem_of(library, chosen),
+        )
     )
 
 

@@ -14,6 +14,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 COOKIE = "bitwright_token"
 BODY = 4_000_000
 """Bytes a request may carry, but for uploads, which count for themselves."""
+LARGE = {"/api/practice/import": 32_000_000}
+"""More for what somebody takes along."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -42,8 +44,8 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, self._dressed(send))
             return
-        limited = scope["path"].startswith("/api/uploads/") or scope["method"] in SAFE
-        await self.app(scope, receive if limited else _counted(receive), self._dressed(send))
+        free = scope["path"].startswith("/api/uploads/") or scope["method"] in SAFE
+        await self.app(scope, receive if free else _counted(receive, _most(scope)), self._dressed(send))
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that may not pass; None where it may."""
@@ -62,8 +64,8 @@ class Guard:
             )
         length = headers.get("content-length", "0")
         uploads = scope["path"].startswith("/api/uploads/")
-        if not uploads and (not length.isdecimal() or int(length) > BODY):
-            return _say(scope, 413, f"The request is larger than {BODY / 1e6:.0f} MB.")
+        if not uploads and (not length.isdecimal() or int(length) > _most(scope)):
+            return _say(scope, 413, f"The request is larger than {_most(scope) / 1e6:.0f} MB.")
         return None
 
     def _admit(self, scope: Scope, headers: Headers) -> Response | None:
@@ -96,15 +98,20 @@ class Guard:
         return dressed
 
 
-def _counted(receive: Receive) -> Receive:
-    """`receive` that ends the request where its body grows beyond BODY, whatever its headers promised."""
+def _most(scope: Scope) -> int:
+    """Bytes that the body of a request may have."""
+    return LARGE.get(scope["path"], BODY)
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """`receive` that ends the request where its body grows beyond `most`, whatever its headers promised."""
     total = 0
 
     async def counted() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        return message if total <= BODY else {"type": "http.disconnect"}
+        return message if total <= most else {"type": "http.disconnect"}
 
     return counted
 

@@ -62,11 +62,22 @@ _COLUMNS = [jobs.c[part.name] for part in fields(Job)]
 def add(db: Database, kind: str, payload: Mapping[str, Any], *, limit: int | None = None, delay: float = 0.0) -> int:
     """A new job, waiting; its number. It may be claimed after `delay` seconds, and `limit` times at most: one whose
     owner died that often has failed. InputError where `payload` is not plain JSON."""
-    row = {"kind": kind, "payload": _plain("payload", dict(payload)), "state": "waiting", "attempts": 0, "limit": limit}
     with db.begin() as connection:
-        now = _now(db, connection)
-        made = sa.insert(jobs).values(**row, added=now, due=now + timedelta(seconds=delay)).returning(jobs.c.id)
-        return int(connection.execute(made).scalar_one())
+        return add_within(db, connection, kind, payload, limit=limit, delay=delay)
+
+
+def add_within(
+    db: Database, connection: sa.Connection, kind: str, payload: Mapping[str, Any], *, limit: int | None = None,
+    delay: float = 0.0, owner: str | None = None, seconds: float = 0.0,
+) -> int:  # fmt: skip
+    """`add` as a part of the caller's transaction. With `owner` the job is claimed at once, for `seconds`."""
+    now = _now(db, connection)
+    row = {"kind": kind, "payload": _plain("payload", dict(payload)), "state": "waiting", "attempts": 0, "limit": limit}
+    if owner is not None:
+        lease = now + timedelta(seconds=seconds)
+        row |= {"state": "running", "attempts": 1, "owner": owner, "lease": lease, "started": now}
+    made = sa.insert(jobs).values(**row, added=now, due=now + timedelta(seconds=delay)).returning(jobs.c.id)
+    return int(connection.execute(made).scalar_one())
 
 
 def claim(db: Database, kinds: Collection[str], owner: str, seconds: float) -> Job | None:
@@ -101,6 +112,14 @@ def renew(db: Database, id: int, owner: str, seconds: float) -> State | None:
         return found
 
 
+def renew_all(db: Database, owner: str, seconds: float) -> set[int]:
+    """Hold all that `owner` holds for `seconds` from now; the numbers of these jobs."""
+    with db.begin() as connection:
+        lease = _now(db, connection) + timedelta(seconds=seconds)
+        mine = sa.and_(jobs.c.owner == owner, jobs.c.state.in_(("running", "stopping")))
+        return set(connection.execute(sa.update(jobs).where(mine).values(lease=lease).returning(jobs.c.id)).scalars())
+
+
 def report(db: Database, id: int, owner: str, progress: Any) -> bool:
     """Keep how far the owner is, as plain JSON; False where the job is no longer the owner's."""
     kept = sa.update(jobs).where(_held(id, owner)).values(progress=_plain("progress", progress))
@@ -110,7 +129,13 @@ def report(db: Database, id: int, owner: str, progress: Any) -> bool:
 
 def finish(db: Database, id: int, owner: str, result: Any = None) -> bool:
     """The job is done; False, and nothing changed, where it is no longer the owner's."""
-    return _end(db, _held(id, owner), state="done", result=_plain("result", result), error=None)
+    with db.begin() as connection:
+        return finish_within(db, connection, id, owner, result)
+
+
+def finish_within(db: Database, connection: sa.Connection, id: int, owner: str, result: Any = None) -> bool:
+    """`finish` as a part of the caller's transaction, so that what came of the job is kept with its end, or not."""
+    return _end(db, connection, _held(id, owner), state="done", result=_plain("result", result), error=None)
 
 
 def fail(db: Database, id: int, owner: str, error: Any, final: bool = True, delay: float = 0.0) -> bool:
@@ -151,7 +176,8 @@ def stop(db: Database, id: int) -> bool:
 
 def stopped(db: Database, id: int, owner: str) -> bool:
     """The owner has stopped; False where the job is no longer the owner's."""
-    return _end(db, _held(id, owner), state="stopped")
+    with db.begin() as connection:
+        return _end(db, connection, _held(id, owner), state="stopped")
 
 
 def resume(db: Database, id: int) -> bool:
@@ -223,10 +249,9 @@ def _settle(connection: sa.Connection, now: datetime) -> None:
     connection.execute(ended)
 
 
-def _end(db: Database, which: sa.ColumnElement[bool], **values: Any) -> bool:
-    with db.begin() as connection:
-        values |= {"lease": None, "ended": _now(db, connection)}
-        return connection.execute(sa.update(jobs).where(which).values(**values)).rowcount == 1
+def _end(db: Database, connection: sa.Connection, which: sa.ColumnElement[bool], **values: Any) -> bool:
+    values |= {"lease": None, "ended": _now(db, connection)}
+    return connection.execute(sa.update(jobs).where(which).values(**values)).rowcount == 1
 
 
 def _now(db: Database, connection: sa.Connection) -> datetime:

@@ -203,7 +203,10 @@ def save_settings(db: Database, learner: int, settings: Settings) -> None:
 
 
 def _keep_settings(connection: sa.Connection, learner: int, settings: Settings) -> None:
-    connection.execute(sa.update(learners).where(learners.c.id == learner).values(settings=settings.model_dump()))
+    mine = learners.c.id == learner
+    kept = connection.scalar(sa.select(learners.c.settings).where(mine)) or {}
+    others = {name: value for name, value in kept.items() if name not in Settings.model_fields}  # the tutor's server
+    connection.execute(sa.update(learners).where(mine).values(settings={**others, **settings.model_dump()}))
 
 
 # --- Lessons and answers

@@ -16,6 +16,7 @@ from bitwright.errors import BitwrightError, InputError
 from bitwright.studio import learner as learners
 from bitwright.studio.edition import day_of, edition, question_of
 from bitwright.studio.house import House, house
+from bitwright.studio.problems import sound
 from bitwright.studio.views import who
 from bitwright.studio.workers import Worker
 
@@ -59,18 +60,27 @@ async def compute(parts: House, slug: str, worker: Worker) -> None:
 
 
 async def warm(parts: House) -> None:
-    """Compile what is missing, today's lesson first, so that nobody waits; a lesson that fails says so when opened.
+    """Compile what is missing, so that nobody waits: today's lesson, then problems, then the other lessons. What fails
+    says so when it is opened.
 
     It has a worker of its own, which ends with the work: pages do not queue behind it, and its memory is given back.
     """
     today = edition(parts.library, date.today())
     order = dict.fromkeys((today.lesson, today.question[0], *parts.library.lessons))
     missing = [slug for slug in order if parts.library.page(slug) is None]
-    if not missing:
+    slugs = parts.shelf.slugs
+    unset = [one for one in sound(parts.shelf, [today.problem, *slugs]) if parts.statements.get(one) is None]
+    if not missing and not unset:
         return
     worker = Worker()
     try:
-        for slug in missing:
+        for slug in missing[:2]:
+            with contextlib.suppress(BitwrightError):
+                await compute(parts, slug, worker)
+        for problem in unset:
+            with contextlib.suppress(BitwrightError):
+                await parts.statements.ask(problem, worker)
+        for slug in missing[2:]:
             with contextlib.suppress(BitwrightError):
                 await compute(parts, slug, worker)
     finally:
@@ -124,6 +134,7 @@ async def palette(request: Request) -> Response:
     entries = [
         {"title": "Today's edition", "kind": "page", "href": "/today", "words": "daily news question"},
         {"title": "Study plan", "kind": "page", "href": "/learn", "words": "learn lessons chapters"},
+        {"title": "Practice", "kind": "page", "href": "/practice", "words": "problems judge code reviews"},
         {"title": "Workbench", "kind": "page", "href": "/workbench", "words": "runs models pareto"},
         {"title": "Quantize a model", "kind": "action", "href": "/workbench/new", "words": "plan run compress"},
         {"title": "Check a file", "kind": "action", "href": "/workbench/check", "words": "sound verify drop"},
@@ -137,6 +148,9 @@ async def palette(request: Request) -> Response:
         for section in page["sections"] if page else ():
             href = f"/learn/{slug}#{section['id']}"
             entries.append({"title": section["title"], "kind": head["title"], "href": href, "words": ""})
+    for problem in sound(parts.shelf, parts.shelf.slugs):
+        words = " ".join((*problem.tags, problem.slug.replace("-", " ")))
+        entries.append({"title": problem.title, "kind": "problem", "href": f"/practice/{problem.slug}", "words": words})
     return JSONResponse(entries)
 
 

@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from bitwright.errors import InputError
 from bitwright.studio import learner as learners
-from bitwright.studio.edition import FIRST, atom, day_of, edition, question_of, rss
+from bitwright.studio import tutor
+from bitwright.studio.edition import FIRST, atom, day_of, edition, problem_of, question_of, rss
 from bitwright.studio.house import House, house
 from bitwright.studio.learner import Learner, Settings
 from bitwright.studio.views import PROFILE, page, who
@@ -54,6 +55,13 @@ async def today(request: Request) -> Response:
     for slug in (chosen.lesson, chosen.question[0]):
         if parts.library.page(slug) is None:
             return await _wait(request, "/today", slug, f"Today: {chosen.title}")
+    problem = problem_of(parts.library, chosen)
+    if problem is not None:
+        texts = parts.statements.get(parts.shelf.problem(chosen.problem))
+        if texts is None:
+            source = f"/api/practice/{chosen.problem}/ready"
+            return await page(request, "wait.html", "/today", title=f"Today: {chosen.title}", source=source)
+        problem |= {"html": texts["html"].replace("<p>[[ samples ]]</p>", ""), "lead": texts["lead"]}
     printed = request.url.path.endswith("/print")
     return await page(
         request,
@@ -63,6 +71,7 @@ async def today(request: Request) -> Response:
         lesson=parts.library.page(chosen.lesson),
         question=question_of(parts.library, chosen),
         question_lesson=_head(parts, chosen.question[0]),
+        problem=problem,
         feature=parts.library.features[chosen.feature],
         before=day - timedelta(1) if day > FIRST else None,
         after=day + timedelta(1) if day < latest else None,
@@ -192,19 +201,21 @@ CHOICES = (
 )
 
 
-async def settings(request: Request) -> Response:
-    """How the studio looks and what it tells."""
+async def settings(request: Request, tried: dict[str, Any] | None = None) -> Response:
+    """How the studio looks and what it tells; `tried` says how a test of the tutor went."""
     parts = house(request)
 
-    def read() -> tuple[Learner, list[Learner], Settings]:
+    def read() -> tuple[Learner, list[Learner], Settings, tutor.Endpoint | None]:
         learner = who(request)
-        return learner, learners.everyone(parts.database), learners.load_settings(parts.database, learner.id)
+        found = learners.load_settings(parts.database, learner.id)
+        return learner, learners.everyone(parts.database), found, tutor.load(parts.database, learner.id)
 
-    learner, others, found = await to_thread.run_sync(read)
+    learner, others, found, server = await to_thread.run_sync(read)
+    named = {"address": server.address, "model": server.model, "key": bool(server.key)} if server else None
     current = {name: _word(value) for name, value in found.model_dump().items()}
     return await page(
         request, "settings.html", "/settings", learner=learner, learners=others, current=current, choices=CHOICES,
-        saved="saved" in request.query_params,
+        saved="saved" in request.query_params, tutor=named, tried=tried,
     )  # fmt: skip
 
 

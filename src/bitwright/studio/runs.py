@@ -336,7 +336,7 @@ class Runs:
         for job in jobs.list(self.database, KIND, states=("running", "stopping")):
             home, _, rest = (job.owner or "").partition(":")
             pid = rest.partition(":")[0]
-            if home == machine() and pid.isdecimal() and not _is_alive(int(pid)):
+            if home == machine() and pid.isdecimal() and not is_alive(int(pid)):
                 jobs.release(self.database, job.id, job.owner or "")
 
     async def _ask(self, work: Callable[[], T]) -> T:
@@ -513,7 +513,8 @@ def machine() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

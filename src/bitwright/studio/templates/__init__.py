@@ -13,7 +13,7 @@ from bitwright.errors import ResourceError
 
 HERE = Path(__file__).parent
 BUILT = HERE.parent / "built"
-ROOMS = (("/today", "Today"), ("/learn", "Learn"), ("/workbench", "Workbench"))
+ROOMS = (("/today", "Today"), ("/learn", "Learn"), ("/practice", "Practice"), ("/workbench", "Workbench"))
 
 
 @cache

@@ -73,7 +73,7 @@ await fs.writeFile(path.join(work, "katex.css"), sheet);
 await fs.copyFile(path.join(katex, "katex.min.js"), path.join(out, "katex.js"));
 
 const result = await esbuild.build({
-  entryPoints: ["src/main.ts", "src/workbench.ts", "src/styles/main.css", { in: path.join(work, "katex.css"), out: "katex" }],
+  entryPoints: ["src/main.ts", "src/workbench.ts", "src/practice.ts", "src/styles/main.css", "src/styles/practice.css", { in: path.join(work, "katex.css"), out: "katex" }],
   outdir: path.join(out, "web"),
   entryNames: "[name]-[hash]",
   chunkNames: "[name]-[hash]",

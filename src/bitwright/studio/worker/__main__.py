@@ -26,6 +26,7 @@ from bitwright.errors import BitwrightError, Interrupted, ResourceError
 
 CALLS = {
     "lesson": "prepare:lesson",
+    "statement": "statement:statement",
     "plan": "plan:plan",
     "quantize": "quantize:quantize",
     "check": "check:check",

@@ -79,14 +79,14 @@ export function startPalette(): void {
 
   let prefix = "";
   document.addEventListener("keydown", (event) => {
-    if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
+    if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
       event.preventDefault();
       return open("palette");
     }
     if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
     const pair = prefix + event.key;
     prefix = "";
-    const places: Record<string, string> = { gt: "/today", gl: "/learn", gw: "/workbench", gs: "/settings" };
+    const places: Record<string, string> = { gt: "/today", gl: "/learn", gp: "/practice", gw: "/workbench", gs: "/settings" };
     if (places[pair]) return location.assign(places[pair]);
     if (event.key === "g") prefix = "g";
     else if (event.key === "?") open("keys");
@@ -98,15 +98,19 @@ export function startPalette(): void {
   });
 }
 
-/** Go to the next or previous stop of the page: its sections, or the items of its list. */
+/** Go to the next or previous stop of the page: the items of its list, or its sections. It starts from the stop in use, or else from what is in view. */
 function move(step: number): void {
-  const stops = [...document.querySelectorAll<HTMLElement>("main h2, main [data-stop]")];
+  const all = [...document.querySelectorAll<HTMLElement>("main h2, main [data-stop]")].filter((each) => each.getClientRects().length);
+  const items = all.filter((each) => each.hasAttribute("data-stop"));
+  const stops = items.length ? items : all;
   const line = 90;
   const tops = stops.map((s) => s.getBoundingClientRect().top);
-  const next = step > 0 ? tops.findIndex((top) => top > line + 4) : tops.findLastIndex((top) => top < line - 4);
+  const used = stops.indexOf(document.activeElement as HTMLElement);
+  const seen = used >= 0 && tops[used]! >= 0 && tops[used]! < innerHeight;
+  const next = seen ? used + step : step > 0 ? tops.findIndex((top) => top > line + 4) : tops.findLastIndex((top) => top < line - 4);
   const stop = stops[next];
   if (!stop) return;
   if (!stop.matches("a, button")) stop.tabIndex = -1;
   stop.focus({ preventScroll: true });
-  stop.scrollIntoView({ block: "start" });
+  stop.scrollIntoView({ block: items.length ? "nearest" : "start" });
 }

@@ -43,7 +43,7 @@ export interface Finding { event: "finding"; what: string; good: boolean; detail
 
 /** What went wrong, in words, with what to do about it. */
 export class Problem extends Error {
-  constructor(readonly text: string, readonly fix: string | null = null, readonly kind = "", readonly status = 0) {
+  constructor(readonly text: string, readonly fix: string | null = null, readonly kind = "", readonly status = 0, readonly where = "") {
     super(text);
   }
 }
@@ -62,8 +62,8 @@ export const aborted = (error: unknown): boolean => error instanceof DOMExceptio
 
 export async function refused(answer: Response): Promise<Problem> {
   try {
-    const { error } = (await answer.json()) as { error: { kind: string; text: string; fix: string | null } };
-    return new Problem(error.text, error.fix, error.kind, answer.status);
+    const { error } = (await answer.json()) as { error: { kind: string; text: string; fix: string | null; where?: string | null } };
+    return new Problem(error.text, error.fix, error.kind, answer.status, error.where ?? "");
   } catch {
     return new Problem(`The studio answered with an error (${answer.status}).`, "The terminal it runs in may say more.", "", answer.status);
   }

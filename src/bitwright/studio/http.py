@@ -1,0 +1,85 @@
+"""What JSON APIs of the studio share: bodies that are checked, errors in words, server-sent events."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from bitwright.errors import BitwrightError, InputError, ResourceError
+from bitwright.studio.runs import Conflict, Unavailable
+from bitwright.studio.uploads import NoSpace, TooLarge, Unknown
+
+STATUS: tuple[tuple[type[BitwrightError], int], ...] = (
+    (Unknown, 404), (Conflict, 409), (TooLarge, 413), (NoSpace, 507), (Unavailable, 503), (InputError, 400),
+    (ResourceError, 503),
+)  # fmt: skip
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Strict(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def answered(handler: Handler) -> Handler:
+    """The handler, with deliberate errors as JSON and the status that fits."""
+
+    @functools.wraps(handler)
+    async def answering(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BitwrightError as error:
+            return JSONResponse({"error": words(error)}, status_of(error))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+
+    return answering
+
+
+def status_of(error: BitwrightError) -> int:
+    """The HTTP status that says what an error says."""
+    if isinstance(error, ResourceError) and ("disk is full" in error.what or "No space left" in error.what):
+        return 507
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def words(error: BitwrightError) -> dict[str, Any]:
+    """An error as pages show it: kind, text and fix."""
+    text = f"{error.where}: {error.what}" if error.where else error.what
+    return {"kind": type(error).__name__, "text": text.rstrip(".") + ".", "fix": error.fix}
+
+
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    """The body of a request as `kind`, an empty one as {}; InputError says what does not fit."""
+    raw = await request.body()
+    try:
+        return kind.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise InputError(what, where=where, fix="Correct it and send it again") from error
+
+
+def stream(events: AsyncIterator[str], after: Callable[[], Any] | None = None) -> Response:
+    """Server-sent events as an answer; `after` is called when it has ended."""
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    task = BackgroundTask(after) if after else None
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers, background=task)
+
+
+def data(event: dict[str, Any], line: int | None = None) -> str:
+    """One server-sent event of JSON; `line` is what a browser that connects again names."""
+    head = "" if line is None else f"id: {line}\n"
+    return f"{head}data: {json.dumps(event, separators=(',', ':'))}\n\n"

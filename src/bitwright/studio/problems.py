@@ -1,0 +1,192 @@
+"""The pages of Practice: the list by collection, a problem, and the local leaderboard."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from anyio import to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from bitwright.errors import BitwrightError, InputError, ResourceError
+from bitwright.judge import values
+from bitwright.judge.judge import SHOWN, Judge, shown
+from bitwright.judge.problem import HINTS, Collection, Problem, ProblemError, Shelf
+from bitwright.studio import learner as learners
+from bitwright.studio import ranking, record, tutor
+from bitwright.studio.edition import edition
+from bitwright.studio.house import House, house
+from bitwright.studio.practice import problem_of
+from bitwright.studio.views import page, who
+
+STATES = {"todo": "new", "tried": "tried", "solved": "solved"}
+"""State of a standing, as pages name it."""
+
+
+def sound(shelf: Shelf, slugs: tuple[str, ...] | list[str]) -> Iterator[Problem]:
+    """The problems of these slugs whose folders can be read: a faulty one takes nothing along."""
+    for slug in slugs:
+        with contextlib.suppress(ProblemError):
+            yield shelf.problem(slug)
+
+
+async def listing(request: Request) -> Response:
+    """All problems by collection, with what was done of them; reviews that are due, and the problem of the day."""
+    parts, day = house(request), date.today()
+
+    def read() -> tuple[list[dict[str, Any]], dict[str, str] | None, list[dict[str, str]]]:
+        standings = record.standings(parts.database, who(request).id)
+        found = [_collection(parts.shelf, one, standings, day) for one in parts.shelf.collections]
+        titles = {row["slug"]: row["title"] for one in found for row in one["problems"]}
+        late = sorted(
+            (slug for slug, one in standings.items() if slug in titles and one.due and one.due <= day),
+            key=lambda slug: (standings[slug].due, slug),
+        )
+        chosen = edition(parts.library, day).problem
+        today = {"slug": chosen, "title": titles[chosen]} if chosen in titles else None
+        return found, today, [{"slug": slug, "title": titles[slug]} for slug in late]
+
+    collections, today, due = await to_thread.run_sync(read)
+    return await page(request, "practice.html", "/practice", collections=collections, today=today, due=due)
+
+
+def _collection(
+    shelf: Shelf, collection: Collection, standings: dict[str, record.Standing], day: date
+) -> dict[str, Any]:
+    rows = []
+    for problem in sound(shelf, collection.problems):
+        standing = standings.get(problem.slug) or record.Standing()
+        rows.append(
+            {
+                "slug": problem.slug, "title": problem.title, "difficulty": problem.difficulty,
+                "minutes": problem.minutes, "tags": problem.tags, "state": STATES[standing.state],
+                "due": standing.due is not None and standing.due <= day,
+            }
+        )  # fmt: skip
+    return {
+        "slug": collection.slug, "title": collection.title, "summary": collection.summary, "problems": rows,
+        "solved": sum(row["state"] == "solved" for row in rows), "total": len(rows),
+    }  # fmt: skip
+
+
+async def one(request: Request) -> Response:
+    """A problem with its editor."""
+    parts = house(request)
+    problem = _problem(parts, request)
+    texts = parts.statements.get(problem)
+    if texts is None:
+        source = f"/api/practice/{problem.slug}/ready"
+        return await page(request, "wait.html", "/practice", title=problem.title, source=source)
+    samples = await _samples(parts, problem)
+    tier = await parts.judge.tier()
+    about = {
+        **_facts(parts, problem),
+        "samples": samples,
+        "tier": {"name": tier.name, "words": tier.words, "reason": tier.reason, "fix": tier.fix},
+    }
+    mine = await to_thread.run_sync(_mine, parts, request, problem, texts)
+    return await page(
+        request, "problem.html", "/practice", problem=about | mine, statement_html=texts["html"],
+        sources=texts["sources"],
+    )  # fmt: skip
+
+
+def _problem(parts: House, request: Request) -> Problem:
+    slug = request.path_params["slug"]
+    if slug not in parts.shelf.slugs:
+        raise HTTPException(404)
+    return problem_of(parts, slug)
+
+
+async def _samples(parts: House, problem: Problem) -> list[dict[str, str]]:
+    """The samples with the reference's results; none where programs cannot be run here."""
+
+    def read(judge: Judge) -> list[dict[str, str]]:
+        return [
+            {"name": test.name, "input": shown(problem, test.arguments),
+             "expected": values.show(test.expected, SHOWN), "note": test.note}
+            for test in judge.tests(problem).samples
+        ]  # fmt: skip
+
+    try:
+        return await parts.judge.ask(read)
+    except ResourceError:
+        return []
+
+
+def _facts(parts: House, problem: Problem) -> dict[str, Any]:
+    """What the problem's folder says."""
+    try:
+        starter = problem.text("starter.py")
+    except ProblemError as error:
+        raise InputError(str(error), where="problem", fix="Correct the problem's folder") from error
+    slugs = parts.shelf.slugs
+    at = slugs.index(problem.slug)
+    home = next(one for one in parts.shelf.collections if problem.slug in one.problems)
+    growth = problem.growth
+    return {
+        "slug": problem.slug, "title": problem.title, "collection": home.slug, "collection_title": home.title,
+        "difficulty": problem.difficulty, "minutes": problem.minutes, "tags": list(problem.tags),
+        "function": problem.function, "needs": problem.needs, "starter": starter, "lesson": problem.lesson,
+        "limits": {"cpu": problem.limits.cpu, "memory": problem.limits.memory},
+        "forbids": [*problem.operations, *problem.modules],
+        "growth": None if growth is None else "n" if growth.exponent == 1 else f"n^{growth.exponent:g}",
+        "rank": ranking.is_ranked(problem),
+        "previous": slugs[at - 1] if at else None,
+        "next": slugs[at + 1] if at + 1 < len(slugs) else None,
+    }  # fmt: skip
+
+
+def _mine(parts: House, request: Request, problem: Problem, texts: dict[str, Any]) -> dict[str, Any]:
+    """What the learner did with it."""
+    db, learner, slug = parts.database, who(request).id, problem.slug
+    settings = learners.load_settings(db, learner)
+    standing = record.standings(db, learner).get(slug) or record.Standing()
+    draft = record.draft(db, learner, slug)
+    hints = [*texts["hints"], texts["approach"]]
+    return {
+        "code": problem.text("starter.py") if draft is None else draft,
+        "own": record.own(db, learner, slug),
+        "hints": {"count": HINTS, "seen": [hints[number - 1] for number in record.seen(db, learner, slug)]},
+        "solved": standing.state == "solved",
+        "due": standing.due.isoformat() if standing.due else None,
+        "note": record.note(db, learner, slug),
+        "submissions": [row for row in record.listed(db, learner, slug) if row["verdict"]],
+        "hide_difficulty": not settings.difficulty,
+        "tutor": tutor.shown(tutor.load(db, learner)),
+    }
+
+
+async def leaderboard(request: Request) -> Response:
+    """Everyone's accepted submissions of a problem, quality against bits."""
+    parts = house(request)
+    problem = _problem(parts, request)
+    if not ranking.is_ranked(problem):
+        raise HTTPException(404)
+
+    def read() -> tuple[str, list[dict[str, Any]]]:
+        return ranking.unit(problem), board(parts, problem, who(request).name)
+
+    try:
+        unit, rows = await to_thread.run_sync(read)
+    except ProblemError as error:
+        raise BitwrightError(str(error), where="problem", fix="Correct the problem's folder") from error
+    about = {"slug": problem.slug, "title": problem.title}
+    return await page(request, "leaderboard.html", "/practice", problem=about, measure=unit, rows=rows)
+
+
+def board(parts: House, problem: Problem, me: str) -> list[dict[str, Any]]:
+    """The rows of a leaderboard in order: rank, id, name, at, quality, bits, mine."""
+    return [{**row, "mine": row["name"] == me} for row in ranking.ordered(record.ranked(parts.database, problem.slug))]
+
+
+routes: list[BaseRoute] = [
+    Route("/practice", listing),
+    Route("/practice/{slug}", one),
+    Route("/practice/leaderboard/{slug}", leaderboard),
+]

@@ -1,0 +1,6 @@
+# Never ends, and computes.
+# ruff: noqa
+# outcome: TLE
+def attack(outside, parent):
+    while True:
+        pass

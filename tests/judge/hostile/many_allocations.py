@@ -1,0 +1,7 @@
+# Small pieces until there is no more.
+# ruff: noqa
+# outcome: MLE
+def attack(outside, parent):
+    kept = []
+    while True:
+        kept.append(bytearray(100_000))
