@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bitwright.judge import pool as pools
+from bitwright.judge import values
 from bitwright.judge.limits import Limits
 from bitwright.judge.pool import Broken, Busy, Pool, Run, Unavailable
 from bitwright.judge.tiers import probe
@@ -98,6 +99,16 @@ def test_a_zygote_serves_many_runs(pool: Pool) -> None:
     for _ in range(20):
         assert pool.run(HONEST).answer == {"results": [5]}
     assert zygote(pool).process.pid == pid
+
+
+def test_torch_is_there_on_demand_and_quiet(pool: Pool) -> None:
+    pytest.importorskip("torch")
+    program = "import torch\ndef f(x):\n    return torch.tensor(x).softmax(0)\n"
+    run = pool.run(request(program, [0.0, 0.0]), "torch")
+    assert run.answer is not None
+    [found] = map(values.decode, run.answer["results"])
+    assert (found.kind, found.dtype, list(found.items)) == ("torch", "float32", [0.5, 0.5])
+    assert (run.output, run.errors) == ("", "")
 
 
 def test_what_a_run_took_is_measured(pool: Pool) -> None:

@@ -64,6 +64,8 @@ PACKAGES = {
     ),
 }  # fmt: skip
 """Kind -> packages that are there to be read; everything else that is installed is not."""
+FILES = {"plain": (), "numpy": (), "torch": ("/proc/cpuinfo",)}
+"""Kind -> single files that are there, too: torch complains where it cannot look at the processor."""
 
 
 class Unavailable(RuntimeError):
@@ -177,7 +179,7 @@ class Zygote:
             "preload": PRELOAD[self.needs],
             "packages": list(dict.fromkeys(homes)),
             "own": [SOURCE],
-            "readable": [*{os.path.realpath(path) for path in standard}, *found],
+            "readable": [*{os.path.realpath(path) for path in standard}, *found, *FILES[self.needs]],
             "hidden": [path for path in spare if os.path.isdir(path)],
             "user": USER + self.seat,
             "tasks": THREADS if os.geteuid() == 0 or self.tier == "A" else _tasks(os.getuid()) + OTHERS,

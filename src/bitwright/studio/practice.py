@@ -105,7 +105,7 @@ async def run(request: Request) -> Response:
     tests: list[Test] = []
     for one in given.own:
         try:
-            tests.append(await parts.judge.ask(partial(_own, problem=problem, own=one)))
+            tests.append(await parts.judge.ask(partial(_own, problem=problem, own=one, learner=learner)))
         except _Misfit as error:
             return JSONResponse({"error": {**words(error), "kind": "InputError", "where": one.name}}, 400)
     result = await parts.judge.run(problem, code, tests, learner)
@@ -116,10 +116,10 @@ class _Misfit(InputError):
     """A test of one's own does not fit the problem."""
 
 
-def _own(judge: Judge, problem: Problem, own: Own) -> Test:
+def _own(judge: Judge, problem: Problem, own: Own, learner: int) -> Test:
     judge.tests(problem)  # a fault of these is the problem's, not the learner's
     try:
-        return judge.own(problem, own.text, own.name)
+        return judge.own(problem, own.text, own.name, learner)
     except ProblemError as error:
         raise _Misfit(str(error), where=own.name, fix="Correct your test") from error
 

@@ -34,7 +34,7 @@ def compile_statement(problem: Problem) -> dict[str, Any]:
     """
     where = f"{problem.slug}/problem.md"
     html = Document(where=where).render(problem.statement)
-    first = problem.statement.partition("\n\n")[0]
+    first = re.sub(r"[:,]$", ".", problem.statement.partition("\n\n")[0].rstrip())  # what it led to is left out
     hints = [Document(where=f"{problem.slug}/hints.md").render(text) for text in problem.hints]
     return {
         "html": html,
