@@ -14,6 +14,7 @@ from bitwright.judge import tiers
 from bitwright.studio.learner import Settings
 from bitwright.studio.templates import environment
 from tests.studio.browser import NARROW, WIDE, Look, Running, look, needs_chromium
+from tests.studio.chat import Server
 
 pytestmark = [needs_chromium, pytest.mark.skipif(not tiers.probe().name, reason="programs cannot be run safely here")]
 
@@ -542,36 +543,31 @@ def test_a_judge_that_cannot_be_had_says_why_and_what_helps(rough: Look) -> None
 
 def test_the_tutor_answers_in_text_only_and_its_errors_are_plain(rough: Look) -> None:
     page = rough.page
-
-    def ready(route: Route) -> None:
-        answer = route.fetch()
-        html = re.sub(r'"tutor": \{[^}]*\}', '"tutor": {"model": "tiny-7b", "ready": true}', answer.text())
-        route.fulfill(response=answer, body=html)
-
-    page.route(f"**/practice/{PRODUCT}", ready)
-    hostile = "Look at <img src=x onerror=alert(1)> the **last** place.\n</p><script>alert(2)</script>"
-    asked: list[Any] = []
-
-    def tutor(route: Route) -> None:
-        asked.append(route.request.post_data_json)
-        if len(asked) > 1:
-            return events(
-                route, {"event": "error", "what": "The tutor's server refused the connection.", "fix": "Start it"}
-            )
-        return events(route, {"event": "text", "text": hostile}, {"event": "done", "model": "tiny-7b"})
-
-    page.route("**/tutor", tutor)
-    solve(rough, PRODUCT)
-    expect(page.locator(".pb-tutor")).to_contain_text("tiny-7b")
-    page.get_by_label("Your question").fill("Why only the last place?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator(".pb-answer")).to_contain_text("<img src=x onerror=alert(1)>")
-    expect(page.locator(".pb-answer strong")).to_have_text("tiny-7b")
-    assert page.locator(".pb-answer img, .pb-answer script, .pb-answer b").count() == 0
-    assert asked[0]["question"] == "Why only the last place?"
-    assert "def product_except_self" in asked[0]["code"]
+    with Server() as server:
+        page.goto(f"{rough.base}/settings")
+        page.get_by_label("Address").fill(server.address)
+        page.get_by_label("Model").fill("hostile")
+        page.get_by_role("button", name="Save", exact=True).last.click()
+        expect(page.get_by_label("Model")).to_have_value("hostile")
+        assert rough.axe() == []
+        solve(rough, PRODUCT)
+        expect(page.locator(".pb-tutor")).to_contain_text("hostile")
+        page.get_by_label("Your question").fill("Why only the last place?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator(".pb-answer")).to_contain_text("<img src=x onerror=alert(2)>")
+        expect(page.locator(".pb-answer")).to_contain_text("What is the product of nothing? é")
+        expect(page.locator(".pb-answer strong")).to_have_text("hostile-1")
+        assert page.locator(".pb-answer img, .pb-answer script, .pb-answer b").count() == 0
+        said = json.dumps(server.asked[-1]["messages"])
+        assert "Why only the last place?" in said
+        assert "def product_except_self" in said
+        assert rough.axe() == []
     page.get_by_label("Your question").fill("And now?")
     page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("alert")).to_contain_text("refused the connection")
+    expect(page.get_by_role("alert")).to_contain_text(server.address)
     expect(page.get_by_label("Your question")).to_have_value("And now?")
-    assert rough.axe() == []
+    page.goto(f"{rough.base}/settings")
+    page.get_by_label("Address").fill("")
+    page.get_by_role("button", name="Save", exact=True).last.click()
+    solve(rough, PRODUCT)
+    expect(page.locator(".pb-tutor")).to_have_count(0)
