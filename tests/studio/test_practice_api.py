@@ -182,7 +182,11 @@ def test_hints_come_one_after_the_other(fresh: TestClient) -> None:
     assert "Two." in fresh.post(f"{API}/hint", json={"number": 2}).json()["html"]
     error(fresh.post(f"{API}/hint", json={"number": 4}), 400)
     assert len(page(fresh)["hints"]["seen"]) == 2
+    error(fresh.get(f"{API}/solution"), 400)
     submit(fresh, RIGHT)
+    told = fresh.get(f"{API}/solution").json()
+    assert (told["input"], told["expected"]) == ("numbers = [1, 2, 3]", "[2, 4, 6]")
+    assert told["steps"][-1]["value"] == "[2, 4, 6]"
     assert "<strong>itself</strong>" in fresh.post(f"{API}/hint", json={"number": 4}).json()["html"]
     error(fresh.post(f"{API}/hint", json={"number": 0}), 400)
 

@@ -299,6 +299,11 @@ def test_hints_come_one_by_one_the_approach_last_and_notes_are_kept(tab: Look) -
         expect(page.locator(f"#hint-{number}")).to_be_focused()
     page.get_by_role("button", name="Show the approach").click()
     expect(page.locator("#hint-4")).to_have_text("Approach")
+    page.get_by_role("button", name="Step through a solution").click()
+    story = page.get_by_role("group", name="A solution, step by step")
+    expect(story.get_by_role("slider")).to_have_value("0")
+    story.get_by_role("button", name="Step forward").click()
+    expect(story.locator("output")).to_contain_text("Step 2 of")
     assert tab.axe() == []
     page.get_by_role("button", name="Notes").click()
     page.get_by_label("Notes", exact=True).fill("A table, filled from the left. <b>Not bold</b>")

@@ -12,15 +12,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from . import faults, relatives, values
-from .cases import Test
-from .judge import Judge
+from .cases import Test, failure
+from .judge import Judge, shown
 from .lab import Lab, Trial, alike, smallest
-from .problem import Mistake, Problem
+from .problem import Mistake, Problem, ProblemError
 from .recognise import Found, recognise
 from .shrink import weight
 from .verdict import Case, Result, Verdict
 
 GENERIC = "Step through the variables, and stop where one first differs from what you would have written by hand."
+STORY = 200
+"""Most steps of the reference that are shown."""
 CLEAR = "Work the smallest input out by hand before you change the code."
 
 
@@ -76,6 +78,20 @@ def explain(judge: Judge, problem: Problem, code: str, result: Result | None = N
     if not first.failed:
         return _shaky(lab, failed)
     return _wrong(lab, first)
+
+
+def story(judge: Judge, problem: Problem, owner: object = "") -> dict[str, Any]:
+    """The reference line by line on the first sample, for those who have seen the approach: code, input, expected,
+    steps and cut. ProblemError where it cannot be run.
+    """
+    code, sample = problem.text("solution.py"), judge.tests(problem).samples[0]
+    run = judge.answer(problem, code, sample.arguments, owner, {"most": STORY})
+    if run.answer is None or "steps" not in run.answer:
+        raise ProblemError(f"{problem.slug}/solution.py: {failure(run)}")
+    return {
+        "code": code, "input": shown(problem, sample.arguments), "expected": values.show(sample.expected),
+        "steps": run.answer["steps"], "cut": run.answer.get("cut", False),
+    }  # fmt: skip
 
 
 def _test(lab: Lab, case: Case) -> Test:

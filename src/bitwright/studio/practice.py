@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from bitwright.errors import BitwrightError, InputError
 from bitwright.judge.cases import Test
 from bitwright.judge.explain import explain as explained
+from bitwright.judge.explain import story
 from bitwright.judge.judge import Judge
 from bitwright.judge.problem import Problem, ProblemError
 from bitwright.judge.verdict import Case, Difference, Result, Verdict
@@ -256,6 +257,16 @@ async def hint(request: Request) -> Response:
 
 
 @answered
+async def solution(request: Request) -> Response:
+    """The reference, line by line, for those who have seen the approach."""
+    parts, problem = asked(request)
+    learner = await learner_of(request)
+    if not await to_thread.run_sync(record.knows_approach, parts.database, learner, problem.slug):
+        raise InputError("the approach comes first", where="solution", fix="Ask for the hints and the approach")
+    return JSONResponse(record.plain(await parts.judge.ask(partial(story, problem=problem, owner=learner))))
+
+
+@answered
 async def ready(request: Request) -> Response:
     """Answers when a problem's texts are compiled."""
     parts, problem = asked(request)
@@ -296,6 +307,7 @@ routes: list[BaseRoute] = [
     Route("/api/practice/{slug}/own", add_own, methods=["POST"]),
     Route("/api/practice/{slug}/own/{id:int}", remove_own, methods=["DELETE"]),
     Route("/api/practice/{slug}/hint", hint, methods=["POST"]),
+    Route("/api/practice/{slug}/solution", solution),
     Route("/api/practice/{slug}/submissions/{id:int}", submission),
     Route("/api/practice/{slug}/explain", explain, methods=["POST"]),
 ]

@@ -151,6 +151,14 @@ def seen(db: Database, learner: int, problem: str) -> list[int]:
         return list(connection.execute(wanted).scalars())
 
 
+def knows_approach(db: Database, learner: int, problem: str) -> bool:
+    """Whether the approach is no secret any more: it was seen, or the problem was solved."""
+    accepted = sa.select(submissions.c.id).where(_at(submissions, learner, problem), submissions.c.verdict == "AC")
+    with db.read() as connection:
+        solved = connection.scalar(accepted.limit(1)) is not None
+    return solved or APPROACH in seen(db, learner, problem)
+
+
 def see(db: Database, learner: int, problem: str, number: int, when: datetime) -> None:
     """Remember that a hint was asked for. InputError where one before it was not seen yet, or there is none such.
 

@@ -30,6 +30,9 @@ export interface Explanation {
   reference: { line: number; variables: Record<string, string>; [more: string]: unknown }[]; honest: string;
 }
 
+/** The reference, line by line, on the first sample. */
+export interface Story { code: string; input: string; expected: string; steps: Step[]; cut: boolean }
+
 /** A hint, by number from 1; the approach is one more than the last hint. */
 export interface Hint { number: number; html: string }
 
