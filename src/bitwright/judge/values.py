@@ -14,6 +14,7 @@ walls `decode` makes NumPy's own arrays; outside, where NumPy is not needed, `Ar
 from __future__ import annotations
 
 import base64
+import math
 import re
 import sys
 from array import array as items_of
@@ -124,6 +125,23 @@ def encode_items(dtype: str, shape: list[int], items: list[Any], kind: str = "nu
     except (TypeError, ValueError, OverflowError) as error:
         raise Unreadable(f"not all of it is {dtype} ({error})") from error
     return {"array": [dtype, shape, base64.b64encode(data.tobytes()).decode(), kind]}
+
+
+def nudged(value: Any, random: Callable[[], float]) -> Any:
+    """An encoded value whose finite, non-zero floats are each changed by a unit in the last place, up or down as
+    `random` (0 to 1) says; what is no float stays.
+    """
+    if type(value) is float and value and math.isfinite(value):
+        return math.nextafter(value, math.inf if random() < 0.5 else -math.inf)
+    if isinstance(value, list):
+        return [nudged(one, random) for one in value]
+    if isinstance(value, dict) and "array" in value:
+        dtype, shape, data, kind = value["array"]
+        if dtype != "float64":
+            return value
+        items = items_of("d", base64.b64decode(data))
+        return encode_items(dtype, shape, [nudged(one, random) for one in items], kind)
+    return {name: nudged(inner, random) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def decode(value: Any, make: Callable[[Array], Any] = lambda array: array, depth: int = 0) -> Any:
