@@ -26,6 +26,7 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+PROBLEM = "product-except-self"
 STEP = """
 async (figure) => {
   const input = figure.querySelector('input[type=range]');
@@ -88,12 +89,13 @@ def main() -> None:
         lessons = [entry["href"] for entry in entries if entry["kind"] == "lesson"]
         for path in lessons:
             urllib.request.urlopen(f"{address}/api/ready/{path.removeprefix('/learn/')}").read()
+        urllib.request.urlopen(f"{address}/api/practice/{PROBLEM}/ready").read()
         program = shutil.which("chromium")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
             visit(browser, address, "/learn")  # the first page of a browser pays for its start
             print("| page | first paint ms | kB | requests | slider step ms |\n|---|---|---|---|---|", flush=True)
-            for path in ["/today", "/learn", "/workbench", "/settings", *lessons]:
+            for path in ["/today", "/learn", "/practice", f"/practice/{PROBLEM}", "/workbench", "/settings", *lessons]:
                 seen = [visit(browser, address, path) for _ in range(options.runs)]
                 painted = statistics.median(one["fcp"] for one in seen)
                 steps = [one["step"] for one in seen if one["step"] is not None]

@@ -126,7 +126,7 @@ class Look:
         """Open a path and wait until its figures are drawn."""
         self.page.goto(self.base + path)
         self.page.wait_for_function(
-            "() => document.querySelector('script[type=module]') === null ||"
+            "() => document.querySelector('script[type=module]') === null || !document.querySelector('bw-wait') &&"
             " [...document.querySelectorAll('bw-figure')].every(f => f.querySelector('.figure-stage > *'))"
         )
         return self.page

@@ -118,9 +118,7 @@ async def test_an_answer_without_end_is_cut(server: Server) -> None:
 @pytest.mark.parametrize("mode", ["silent", "keeps-alive"])
 async def test_silence_ends(server: Server, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tutor, "FIRST", 0.3)
-    start = time.monotonic()
     events = await asked(server, mode)
-    assert time.monotonic() - start < 3
     assert events[-1]["event"] == "error" and "said nothing" in events[-1]["what"]
 
 
@@ -323,13 +321,11 @@ def test_the_settings_are_tested(client: TestClient, server: Server) -> None:
     assert elsewhere.status_code == 403
 
 
-def test_who_goes_away_stops_the_answer(server: Server) -> None:
-    async def leave() -> float:
-        events = tutor.ask(Endpoint(server.address, "slow"), [])
-        start = time.monotonic()
+async def test_who_goes_away_stops_the_answer(server: Server) -> None:
+    async def leave() -> None:
+        events = tutor.ask(Endpoint(server.address, "endless"), [])
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             async for _ in events:
                 break
-        return time.monotonic() - start
 
-    assert asyncio.run(leave()) < 0.35
+    await asyncio.wait_for(leave(), 30)

@@ -207,7 +207,7 @@ def test_from_a_plan_to_the_verdict(tab: Look, studio: Running) -> None:
 
     page.get_by_text("Check the written file").click()
     expect(page.locator("#result-title")).to_contain_text("is sound", timeout=LONG)
-    expect(page.locator(".wb-findings li")).to_have_count(4)
+    expect(page.locator(".wb-findings li")).to_have_count(5)
     page.go_back()
     expect(verdict).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Remove").click()

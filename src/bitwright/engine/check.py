@@ -45,10 +45,10 @@ def check(folder: Path, against: Path | None = None) -> Iterator[Event]:
     except BitwrightError as error:
         yield Finding("files, config and tensors", False, str(error))
         return
-    yield from certified(folder)
     yield Finding("config and tensors", True, f"{type(arch.config).__name__}, {arch.count} blocks")
     yield from _contents(checkpoint)
     yield _coverage(arch, checkpoint)
+    yield from certified(folder)
     if against is not None:
         yield from compare_weights(open_checkpoint(against), checkpoint)
 

@@ -3,12 +3,9 @@ import { find, typing } from "./page";
 
 interface Entry { title: string; kind: string; href: string; words: string }
 
-let entries: Entry[] | undefined;
+let entries: Promise<Entry[]> | undefined;
 
-async function load(): Promise<Entry[]> {
-  entries ??= (await (await fetch("/api/palette")).json()) as Entry[];
-  return entries;
-}
+const load = (): Promise<Entry[]> => (entries ??= fetch("/api/palette").then((answer) => answer.json() as Promise<Entry[]>));
 
 /** How well an entry answers a query: every word must occur; a hit in the title counts more, the very phrase most. */
 function score(entry: Entry, query: string): number {
@@ -35,8 +32,9 @@ export function startPalette(): void {
     else input.removeAttribute("aria-activedescendant");
   };
   const fill = async (): Promise<void> => {
-    const query = input.value.trim().toLowerCase();
-    const found = (await load()).map((e) => [score(e, query), e] as const).filter(([s]) => s > 0);
+    const all = await load();
+    const query = input.value.trim().toLowerCase(); // as it is by now: answers may come in any order
+    const found = all.map((e) => [score(e, query), e] as const).filter(([s]) => s > 0);
     shown = found.sort((a, b) => b[0] - a[0]).slice(0, 12).map(([, e]) => e);
     at = 0;
     list.replaceChildren(...shown.map((entry, i) => {

@@ -4,6 +4,8 @@ import { problemOf } from "./api";
 
 /** Quiet time before a text is sent, in ms. */
 const REST = 800;
+/** How long a page that comes again trusts what the last one could not wait to see saved, in ms. */
+const AGAIN = 10_000;
 
 export interface Saving {
   state: ReturnType<typeof writable<{ words: string; failed: boolean }>>;
@@ -12,9 +14,12 @@ export interface Saving {
   drop: () => void;
   /** Send what was not sent yet. */
   flush: () => void;
+  /** What was typed just before this page was loaded again, where its saving may still be under way; it is sent once more. */
+  again: () => string | undefined;
 }
 
-export function saving(send: (text: string, init: RequestInit) => Promise<unknown>): Saving {
+/** `name` is the text's own, among all that are kept. */
+export function saving(name: string, send: (text: string, init: RequestInit) => Promise<unknown>): Saving {
   const state = writable({ words: "", failed: false });
   let waiting = 0;
   let unsent: string | undefined;
@@ -23,6 +28,7 @@ export function saving(send: (text: string, init: RequestInit) => Promise<unknow
     if (unsent === undefined) return;
     const text = unsent;
     unsent = undefined;
+    if (init.keepalive) sessionStorage.setItem(name, JSON.stringify({ text, at: Date.now() }));
     try {
       await send(text, init);
       if (unsent === undefined) state.set({ words: "Saved", failed: false });
@@ -51,5 +57,13 @@ export function saving(send: (text: string, init: RequestInit) => Promise<unknow
       state.set({ words: "", failed: false });
     },
     flush: () => void save(),
+    again: () => {
+      const left = JSON.parse(sessionStorage.getItem(name) ?? "null") as { text: string; at: number } | null;
+      sessionStorage.removeItem(name);
+      if (!left || Date.now() - left.at > AGAIN) return undefined;
+      unsent = left.text;
+      void save();
+      return left.text;
+    },
   };
 }
