@@ -163,7 +163,7 @@ def test_stop_and_resume(studio: Studio, whole: dict[str, Any]) -> None:
     studio.post(f"/api/runs/{id}/stop", status=202)
     run = studio.wait(id, "stopped")
     assert run["name"] == "stopped and resumed"
-    assert 3 <= len(run["rows"]) < MATRICES
+    assert 3 <= len(run["rows"]) <= MATRICES  # all of them where this process slept: certifying is stopped as well
     assert run["error"] is None
     assert run["certificate"] is False
     assert list(studio.events(f"/api/runs/{id}/events"))[-1][1]["state"] == "stopped"
