@@ -77,8 +77,8 @@ export async function ask<T>(path: string, body?: unknown, init: RequestInit = {
   return (answer.status === 204 ? undefined : await answer.json().catch(() => undefined)) as T;
 }
 
-/** Post `body` and hand on each event of the answering stream. */
-export async function stream(path: string, body: unknown, on: (event: never) => void, signal: AbortSignal): Promise<void> {
+/** Post `body` and hand on each event of the answering stream; raises Problem for one that says what went wrong. */
+export async function stream<T>(path: string, body: unknown, on: (event: T) => void, signal: AbortSignal): Promise<void> {
   const answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
   if (!answer.ok || !answer.body) throw await refused(answer);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -92,12 +92,16 @@ export async function stream(path: string, body: unknown, on: (event: never) => 
     for (const block of blocks) {
       const data = block.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim()).join("\n");
       if (!data) continue;
-      const event = JSON.parse(data) as { event?: string; error?: { text: string; fix?: string | null; kind?: string } };
-      if (event.error) throw new Problem(event.error.text, event.error.fix ?? null, event.error.kind);
-      on(event as never);
+      const event = JSON.parse(data) as Said & { event?: string; error?: Said };
+      // A test's event may hold the error of the program it judged: only one without a name is about us.
+      if (event.event === "error" || (!event.event && event.error)) throw said(event.error ?? event);
+      on(event as T);
     }
   }
 }
+
+interface Said { text?: string; what?: string; fix?: string | null; kind?: string }
+const said = ({ text, what, fix, kind }: Said): Problem => new Problem(text ?? what ?? "The studio gave no reason.", fix ?? null, kind);
 
 /** Longest wait between two attempts to connect again, in ms. */
 const PATIENCE = 8000;
