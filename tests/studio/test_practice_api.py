@@ -70,7 +70,7 @@ def error(answer: Response, status: int) -> dict[str, Any]:
 def test_the_list_shows_what_is_sound(fresh: TestClient) -> None:
     text = fresh.get("/practice").text
     assert "Double it" in text and "Fewer bits" in text and "broken" not in text
-    assert "0 of 2 problems solved" in text and "Empty" in text
+    assert "0 of 2 problems solved · easy 0 of 2<" in text and "Empty" in text
 
 
 def test_a_problem_page_holds_all_that_the_editor_needs(fresh: TestClient) -> None:

@@ -388,6 +388,7 @@ def test_difficulty_can_be_hidden(tab: Look) -> None:
     expect(page.locator('input[name="difficulty"][value="no"]')).to_be_checked()
     tab.goto("/practice")
     expect(page.get_by_label("Difficulty")).to_have_count(0)
+    expect(page.locator(".pb-list > .eyebrow")).to_have_text(re.compile("problems solved$"))
     expect(page.locator(".pb-meta").first).not_to_contain_text(re.compile("Easy|Medium|Hard"))
     solve(tab, PRODUCT)
     expect(page.locator(".pb-text .eyebrow")).not_to_contain_text(re.compile("Easy|Medium|Hard"))

@@ -49,6 +49,10 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
 
     problems = sorted(path.name for path in (CONTENT / "problems").iterdir() if path.is_dir())
     lessons = [slug for slug in slugs if slug not in problems]
+    for slug in lessons:
+        if not (CONTENT / "lessons" / slug).is_dir():
+            where, fix = "content check", "bitwright practice list names problems, chapters.toml lessons"
+            raise InputError(f"no lesson and no problem is called {slug!r}", where=where, fix=fix)
     with tempfile.TemporaryDirectory() as fresh:
         if lessons or not slugs:
             yield from prove_lessons(Library(CONTENT, Path(fresh)), lessons)

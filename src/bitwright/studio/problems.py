@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from bitwright.errors import BitwrightError, InputError, ResourceError
 from bitwright.judge import values
 from bitwright.judge.judge import SHOWN, Judge, shown
-from bitwright.judge.problem import HINTS, Collection, Problem, ProblemError, Shelf
+from bitwright.judge.problem import DIFFICULTIES, HINTS, Collection, Problem, ProblemError, Shelf
 from bitwright.studio import learner as learners
 from bitwright.studio import ranking, record, tutor
 from bitwright.studio.edition import edition
@@ -52,7 +52,18 @@ async def listing(request: Request) -> Response:
         return found, today, [{"slug": slug, "title": titles[slug]} for slug in late]
 
     collections, today, due = await to_thread.run_sync(read)
-    return await page(request, "practice.html", "/practice", collections=collections, today=today, due=due)
+    shown: dict[str, Any] = {"collections": collections, "levels": _levels(collections), "today": today, "due": due}
+    return await page(request, "practice.html", "/practice", **shown)
+
+
+def _levels(collections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many problems of each difficulty there are and are solved, the easy ones first."""
+    rows = [row for one in collections for row in one["problems"]]
+    found = []
+    for name in DIFFICULTIES:
+        states = [row["state"] for row in rows if row["difficulty"] == name]
+        found.append({"name": name, "solved": states.count("solved"), "total": len(states)})
+    return found
 
 
 def _collection(
