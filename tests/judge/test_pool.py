@@ -278,8 +278,9 @@ def test_closing_ends_everything_and_tells_who_waits() -> None:
 
 
 CTRL_C = """
-import os, sys, threading, time
+import os, signal, sys
 from bitwright.judge.pool import Pool
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 pool = Pool(sys.argv[1], 1)
 pool.warm("plain")
 print("ready", flush=True)
