@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 from quality import ROOT, SHARED
 
-from bitwright.engine.recipe import Recipe
 from bitwright.models.demos import speaker
 from bitwright.models.network.graph import Graph
 from bitwright.models.samples.open import open_samples
+from bitwright.recipe import Recipe
 
 NAMES = ("resnet20", "words")
 WORDS = ROOT / "src" / "bitwright" / "content" / "words"

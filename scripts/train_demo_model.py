@@ -3,7 +3,7 @@
     PYTHONPATH=src python scripts/train_demo_model.py
 
 Trains a byte-level BPE tokenizer (1024 tokens), then a 2.2 M parameter
-LlamaForCausalLM on the "train" part of bitwright.models.corpus, measures the
+LlamaForCausalLM on the "train" part of bitwright.models.language.corpus, measures the
 "heldout" part, and writes weights (bf16), tokenizer and model card to --out.
 
 The bundled model was made with `--steps 5500 --minutes 42` on one thread of a
@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from bitwright.models import corpus
+from bitwright.models.language import corpus
 
 OUT = Path(__file__).resolve().parents[1] / "src/bitwright/content/demo-model"
 END = "<|endoftext|>"
@@ -163,7 +163,7 @@ out compression, not for writing software.
 ## Training
 
 Trained from scratch on the source of Python {python}'s own standard library, the
-"train" part of `bitwright.models.corpus`: {train_bytes:.1f} MB, {train_tokens:,} tokens. {steps:,}
+"train" part of `bitwright.models.language.corpus`: {train_bytes:.1f} MB, {train_tokens:,} tokens. {steps:,}
 steps of 2048 tokens ({epochs:.1f} passes), AdamW with warmup to a rate of {rate:g} and
 cosine decay, bf16 autocast, seed {seed}: {minutes:.0f} minutes on {threads} CPU thread(s), torch {torch}.
 Command:

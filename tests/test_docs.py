@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bitwright.cli import app
-from bitwright.engine.recipe import Recipe
+from bitwright.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 

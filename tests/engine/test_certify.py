@@ -12,12 +12,12 @@ import torch
 
 from bitwright.engine import certify
 from bitwright.engine import plan as planning
-from bitwright.engine.events import Finished, Row, Started
-from bitwright.engine.recipe import Recipe
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, TensorError
+from bitwright.events import Finished, Row, Started
 from bitwright.files.compressed_tensors import Scheme
 from bitwright.files.folder import open_checkpoint
+from bitwright.recipe import Recipe
 from tests import tiny
 from tests.engine.test_end_to_end import WIDE
 

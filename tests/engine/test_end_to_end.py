@@ -22,15 +22,15 @@ from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
 from bitwright.engine import plan as planning
 from bitwright.engine.check import Finding, check
-from bitwright.engine.events import Finished, Started
-from bitwright.engine.recipe import Recipe
 from bitwright.engine.run import run
 from bitwright.engine.text import prepare
 from bitwright.errors import CertificationError, RecipeError
+from bitwright.events import Finished, Started
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
-from bitwright.models.arch import Architecture
-from bitwright.models.blocks import Decoder
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import Decoder
+from bitwright.recipe import Recipe
 from tests import tiny
 
 WIDE = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 256}

@@ -20,8 +20,8 @@ import pytest
 import torch
 import transformers
 
-from bitwright.engine.recipe import Method
 from bitwright.files.safetensors import Layout, Spec
+from bitwright.recipe import Method
 from tests import tiny
 
 MB = 10**6

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.engine.recipe import Calibration, Data, Layer, Options, Picture, Recipe, Rule, Sound, matches, nearest
 from bitwright.errors import RecipeError
+from bitwright.recipe import Calibration, Data, Layer, Options, Picture, Recipe, Rule, Sound, matches, nearest
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 blocks = st.one_of(st.none(), st.sampled_from(["channel", "tensor"]), st.integers(1, 10**6))

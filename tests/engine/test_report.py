@@ -405,7 +405,7 @@ def contrast(a, b):
 def test_a_certificate_of_the_engine_reads(tmp_path: Path):
     pytest.importorskip("transformers")
     from bitwright.engine import plan, run
-    from bitwright.engine.recipe import Recipe
+    from bitwright.recipe import Recipe
     from tests import tiny
 
     recipe = Recipe.loads('[layer]\nformat = "int8"\ngroup = "channel"\nmethod = "rtn"')

@@ -26,7 +26,7 @@ def made(tmp_path_factory) -> Path:
     import onnx
 
     from bitwright.engine.integer import plan, run
-    from bitwright.engine.recipe import Recipe
+    from bitwright.recipe import Recipe
     from tests import networks
 
     folder = tmp_path_factory.mktemp("network")

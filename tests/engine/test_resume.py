@@ -22,11 +22,11 @@ import pytest
 import torch
 
 from bitwright.engine import plan as planning
-from bitwright.engine.events import Event, Finished, Row, Started
-from bitwright.engine.recipe import Recipe
 from bitwright.engine.run import run
 from bitwright.engine.text import Text, prepare
 from bitwright.errors import RecipeError
+from bitwright.events import Event, Finished, Row, Started
+from bitwright.recipe import Recipe
 from tests import tiny
 
 SIZE = {"hidden_size": 192, "head_dim": 24, "num_key_value_heads": 1, "intermediate_size": 384, "num_hidden_layers": 2}

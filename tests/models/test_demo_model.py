@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bitwright.models import corpus
+from bitwright.models.language import corpus
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -178,10 +178,10 @@ def do_network(
 ) -> None:
     """Plan, run, certify and print the verdict for an ONNX file."""
     from bitwright.engine import machine
-    from bitwright.engine.events import Finished
     from bitwright.engine.integer import plan as networks
     from bitwright.engine.integer.run import run
     from bitwright.engine.report import certificate_path, verdict_lines
+    from bitwright.events import Finished
 
     if device != "cpu":
         raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
@@ -224,10 +224,10 @@ def do_quantize(
     prepare_torch(threads)
     silence()
     from bitwright.engine import plan as planning
-    from bitwright.engine.events import Finished
     from bitwright.engine.report import verdict_lines
     from bitwright.engine.run import run
     from bitwright.engine.text import prepare
+    from bitwright.events import Finished
 
     made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
     show_plan(made, show)
@@ -274,9 +274,9 @@ def measure(
             return
         prepare_torch(threads)
         from bitwright.engine.check import compare_weights
-        from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout, require_fit
+        from bitwright.events import Row
         from bitwright.files.folder import open_checkpoint
 
         first, second = find_model(a), find_model(b)
@@ -301,10 +301,10 @@ def measure(
 def measure_networks(a: Path, b: Path, heldout: str, recipe: Path | None) -> Any:
     """The verdict on two ONNX files over the samples of `heldout`, read as the recipe's [data] says."""
     from bitwright.engine.integer.verdict import measure as compare
-    from bitwright.engine.recipe import Recipe
     from bitwright.files.onnx import read
     from bitwright.models.network.graph import inputs_of
     from bitwright.models.samples.open import open_samples
+    from bitwright.recipe import Recipe
 
     if heldout == "stdlib":
         raise RecipeError(
@@ -331,9 +331,9 @@ def check(
         prepare_torch(None)
         from bitwright.engine.check import Finding
         from bitwright.engine.check import check as look
-        from bitwright.engine.events import Row
         from bitwright.engine.measure import measure_folders
         from bitwright.engine.text import read_heldout
+        from bitwright.events import Row
 
         if is_network(folder):
             from bitwright.engine.integer.check import check as look_at

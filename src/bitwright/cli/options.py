@@ -59,7 +59,7 @@ def size(text: str | None, where: str = "--max-ram") -> int | None:
 
 def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
     """The recipe of a file, or the default, with the options that were given, for a language model."""
-    from bitwright.engine.recipe import Recipe
+    from bitwright.recipe import Recipe
 
     for key in ("max_drop", "bind"):
         if given.get(key):
@@ -75,7 +75,7 @@ def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
 
 def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
     """The same for an ONNX network, whose default is int8 per channel."""
-    from bitwright.engine.recipe import Recipe
+    from bitwright.recipe import Recipe
 
     for key in ("windows", "length", "heldout_windows", "simulate", "indivisible"):
         if given.get(key):
@@ -103,7 +103,7 @@ LANGUAGE = ("calibration", "output", "indivisible", "untie", "max_float_percent"
 
 def _read(path: Path, others: str, foreign: tuple[str, ...]) -> dict[str, Any]:
     """The keys that a recipe file sets; RecipeError for one of `foreign`, which is for `others`."""
-    from bitwright.engine.recipe import Recipe
+    from bitwright.recipe import Recipe
 
     raw = Recipe.load(path).model_dump(mode="python", exclude_unset=True)
     for key in foreign:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitwright.core.stats import Stats
-from bitwright.engine.events import Event, Progress
 from bitwright.engine.plan import BATCH_TOKENS, Item, Plan, piece_rows
-from bitwright.engine.recipe import CALIBRATED
 from bitwright.engine.text import Text
+from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import gptq
-from bitwright.models.arch import Matrix
-from bitwright.models.blocks import Activations, Decoder, Recorder
-from bitwright.models.evaluate import batches
+from bitwright.models.language.arch import Matrix
+from bitwright.models.language.blocks import Activations, Decoder, Recorder
+from bitwright.models.language.evaluate import batches
+from bitwright.recipe import CALIBRATED
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 import bitwright
 from bitwright.core.measure import Error, kl
 from bitwright.engine import journal, machine, text
-from bitwright.engine.events import Event, Progress, Row, Started
 from bitwright.engine.measure import decoder_of, measure_folders
 from bitwright.engine.parallel import in_order
 from bitwright.engine.plan import CACHED, COPY_BYTES, Plan, checked_rows, output_module
 from bitwright.errors import CertificationError
+from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.compressed_tensors import decode_by_library, quantization_config, unpack
 from bitwright.files.folder import open_checkpoint, require_finite
 from bitwright.files.safetensors import Checkpoint

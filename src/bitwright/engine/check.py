@@ -10,14 +10,14 @@ import torch
 
 from bitwright.core.measure import Error
 from bitwright.engine.certify import hashes
-from bitwright.engine.events import Event, Note, Progress, Row, Started
 from bitwright.engine.plan import describe
 from bitwright.engine.report.certificate import certificate_path, load
 from bitwright.errors import BitwrightError, CertificationError
+from bitwright.events import Event, Note, Progress, Row, Started
 from bitwright.files.compressed_tensors import decode_by_library
 from bitwright.files.folder import QuantizedCheckpoint, open_checkpoint, require_finite
 from bitwright.files.safetensors import Checkpoint
-from bitwright.models.arch import Architecture
+from bitwright.models.language.arch import Architecture
 
 
 @dataclass(frozen=True)

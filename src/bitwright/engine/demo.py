@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from bitwright.engine.recipe import Recipe
+from bitwright.recipe import Recipe
 
 Task = Literal["language", "vision", "speech"]
 CONTENT = Path(__file__).parents[1] / "content"

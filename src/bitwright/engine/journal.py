@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bitwright.engine.events import Row
 from bitwright.errors import RecipeError
+from bitwright.events import Row
 
 NAME = "journal.jsonl"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from bitwright.engine import machine
-from bitwright.engine.events import Event, Progress, Started
 from bitwright.engine.parallel import in_order
 from bitwright.engine.plan import CACHED
+from bitwright.events import Event, Progress, Started
 from bitwright.files.compressed_tensors import decode_by_library
 from bitwright.files.folder import QuantizedCheckpoint
-from bitwright.models.arch import Architecture
-from bitwright.models.blocks import Decoder
-from bitwright.models.evaluate import Comparison, compare
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.evaluate import Comparison, compare
 
 
 def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:

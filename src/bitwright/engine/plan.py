@@ -13,12 +13,12 @@ import torch
 
 from bitwright.core.format import ScaleType, named
 from bitwright.engine import machine
-from bitwright.engine.recipe import CALIBRATED, Layer, Recipe, nearest
-from bitwright.engine.recipe import matches as pattern_matches
 from bitwright.errors import ModelError, RecipeError, ResourceError, TensorError
 from bitwright.files.compressed_tensors import Scheme
 from bitwright.files.safetensors import Entry, Layout, Spec
-from bitwright.models.arch import Architecture, Matrix
+from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.recipe import CALIBRATED, Layer, Recipe, nearest
+from bitwright.recipe import matches as pattern_matches
 
 SOLVE = 1 << 21
 """Weights that a method gets at once: bounds its working memory at about ten float32 copies of them."""

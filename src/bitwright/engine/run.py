@@ -13,13 +13,13 @@ import torch
 import bitwright
 from bitwright.engine import certify, machine
 from bitwright.engine.calibration import Calibration, group
-from bitwright.engine.events import Event, Finished, Progress, Started
 from bitwright.engine.journal import Journal
 from bitwright.engine.plan import Plan, require_out
 from bitwright.engine.text import Text
 from bitwright.engine.writer import Writer
+from bitwright.events import Event, Finished, Progress, Started
 from bitwright.files.folder import copy_sidecars
-from bitwright.models.blocks import SPILL, release
+from bitwright.models.language.blocks import SPILL, release
 
 
 def run(plan: Plan, text: Text | None = None) -> Iterator[Event]:

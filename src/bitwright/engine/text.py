@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from bitwright.engine import machine
-from bitwright.engine.events import Event, Note, Progress, Started
 from bitwright.engine.plan import Plan
-from bitwright.engine.recipe import Calibration
 from bitwright.errors import DataError, ModelError
+from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.folder import read_config, require_finite
-from bitwright.models import corpus
-from bitwright.models.arch import load_config
-from bitwright.models.data import Part, Windows, cut, hash_ids, load_texts, write_own
+from bitwright.models.language import corpus
+from bitwright.models.language.arch import load_config
+from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, write_own
+from bitwright.recipe import Calibration
 
 CHECK_BYTES = 1 << 24
 """Bytes of a tensor in memory while it is checked."""

@@ -13,13 +13,13 @@ import torch
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.engine.calibration import Found
-from bitwright.engine.events import Row
 from bitwright.engine.journal import Journal
 from bitwright.engine.parallel import in_order
 from bitwright.engine.plan import COPY_BYTES, Item, Plan, describe, output_module, piece_rows
-from bitwright.engine.recipe import CALIBRATED
+from bitwright.events import Row
 from bitwright.files.folder import require_finite
 from bitwright.methods import descent, gptq, lloyd, mse, rtn
+from bitwright.recipe import CALIBRATED
 
 
 class Writer:

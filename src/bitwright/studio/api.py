@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bitwright.engine.recipe import Recipe
 from bitwright.errors import BitwrightError, InputError, RecipeError
+from bitwright.recipe import Recipe
 from bitwright.studio import models
 from bitwright.studio.house import House, house
 from bitwright.studio.http import Strict, answered, body_of, data, stream, words

@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
-from bitwright.engine.events import Finished, Row
 from bitwright.engine.integer.calibrate import Seen, observe
 from bitwright.engine.integer.plan import Plan, make
 from bitwright.engine.integer.rewrite import absorb_axes, absorb_biases
 from bitwright.engine.integer.run import run
-from bitwright.engine.recipe import Recipe
 from bitwright.engine.report import certificate_path
 from bitwright.errors import DataError, RecipeError
+from bitwright.events import Finished, Row
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
+from bitwright.recipe import Recipe
 from tests import networks
 
 LAYER = {"format": "int8", "group": "channel", "method": "mse"}

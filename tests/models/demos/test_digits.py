@@ -8,9 +8,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from bitwright.engine.recipe import Recipe
 from bitwright.errors import DataError, ModelError
 from bitwright.models.demos import digits
+from bitwright.recipe import Recipe
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn (extra: onnx)")
 ort = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (extra: onnx)")

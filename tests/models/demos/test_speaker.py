@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwright.engine.recipe import Recipe
 from bitwright.errors import DataError
 from bitwright.models.demos import speaker, spoken
 from bitwright.models.demos.speaker import Voice, resonator, say, speak
+from bitwright.recipe import Recipe
 from tests.networks import shared
 
 RECORDINGS = shared("data", "speech-digits", "test")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwright.engine.recipe import Data, Picture, Sound
 from bitwright.errors import BitwrightError
+from bitwright.recipe import Data, Picture, Sound
 
 IMAGE = {"image": ("float32", (None, 3, 4, 6))}
 WAVE = {"wave": ("float32", (None, 1, None))}

@@ -166,7 +166,7 @@ def test_without_pillow(tmp_path: Path) -> None:
 import sys
 sys.modules["PIL"] = None
 from bitwright.models.samples.open import open_samples
-from bitwright.engine.recipe import Data
+from bitwright.recipe import Data
 assert "torch" not in sys.modules and "onnxruntime" not in sys.modules
 try:
     open_samples({str(tmp_path)!r}, {{"image": ("float32", (None, 3, 4, 6))}}, Data())

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
-from bitwright.engine.events import Event, Progress
-from bitwright.engine.recipe import Network
 from bitwright.errors import TensorError
+from bitwright.events import Event, Progress
 from bitwright.files.onnx import Placement
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
+from bitwright.recipe import Network
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]

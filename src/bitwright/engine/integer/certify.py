@@ -17,12 +17,12 @@ import bitwright
 from bitwright.core.measure import Error
 from bitwright.engine import machine
 from bitwright.engine.certify import hashes
-from bitwright.engine.events import Event, Progress, Started
 from bitwright.engine.integer.plan import Plan
 from bitwright.engine.integer.quantize import Quantized
 from bitwright.engine.integer.verdict import measure
 from bitwright.engine.report import certificate_path
 from bitwright.errors import CertificationError
+from bitwright.events import Event, Progress, Started
 from bitwright.files.onnx import decode, from_matrix, read, side_file, write
 from bitwright.models.network.session import Session, latency, profile
 from bitwright.models.network.walk import simulate

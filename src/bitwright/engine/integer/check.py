@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from bitwright.core.measure import Error
 from bitwright.engine.check import Finding, certified
-from bitwright.engine.events import Event, Row, Started
 from bitwright.errors import BitwrightError
+from bitwright.events import Event, Row, Started
 from bitwright.files.onnx import decode, read, to_matrix
 from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.session import Session

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from bitwright.core.format import Format
-from bitwright.engine.recipe import Layer as Settings
-from bitwright.engine.recipe import Network, Recipe, matches, nearest
 from bitwright.errors import RecipeError, ResourceError
 from bitwright.files.onnx import Layer, Placement
 from bitwright.files.qdq import weight_format
 from bitwright.models.network.graph import Graph
 from bitwright.models.samples.open import Samples, open_parts
 from bitwright.models.tasks.verdict import require_classes
+from bitwright.recipe import Layer as Settings
+from bitwright.recipe import Network, Recipe, matches, nearest
 
 BITS = re.compile(r"int([2-8])")
 ENTRANCE = 0.05

@@ -12,12 +12,12 @@ import onnx
 
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
-from bitwright.engine.events import Event, Progress, Row, Started
 from bitwright.engine.integer.calibrate import Seen, observe, quantizers
 from bitwright.engine.integer.plan import Item, Plan
 from bitwright.engine.integer.rewrite import absorb_axes, absorb_biases, channel_axes, rescale
 from bitwright.engine.integer.solve import row_of, solve
 from bitwright.errors import RecipeError
+from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.nbits import matmul_nbits
 from bitwright.files.onnx import Placement, from_matrix
 from bitwright.files.qdq import to_qdq

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core.observe import Channels
-from bitwright.methods.equalize import absorb, balance_activations, column_ranges, noise
-from bitwright.methods.smooth import factors
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.streams import Stream
+from bitwright.rewrites.equalize import absorb, balance_activations, column_ranges, noise
+from bitwright.rewrites.smooth import factors
 
 Array = npt.NDArray[Any]
 ALPHAS = (0.25, 0.5, 0.75, 1.0)

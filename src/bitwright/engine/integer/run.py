@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from bitwright.engine.events import Event, Finished, Note, plain
 from bitwright.engine.integer.certify import certify, parts, publish
 from bitwright.engine.integer.plan import Plan, require_out
 from bitwright.engine.integer.quantize import prepare, quantize
 from bitwright.engine.integer.sensitivity import fall_back
+from bitwright.events import Event, Finished, Note, plain
 
 
 def run(plan: Plan) -> Iterator[Event]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy.typing as npt
 
 from bitwright.core.measure import Error
-from bitwright.engine.events import Event, Note, Progress, Started
 from bitwright.engine.integer.calibrate import Seen
 from bitwright.engine.integer.plan import Plan
 from bitwright.engine.integer.quantize import Quantized, quantize
 from bitwright.engine.integer.verdict import Measured, drop, measure
+from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.qdq import to_qdq
 from bitwright.models.network.session import Session
 from bitwright.models.samples.open import Batch

@@ -16,16 +16,17 @@ from bitwright.core.measure import Error
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats, add_gram, mirror
-from bitwright.engine.events import Row
 from bitwright.engine.integer.plan import describe, stored
-from bitwright.engine.recipe import Layer as Settings
-from bitwright.engine.recipe import Network
+from bitwright.events import Row
 from bitwright.files.onnx import Layer, from_matrix
 from bitwright.files.qdq import fit_bias
-from bitwright.methods import adaround, bias, descent, gptq, mse, rtn
+from bitwright.methods import adaround, descent, gptq, mse, rtn
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.unfold import outputs_as_rows, unfold
 from bitwright.models.network.walk import Step
+from bitwright.recipe import Layer as Settings
+from bitwright.recipe import Network
+from bitwright.rewrites import bias
 
 Array = npt.NDArray[Any]
 TOKENS = 1 << 14

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import onnx
 
-from bitwright.engine.recipe import Data
 from bitwright.errors import DataError
 from bitwright.models.network.session import Session
 from bitwright.models.samples.open import Batch, Samples
 from bitwright.models.tasks.verdict import Verdict, compare
+from bitwright.recipe import Data
 
 
 class Measured(NamedTuple):

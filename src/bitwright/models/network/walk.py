@@ -20,7 +20,7 @@ from onnx import helper
 
 from bitwright.core.observe import Affine
 from bitwright.files.onnx import Layer, Placement
-from bitwright.models.blocks import Activations
+from bitwright.models.language.blocks import Activations
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.prepare import captured
 from bitwright.models.network.session import Session

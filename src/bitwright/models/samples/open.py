@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.errors import DataError, RecipeError
-from bitwright.models.data import suggest
+from bitwright.models.language.data import suggest
 from bitwright.models.samples import audio, coco, folders, images
 from bitwright.models.samples.arrays import Arrays
 from bitwright.models.samples.given import Given

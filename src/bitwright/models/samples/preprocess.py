@@ -1,6 +1,6 @@
 """What the readers of samples share: their part of the recipe, the record of what they changed, and the choice.
 
-The tables are those of `engine.recipe` (Data, Picture, Sound), described here as protocols because `models` stands
+The tables are those of `bitwright.recipe` (Data, Picture, Sound), described here as protocols because `models` stands
 below `engine`: any object with these attributes will do.
 """
 
@@ -23,7 +23,7 @@ Inputs = Mapping[str, tuple[Any, Shape]]
 
 
 class PictureTable(Protocol):
-    """`[data.image]`; the meaning of each key stands in `engine.recipe.Picture`."""
+    """`[data.image]`; the meaning of each key stands in `bitwright.recipe.Picture`."""
 
     @property
     def size(self) -> tuple[int, int] | None: ...
@@ -48,7 +48,7 @@ class PictureTable(Protocol):
 
 
 class SoundTable(Protocol):
-    """`[data.audio]`; the meaning of each key stands in `engine.recipe.Sound`."""
+    """`[data.audio]`; the meaning of each key stands in `bitwright.recipe.Sound`."""
 
     @property
     def rate(self) -> int | None: ...
@@ -75,7 +75,7 @@ class SoundTable(Protocol):
 
 
 class DataTable(Protocol):
-    """`[data]`; the meaning of each key stands in `engine.recipe.Data`."""
+    """`[data]`; the meaning of each key stands in `bitwright.recipe.Data`."""
 
     @property
     def source(self) -> str | None: ...

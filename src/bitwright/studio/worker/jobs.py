@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.engine import demo
-from bitwright.engine.recipe import Recipe
+from bitwright.recipe import Recipe
 
 NETWORK_LAYER: dict[str, Any] = {
     "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}

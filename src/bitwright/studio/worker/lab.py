@@ -16,8 +16,8 @@ import torch
 
 from bitwright.core.measure import kl
 from bitwright.core.stats import Stats
-from bitwright.models import corpus
-from bitwright.models.data import cut, load_texts
+from bitwright.models.language import corpus
+from bitwright.models.language.data import cut, load_texts
 from bitwright.models.tasks.estimate import Estimate
 
 Floats = npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitwright.engine import report
-from bitwright.engine.events import plain
+from bitwright.events import plain
 
 WORST = 8
 """Matrices that are listed as the worst."""

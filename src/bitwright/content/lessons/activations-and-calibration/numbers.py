@@ -10,8 +10,9 @@ import torch
 from bitwright.core.format import named
 from bitwright.core.measure import Error
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
-from bitwright.methods import rtn, smooth
-from bitwright.models.data import Windows, cut
+from bitwright.methods import rtn
+from bitwright.models.language.data import Windows, cut
+from bitwright.rewrites import smooth
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant
 from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still

@@ -10,15 +10,16 @@ from bitwright.core.format import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
 from bitwright.engine.integer.solve import expected_input, solve, stored_bias
-from bitwright.engine.recipe import Layer as Settings
-from bitwright.engine.recipe import Network
 from bitwright.files.onnx import Placement, from_matrix
 from bitwright.files.qdq import weight_format
-from bitwright.methods import bias, rtn
+from bitwright.methods import rtn
 from bitwright.models.demos import digits
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
 from bitwright.models.network.walk import Walk, simulate
+from bitwright.recipe import Layer as Settings
+from bitwright.recipe import Network
+from bitwright.rewrites import bias
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant
 from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore

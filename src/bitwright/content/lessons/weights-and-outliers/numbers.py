@@ -9,7 +9,8 @@ import numpy.typing as npt
 from bitwright.core.format import Block, named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode
-from bitwright.methods import equalize, mse, rtn
+from bitwright.methods import mse, rtn
+from bitwright.rewrites import equalize
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import scientific, significant
 from bitwright.studio.worker.figures import Choice, Figure, Slider, Steps, explore

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bitwright.core.format import named
 from bitwright.core.observe import affine
-from bitwright.methods import equalize as eq
 from bitwright.methods import rtn
+from bitwright.rewrites import equalize as eq
 
 few = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32)

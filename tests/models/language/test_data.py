@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.errors import DataError, ModelError, RecipeError
-from bitwright.models import corpus, data
-from bitwright.models.data import cut, load_texts, write_own
+from bitwright.models.language import corpus, data
+from bitwright.models.language.data import cut, load_texts, write_own
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import DataError, ModelError, RecipeError
-from bitwright.models import corpus
+from bitwright.models.language import corpus
 
 if TYPE_CHECKING:
     import torch

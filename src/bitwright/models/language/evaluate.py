@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bitwright.errors import DataError
-from bitwright.models.blocks import Activations, Decoder
+from bitwright.models.language.blocks import Activations, Decoder
 from bitwright.models.tasks.estimate import Estimate
 
 Steps = Generator[tuple[int, int], None, Activations]

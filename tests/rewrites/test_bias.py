@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.format import named
-from bitwright.methods import bias, rtn
+from bitwright.methods import rtn
+from bitwright.rewrites import bias
 
 few = settings(max_examples=40, deadline=None)
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import ModelError
 from bitwright.files.safetensors import read_bytes, view_bytes
-from bitwright.models.arch import Architecture, Matrix
+from bitwright.models.language.arch import Architecture, Matrix
 
 Weights = dict[str, torch.Tensor]
 """Checkpoint tensors by name, as stored."""

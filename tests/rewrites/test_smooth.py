@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from bitwright.core.format import named
 from bitwright.core.observe import affine
-from bitwright.methods import rtn, smooth
-from bitwright.methods.equalize import column_ranges, multiply_columns
+from bitwright.methods import rtn
+from bitwright.rewrites import smooth
+from bitwright.rewrites.equalize import column_ranges, multiply_columns
 
 few = settings(max_examples=30, deadline=None)
 INT8 = named("int8", group="channel", scale="fp32")

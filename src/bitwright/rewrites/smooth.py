@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bitwright.core.array import Array, float32, namespace
-from bitwright.methods.equalize import column_ranges
+from bitwright.rewrites.equalize import column_ranges
 
 LIMIT = 1000.0
 """No channel is scaled by more than this, or less than its inverse."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from bitwright.models.arch import Architecture
-from bitwright.models.blocks import Activations, Decoder, Recorder
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import Activations, Decoder, Recorder
 from tests import tiny
 
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from bitwright.errors import DataError
-from bitwright.models import corpus
+from bitwright.models.language import corpus
 
 PARTS = get_args(corpus.Part)
 

@@ -1,0 +1,1 @@
+"""Language models: any decoder of transformers, block by block, and the text it is calibrated and judged on."""
