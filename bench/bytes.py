@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
 
 import bitwright
@@ -93,9 +95,12 @@ def networks(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
         '[[rules]]\nmatch = "*body.3*"\nformat = "int4"\nmethod = "mse"\n'
     )
     yield "digits fallback", model, ["--bits", "2", "--max-drop", "5"], table
-    only = f'{table}[network]\nactivations = "none"\n'
+    only = '[network]\nactivations = "none"\n'
+    perceptron, feeds = products(folder)
     for method in ("rtn", "mse", "gptq", "descent"):
-        yield f"digits nbits {method}", model, ["--bits", "4", "--group", "16", "--method", method], only
+        words = ["--bits", "4", "--group", "16", "--method", method]
+        yield f"products nbits {method}", perceptron, words, f'{only}[data]\nsource = "{feeds}"\n'
+    yield "products nbits without data", perceptron, ["--bits", "8", "--group", "32", "--method", "mse"], only
     shared = ROOT.parent / "shared"
     if (shared / "models" / "resnet20-cifar10").exists():
         resnet = next((shared / "models" / "resnet20-cifar10").glob("*.onnx"))
@@ -104,6 +109,19 @@ def networks(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
             f'[data]\nsource = "{cifar / "calibration"}"\nheldout = "{cifar / "test"}"\nsamples = 32\n'
             "heldout_samples = 32\n[data.image]\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
         )
+
+
+def products(folder: Path) -> tuple[Path, Path]:
+    """A network of two MatMuls, and samples for it."""
+    from tests.networks import Net
+
+    net = Net()
+    hidden = net.add("Relu", net.add("Add", net.add("MatMul", "x", net.weight(64, 128)), net.weight(128)))
+    out = net.add("MatMul", hidden, net.weight(128, 32))
+    model = net.model({"x": [None, 64]}, [out])
+    onnx.save(model, str(folder / "products.onnx"))
+    np.save(folder / "products.npy", np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32))
+    return folder / "products.onnx", folder / "products.npy"
 
 
 def old() -> bool:

@@ -137,7 +137,7 @@ def test_a_bad_house_falls(tmp_path: Path) -> None:
         "core/relative.py:1: core imports files.gguf",
         "core/up.py:1: core imports methods.rtn",
         "engine/up.py:1: engine imports cli.app",
-        "files/up.py:1: files imports models.arch",
+        "files/up.py:1: files imports models.language.arch",
         "helpers/thing.py:1: in no layer",
         "judge/alone.py:2: judge imports errors.InputError",
         "methods/sideways.py:2: methods imports files.safetensors",
