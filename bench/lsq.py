@@ -16,9 +16,11 @@ import numpy as np
 import onnxruntime
 import torch
 
+from bitwright.methods import lsq
 from bitwright.models.demos import digits
 from bitwright.models.network.finetune import finetune, round_to_nearest
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from train_digits import deform  # the variants that the network learnt from
@@ -67,13 +69,13 @@ def main() -> None:
 
     def measured(bits: int, make) -> float:
         graph = Graph.open(digits.MODEL)
-        placement = graph.quantizable("x86")
+        placement = place(graph, "x86")
         model = make(graph, placement, bits).write(graph, placement)
         return accuracy(model.SerializeToString())
 
     def learned(seed: int, penalty: float):
         return lambda graph, placement, bits: finetune(
-            graph, placement, Variants(seed), bits, epochs=options.epochs, rate=options.rate, penalty=penalty,
+            graph, placement, Variants(seed), bits, options=lsq.Options(epochs=options.epochs, rate=options.rate, penalty=penalty),
             start=round_to_nearest(graph, placement, plain, bits), seed=seed,
         )  # fmt: skip
 

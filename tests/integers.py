@@ -13,6 +13,7 @@ from bitwright.core.observe import Affine, affine
 from bitwright.files.onnx import Placement, to_qdq, weight_format
 from bitwright.methods import rtn
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
 
 Feeds = dict[str, Any]
@@ -37,7 +38,7 @@ def quantized(
     signed: bool = False, symmetric: bool = False, **options: Any,
 ) -> onnx.ModelProto:  # fmt: skip
     """`graph` as a QDQ model."""
-    placement = graph.quantizable(target, keep=keep)
+    placement = place(graph, target, keep=keep)
     weights = {
         layer.weight: rtn.quantize(graph.matrix(layer), format or weight_format(8))
         for layer in graph.layers

@@ -16,17 +16,21 @@ A message says what is wrong, where (file, tensor, index, option) and what to do
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BitwrightError(Exception):
     """Base of all deliberate errors: `where: what. fix`.
 
-    `what` is the cause, `where` the file, tensor or option it concerns, `fix` what the user can do.
+    `what` is the cause, `where` the file, tensor or option it concerns, `fix` what the user can do. `key` is the
+    recipe's key at fault (`layer.group`), where it is one: a page shows the error beside that option.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, where, fix
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None, key: str | None = None) -> None:
+        self.what, self.where, self.fix, self.key = what, where, fix, key
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -76,3 +80,10 @@ class Interrupted(BitwrightError):
     """Stopped on request; finished work is kept and the same command goes on."""
 
     exit_code = 130
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "Did you mean ...?" for a mistyped word, or the list of what is known."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, 3, 0.5)
+    return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(names[:12])}"

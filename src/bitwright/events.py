@@ -49,6 +49,7 @@ class Progress(Event):
 class Row(Event):
     """One matrix, written: sizes in bits, errors against the original, and every fallback it took.
 
+    `name` is its identity: the same in the plan, the journal, the certificate, the report and a later check.
     `output_error` is tr(E H E^T) / tr(W H W^T), the share of the layer's output power that is error (None without
     calibration); `tokens` is how many calibration tokens its input saw.
     """
@@ -82,3 +83,12 @@ class Finished(Event):
 
     out: str
     certificate: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding(Event):
+    """One thing that was looked at: `good`, and what was seen."""
+
+    what: str
+    good: bool
+    detail: str = ""

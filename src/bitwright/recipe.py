@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import json
@@ -11,32 +10,31 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from bitwright.errors import RecipeError
+from bitwright import methods
+from bitwright.errors import RecipeError, nearest
+from bitwright.methods import Options
 
-Method = Literal["rtn", "mse", "gptq", "descent", "lloyd", "adaround", "lsq"]
 Block = Literal["tensor", "channel"] | Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-CALIBRATED: tuple[Method, ...] = ("gptq", "descent")
-"""Methods that need the inputs of each layer; lloyd uses them where calibration is given."""
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Options(_Table):
-    """What a method may be told; each method takes those it knows."""
-
-    damping: float = Field(0.01, gt=0, le=1)
-    """Share of the Hessian's mean diagonal added to it before it is factorised."""
-    order: Literal["natural", "activation"] = "activation"
-    """Order in which columns are rounded: as they stand, or largest input power first."""
-    sweeps: int = Field(1, ge=0, le=100)
-    """Rounds of refinement after error feedback."""
 
 
 class Layer(_Table):
@@ -49,8 +47,32 @@ class Layer(_Table):
     symmetric: bool = True
     activations: Literal["none", "int8", "fp8"] = "none"
     """Run-time quantization of the layer's input, one dynamic scale a token."""
-    method: Method = "descent"
-    options: Options = Options()
+    method: str = "descent"
+    """A method by its name (rtn, mse, gptq, descent, ...)."""
+    options: SerializeAsAny[Options] = Field(default_factory=Options, validate_default=True)
+    """What the method may be told; each method has its own."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _method(name)
+
+    @field_validator("options", mode="wrap")
+    @classmethod
+    def _of_method(cls, value: Any, _: Any, info: ValidationInfo) -> Options:
+        """The options as those of the method, by which they are checked."""
+        if "method" not in info.data:
+            return Options()  # the method is what is wrong
+        if isinstance(value, Options):
+            value = value.model_dump()
+        return _options(info.data["method"], value)
+
+    def overlaid(self, given: dict[str, Any]) -> Layer:
+        """This layer with the settings of `given` instead of its own; options that another method lacks are left."""
+        values = self.model_dump()
+        known = methods.registry.get(given.get("method", self.method)).options.model_fields
+        kept = {key: value for key, value in values["options"].items() if key in known}
+        return Layer.model_validate(values | given | {"options": kept | given.get("options", {})})
 
 
 class Rule(_Table):
@@ -61,8 +83,38 @@ class Rule(_Table):
     group: Block | None = None
     symmetric: bool | None = None
     activations: Literal["none", "int8", "fp8"] | None = None
-    method: Method | None = None
-    options: Options | None = None
+    method: str | None = None
+    options: dict[str, JsonValue] | None = None
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else _method(name)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it overrides."""
+        return self.model_dump(exclude={"match"}, exclude_none=True, exclude_unset=True)
+
+
+def _method(name: str) -> str:
+    """`name`, which must be a method's."""
+    if name not in methods.registry.names():
+        raise PydanticCustomError(
+            "unknown", "no method is called '{name}'", {"name": name, "fix": nearest(name, methods.registry.names())}
+        )
+    return name
+
+
+def _options(method: str, value: Any) -> Options:
+    """Options of a method, checked by its own table."""
+    table = methods.registry.get(method).options
+    try:
+        return table.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        context = {"method": method, "error": first, "known": list(table.model_fields)}
+        raise PydanticCustomError("options", "options of {method}", context) from error
 
 
 class Calibration(_Table):
@@ -156,16 +208,6 @@ class Data(_Table):
     audio: Sound = Sound()
 
 
-class Training(_Table):
-    """Short quantization-aware training, for method lsq."""
-
-    epochs: int = Field(10, ge=1)
-    """Times the calibration samples are gone through."""
-    rate: float = Field(1e-3, gt=0)
-    penalty: float = Field(0.0, ge=0)
-    """Coefficient at which the quantization-error penalty begins; it learns. 0 for none."""
-
-
 class Network(_Table):
     """How the activations and biases of an ONNX network become integer, and which rewrites come first."""
 
@@ -189,9 +231,6 @@ class Network(_Table):
     """Bias correction: from calibration, or from batch norm alone (data-free)."""
     entrance: Literal["float", "int8"] = "float"
     """Layers that read the network's inputs, where they do little of its work: rounding an input costs all the rest."""
-    max_drop: float | None = Field(None, ge=0)
-    """Percentage points the task's measure may lose; the most sensitive layers stay float until it holds."""
-    training: Training = Training()
     bind: dict[str, Side | Literal["any"]] = {}
     """Sizes of the input dimensions that the file leaves open, by their name; "any" leaves one open."""
 
@@ -208,8 +247,11 @@ class Recipe(_Table):
     calibration: Calibration = Calibration()
     data: Data = Data()
     network: Network = Network()
-    output: Literal["compressed-tensors", "float"] = "compressed-tensors"
-    """ "float" writes decoded weights in the model's own dtype: any format can be studied, nothing gets smaller."""
+    output: str | None = None
+    """The container to write; None for what fits the model. "float" writes decoded weights in the model's own dtype:
+    any format can be studied, nothing gets smaller."""
+    max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Points (percent of perplexity, for language) that quality may lose; the most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"
     """What to do with a matrix whose inputs do not divide by the group: fail, one scale a row, or leave it float."""
     untie: bool = False
@@ -217,6 +259,16 @@ class Recipe(_Table):
     max_float_percent: float = Field(10.0, ge=0, le=100)
     """Fail where more than this share of the decoder blocks' weights would stay float without a rule saying so."""
     max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Recipe:
+        """Options of a rule must be those of the method it names, or of one that its matrices may have."""
+        before = dict.fromkeys([self.layer.method])
+        for i, rule in enumerate(self.rules):
+            before |= dict.fromkeys([rule.method] if rule.method else [])
+            if rule.options:
+                _any_of([rule.method] if rule.method else [*before], rule.options, i)
+        return self
 
     @classmethod
     def loads(cls, text: str, where: str = "recipe") -> Recipe:
@@ -256,15 +308,25 @@ class Recipe(_Table):
 
     def layer_for(self, name: str) -> tuple[Layer, bool]:
         """The layer settings for a tensor name after all rules, and whether a rule named it."""
-        values = self.layer.model_dump()
-        named = False
+        layer, named = self.layer, False
         for rule in self.rules:
             if matches(rule.match, name):
-                given = rule.model_dump(exclude={"match"}, exclude_none=True, exclude_unset=True)
-                values["options"] |= given.pop("options", {})
-                values |= given
-                named = True
-        return Layer.model_validate(values), named
+                layer, named = layer.overlaid(rule.given), True
+        return layer, named
+
+
+def _any_of(names: list[str], options: dict[str, Any], number: int) -> None:
+    """Raise what is wrong with a rule's options where none of the methods `names` takes them."""
+    wrong: PydanticCustomError | None = None
+    for name in names:
+        try:
+            _options(name, options)
+        except PydanticCustomError as error:
+            wrong = wrong or error
+        else:
+            return
+    assert wrong is not None
+    raise PydanticCustomError("options", "options of a rule", {**(wrong.context or {}), "rule": number})
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -272,34 +334,25 @@ def matches(pattern: str, name: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.removesuffix(".weight"), pattern)
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """ "Did you mean ...?" for a mistyped word, or the list of what is known."""
-    close = difflib.get_close_matches(word, known, 3, 0.5)
-    return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(known[:12])}"
-
-
 def _explain(error: ValidationError, where: str) -> RecipeError:
     """The first problem pydantic found, in one line."""
-    first = error.errors()[0]
+    first: Any = error.errors()[0]
     path = [str(part) for part in first["loc"]]
+    known: list[str] | None = None
+    if first["type"] == "options":  # found by the method's own table
+        context = first["ctx"]
+        path += ["rules", str(context["rule"]), "options"] if "rule" in context else []
+        first, known = context["error"], context["known"]
+        path += [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "unknown":
+        return RecipeError(first["msg"], where=f"{where}: {key}", fix=first["ctx"]["fix"], key=key)
     if first["type"] == "extra_forbidden":
-        tables: dict[str, Any] = {
-            "layer": Layer,
-            "rules": Rule,
-            "calibration": Calibration,
-            "options": Options,
-            "data": Data,
-            "network": Network,
-            "training": Training,
-            "image": Picture,
-            "audio": Sound,
-        }
-        owner = next((tables[part] for part in reversed(path[:-1]) if part in tables), Recipe)
-        return RecipeError(
-            f"unknown option {path[-1]!r}",
-            where=f"{where}: {'.'.join(path)}",
-            fix=nearest(path[-1], list(owner.model_fields)),
-        )
+        if known is None:
+            owner = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), Recipe)
+            known = list(owner.model_fields)
+        fix = MOVED.get(key) or (nearest(path[-1], known) if known else "Leave it out: the method has no options")
+        return RecipeError(f"unknown option {path[-1]!r}", where=f"{where}: {key}", fix=fix, key=key)
     fix = "Correct it, or leave it out for the default"
     if path[-1].startswith("constrained-"):  # one side of a union: a number or a word
         path.pop()
@@ -308,11 +361,30 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
         if path[-1].startswith("literal["):  # one side of a union: a word or a number
             path.pop()
             fix += " Or give a whole number, at least 1"
+    key = ".".join(path)
     return RecipeError(
         f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",
-        where=f"{where}: {'.'.join(path)}",
+        where=f"{where}: {key}",
         fix=fix,
+        key=key,
     )
+
+
+TABLES: dict[str, Any] = {
+    "layer": Layer,
+    "rules": Rule,
+    "calibration": Calibration,
+    "data": Data,
+    "network": Network,
+    "image": Picture,
+    "audio": Sound,
+}
+"""Tables of a recipe by the last part of their key."""
+MOVED = {
+    "network.max_drop": "Write it at the top of the recipe: max_drop = ...",
+    "network.training": 'Write epochs, rate and penalty in [layer.options], beside method = "lsq"',
+}
+"""Keys of earlier releases, and where they went."""
 
 
 def _toml(table: dict[str, Any], prefix: str) -> list[str]:

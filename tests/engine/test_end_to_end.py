@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from bitwright.engine.text import prepare
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors import safe_open
 
@@ -23,7 +24,6 @@ from bitwright.core.stats import Stats
 from bitwright.engine import plan as planning
 from bitwright.engine.check import Finding, check
 from bitwright.engine.run import run
-from bitwright.engine.text import prepare
 from bitwright.errors import CertificationError, RecipeError
 from bitwright.events import Finished, Started
 from bitwright.files.folder import open_checkpoint

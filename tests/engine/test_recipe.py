@@ -9,38 +9,56 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.errors import RecipeError
-from bitwright.recipe import Calibration, Data, Layer, Options, Picture, Recipe, Rule, Sound, matches, nearest
+from bitwright.errors import RecipeError, nearest
+from bitwright.methods import gptq
+from bitwright.methods.descent import Options
+from bitwright.recipe import Calibration, Data, Layer, Picture, Recipe, Rule, Sound, matches
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 blocks = st.one_of(st.none(), st.sampled_from(["channel", "tensor"]), st.integers(1, 10**6))
-methods = st.sampled_from(["rtn", "mse", "gptq", "descent", "lloyd"])
+methods = st.sampled_from(["rtn", "mse", "gptq", "descent", "lloyd", "adaround", "lsq"])
 activations = st.sampled_from(["none", "int8", "fp8"])
-options = st.builds(
-    Options,
-    damping=st.floats(1e-12, 1, exclude_min=True),
-    order=st.sampled_from(["natural", "activation"]),
-    sweeps=st.integers(0, 100),
-)
-layers = st.builds(
-    Layer,
-    format=text,
-    group=blocks,
-    symmetric=st.booleans(),
-    activations=activations,
-    method=methods,
-    options=options,
-)
-rules = st.builds(
-    Rule,
-    match=text,
-    format=st.none() | text,
-    group=blocks,
-    symmetric=st.none() | st.booleans(),
-    activations=st.none() | activations,
-    method=st.none() | methods,
-    options=st.none() | options,
-)
+damping, order = st.floats(1e-12, 1, exclude_min=True), st.sampled_from(["natural", "activation"])
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gptq": {"damping": damping, "order": order},
+    "descent": {"damping": damping, "order": order, "sweeps": st.integers(0, 100)},
+    "lsq": {"epochs": st.integers(1, 99), "rate": st.floats(0, exclude_min=True, allow_infinity=False)},
+}
+
+
+def options(method: str) -> Any:
+    return st.fixed_dictionaries({}, optional=OPTIONS.get(method, {}))
+
+
+@st.composite
+def layers(draw: Any) -> Layer:
+    method = draw(methods)
+    values = {
+        "format": draw(text),
+        "group": draw(blocks),
+        "symmetric": draw(st.booleans()),
+        "activations": draw(activations),
+        "method": method,
+        "options": draw(options(method)),
+    }
+    return Layer.model_validate(values)
+
+
+@st.composite
+def rules(draw: Any) -> Rule:
+    method = draw(methods)
+    values = {
+        "match": draw(text),
+        "format": draw(st.none() | text),
+        "group": draw(blocks),
+        "symmetric": draw(st.none() | st.booleans()),
+        "activations": draw(st.none() | activations),
+        "method": method,
+        "options": draw(st.none() | options(method)),
+    }
+    return Rule.model_validate(values)
+
+
 sides = st.integers(1, 4096)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
@@ -73,8 +91,8 @@ datas = st.builds(
 )
 recipes = st.builds(
     Recipe,
-    layer=layers,
-    rules=st.lists(rules, max_size=3).map(tuple),
+    layer=layers(),
+    rules=st.lists(rules(), max_size=3).map(tuple),
     calibration=st.builds(
         Calibration,
         source=text,
@@ -83,7 +101,7 @@ recipes = st.builds(
         seed=st.integers(-(2**63), 2**63 - 1),
     ),
     data=datas,
-    output=st.sampled_from(["compressed-tensors", "float"]),
+    output=st.none() | st.sampled_from(["compressed-tensors", "float"]),
     indivisible=st.sampled_from(["error", "channel", "float"]),
     untie=st.booleans(),
     max_float_percent=st.floats(0, 100),
@@ -111,7 +129,7 @@ def test_defaults() -> None:
     )
     assert empty.rules == ()
     assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == ("self", 128, 256)
-    assert (empty.output, empty.indivisible, empty.untie) == ("compressed-tensors", "error", False)
+    assert (empty.output, empty.indivisible, empty.untie) == (None, "error", False)
     assert empty.layer_for("model.layers.0.mlp.up_proj.weight") == (empty.layer, False)
 
 
@@ -133,7 +151,7 @@ format = "fp8"
 [[rules]]
 match = "*.layers.1.*.weight"
 method = "gptq"
-options = { sweeps = 0 }
+options = { damping = 0.5 }
 """
 
 
@@ -152,7 +170,10 @@ def test_later_rules_win_and_leave_the_rest() -> None:
     assert layer("model.layers.0.mlp.down_proj.weight") == plain.model_copy(update=dict(format="fp8", group="channel"))
     assert layer("model.layers.0.mlp.up_proj.weight") == plain.model_copy(update=dict(format="fp8"))
     last = layer("model.layers.1.mlp.down_proj.weight")
-    assert (last.format, last.group, last.method, last.options.sweeps) == ("int8", "channel", "gptq", 0)
+    assert (last.format, last.group, last.method, last.options) == (
+        "int8", "channel", "gptq", gptq.Options(damping=0.5)
+    )  # fmt: skip
+    assert layer("model.layers.2.mlp.up_proj.weight").options == Options(sweeps=5)
     turned = recipe.model_copy(update=dict(rules=recipe.rules[::-1]))
     assert turned.layer_for("model.layers.0.mlp.down_proj.weight")[0].format == "int8"
 
@@ -203,10 +224,25 @@ def test_patterns(pattern: str, name: str, means: bool) -> None:
         ("[data.image]\nsize = [32]", "r.toml: data.image.size", "field required", ""),
         ("[data.image]\nscale = inf", "r.toml: data.image.scale", "finite", ""),
         ("zzzzzz = 1", "r.toml: zzzzzz", "unknown option 'zzzzzz'", "Known: layer, rules, calibration"),
-        ("[layer]\nmethod = 'gtpq'", "r.toml: layer.method", "got 'gtpq'", "Did you mean gptq?"),
+        ("[layer]\nmethod = 'gtpq'", "r.toml: layer.method", "no method is called 'gtpq'", "Did you mean gptq?"),
         ("[layer]\ngroup = 'chanel'", "r.toml: layer.group", "got 'chanel'", "Did you mean channel?"),
         ("[layer]\ngroup = 0", "r.toml: layer.group", "got 0", ""),
         ("[layer.options]\ndamping = 0", "r.toml: layer.options.damping", "greater than 0 (got 0)", ""),
+        (
+            "[layer]\nmethod = 'rtn'\n[layer.options]\ndamping = 0.1",
+            "r.toml: layer.options.damping",
+            "unknown",
+            "has no op",
+        ),
+        (
+            "[layer]\nmethod = 'gptq'\noptions.sweeps = 1",
+            "r.toml: layer.options.sweeps",
+            "unknown option",
+            "Known: damp",
+        ),
+        ("[[rules]]\nmatch = '*'\nmethod = 'gtpq'", "r.toml: rules.0.method", "no method is called", "mean gptq?"),
+        ("[network]\nmax_drop = 1", "r.toml: network.max_drop", "unknown option", "at the top of the recipe"),
+        ("[network.training]\nepochs = 1", "r.toml: network.training", "unknown option", "[layer.options]"),
         ("[layer]\nformat = 4", "r.toml: layer.format", "valid string (got 4)", ""),
         ("[[rules]]\nformat = 'int8'", "r.toml: rules.0.match", "field required", ""),
         ("[layer\n", "r.toml", "not valid TOML", "Correct the line named"),
@@ -285,3 +321,12 @@ def test_a_rule_changes_only_the_options_it_names() -> None:
     layer, named = recipe.layer_for("model.layers.0.mlp.up_proj.weight")
     assert named
     assert (layer.options.damping, layer.options.sweeps) == (0.05, 7)
+
+
+def test_options_that_another_method_lacks_stay_behind() -> None:
+    recipe = Recipe.loads(
+        "[layer.options]\ndamping = 0.05\nsweeps = 7\n[[rules]]\nmatch = 'a'\nmethod = 'gptq'\n"
+        "[[rules]]\nmatch = 'b'\nmethod = 'rtn'\n"
+    )
+    assert recipe.layer_for("a")[0].options == gptq.Options(damping=0.05)
+    assert recipe.layer_for("b")[0].options.model_dump() == {}

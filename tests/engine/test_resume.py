@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
+from bitwright.engine.text import Text, prepare
 
 from bitwright.engine import plan as planning
 from bitwright.engine.run import run
-from bitwright.engine.text import Text, prepare
 from bitwright.errors import RecipeError
 from bitwright.events import Event, Finished, Row, Started
 from bitwright.recipe import Recipe

@@ -33,6 +33,7 @@ from bitwright.files.onnx import (
 )
 from bitwright.methods import rtn
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session, latency, profile
 from tests import networks
 from tests.integers import quantized, ranges, sqnr
@@ -244,7 +245,7 @@ def test_decode_says_what_the_weights_are(kind: str, storage: str) -> None:
     """Our decoder, the onnx package's reference and the QTensors agree to the bit; biases to half a step."""
     graph = Graph(KINDS[kind]())
     feeds = networks.feeds(graph.model)
-    placement = graph.quantizable()
+    placement = place(graph)
     format = weight_format(4 if storage == "int4" else 8)
     weights = {layer.weight: rtn.quantize(graph.matrix(layer), format) for layer in graph.layers if layer.groups == 1
                or layer.op != "ConvTranspose"}  # fmt: skip
@@ -287,7 +288,7 @@ def test_groups_along_the_inputs_become_blocks() -> None:
     feeds = networks.feeds(graph.model)
     layers = [layer for layer in graph.layers if layer.inputs % 8 == 0]
     weights = {layer.weight: rtn.quantize(graph.matrix(layer), weight_format(4, 8)) for layer in layers}
-    placement = graph.quantizable(keep=[layer.name for layer in graph.layers])
+    placement = place(graph, keep=[layer.name for layer in graph.layers])
     out = to_qdq(graph, placement, weights, {}, storage="int4")
     values = decode(out)
     for layer in layers:
@@ -341,7 +342,7 @@ def test_a_bias_beyond_int32_is_found_and_fitted() -> None:
     feeds = networks.feeds(model)
     with pytest.raises(TensorError, match=r"bias 5 of output 3 needs code .*beyond int32.*fit_bias"):
         quantized(graph, feeds)
-    placement = graph.quantizable()
+    placement = place(graph)
     activations = ranges(graph, placement, feeds)
     weights = {each.weight: rtn.quantize(graph.matrix(each), weight_format(8)) for each in graph.layers}
     for each in graph.layers:
@@ -413,7 +414,7 @@ def test_a_clip_that_saturation_does_not_do() -> None:
     model = n.model(networks.IMAGE, [n.add("Tanh", n.conv(x, 4, 4))])
     feeds = networks.feeds(model)
     graph = Graph(model)
-    placement = graph.quantizable()
+    placement = place(graph)
     activations = ranges(graph, placement, feeds)
     activations["t1"] = Affine(0.01, 100)
     weights = {layer.weight: rtn.quantize(graph.matrix(layer), weight_format(8)) for layer in graph.layers}
@@ -439,7 +440,7 @@ def test_products_of_known_length_stay_fast() -> None:
 
 def test_what_is_missing_is_named() -> None:
     graph = Graph(KINDS["mlp"]())
-    placement = graph.quantizable()
+    placement = place(graph)
     activations = ranges(graph, placement, networks.feeds(graph.model))
     with pytest.raises(ModelError, match="no quantized weight c0"):
         to_qdq(graph, placement, {}, activations)
@@ -448,7 +449,7 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(TensorError, match="x: activations need 8 bits"):
         to_qdq(graph, placement, {}, {**activations, "x": Affine(0.1, 3, 4)})
     shared = Graph(KINDS["residual"]())
-    placement = shared.quantizable()
+    placement = place(shared)
     activations = ranges(shared, placement, networks.feeds(shared.model))
     activations[placement.shared[0][0]] = Affine(0.5, 0)
     with pytest.raises(ModelError, match="must share one quantizer"):

@@ -14,7 +14,8 @@ from bitwright.core.format import Format, named
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError, TensorError
-from bitwright.methods import adaround, descent, mse
+from bitwright.methods import descent, mse
+from bitwright.methods.adaround import rounding as adaround
 from tests.methods.test_rtn import label
 
 few = settings(max_examples=15, deadline=None)

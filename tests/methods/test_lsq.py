@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from bitwright.errors import RecipeError
-from bitwright.methods import lsq
+from bitwright.methods.lsq import training as lsq
 
 few = settings(max_examples=60, deadline=None)
 

@@ -177,7 +177,7 @@ def do_network(
     threads: int | None = None,
 ) -> None:
     """Plan, run, certify and print the verdict for an ONNX file."""
-    from bitwright.engine import machine
+    from bitwright import machine
     from bitwright.engine.integer import plan as networks
     from bitwright.engine.integer.run import run
     from bitwright.engine.report import certificate_path, verdict_lines

@@ -27,7 +27,7 @@ class Journal:
         # A damaged line is one that does not parse: its tensors are written anew.
         data = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
         lines = data.splitlines()
-        if lines and _parse(lines[0]) and _parse(lines[0]).get("job") != job:
+        if not self.belongs(folder, job):
             raise RecipeError(
                 "holds the unfinished work of another recipe, model, version or number of threads",
                 where=str(folder),
@@ -45,6 +45,13 @@ class Journal:
             with self.path.open("a") as file:  # the last line was cut off mid-write
                 file.write("\n")
 
+    @staticmethod
+    def belongs(folder: Path, job: str) -> bool:
+        """Whether the journal in `folder`, if there is one, is that of `job`."""
+        path = folder / NAME
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
+        return not lines or not _parse(lines[0]) or _parse(lines[0]).get("job") == job
+
     def add(self, name: str, sums: dict[str, int], row: Row | None) -> None:
         """Record that all stored tensors of `name` are written."""
         entry = {"name": name, "sums": sums, "row": None if row is None else asdict(row)}
@@ -52,10 +59,10 @@ class Journal:
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def row(self, name: str) -> Row | None:
-        """The recorded measures of a finished matrix."""
+    def row(self, name: str) -> Row:
+        """The recorded measures of a finished part."""
         raw = self.done[name]["row"]
-        return None if raw is None else Row(**{**raw, "notes": tuple(raw["notes"])})
+        return Row(**{**raw, "notes": tuple(raw["notes"])})
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 Floats = npt.NDArray[np.float32]
+Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ class Layer:
         if self.op == "ConvTranspose":
             return self.shape[0]
         return self.shape[1] * self.groups if self.op == "Conv" else self.shape[1 - self.axis]
+
+    @property
+    def rows(self) -> int:
+        """Rows of its matrix: output channels."""
+        return self.outputs
+
+    @property
+    def columns(self) -> int:
+        """Columns of its matrix: inputs per group * kernel."""
+        return int(np.prod(self.shape, dtype=np.int64)) // self.outputs
 
     @property
     def axis(self) -> int:
@@ -103,6 +114,20 @@ class Placement:
     direct: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """`size` independent channels. Each layer comes with an index: which of them its output (input) channel i is.
+
+    `tensors` maps tensor names to (channel axis, index). `producers` may include LayerNormalization (its scale and bias
+    take the factors); `consumers` are layers only. For a plain chain all indices are 0 ... size - 1.
+    """
+
+    size: int
+    producers: tuple[tuple[Layer, Index], ...]
+    consumers: tuple[tuple[Layer, Index], ...]
+    tensors: dict[str, tuple[int, Index]]
 
 
 class Network(Protocol):

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import Field
+
 from bitwright.core.array import Array, float32, light, like, namespace, subtract_product
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.methods import gptq
 from bitwright.methods.gptq import BLOCK, Factor, Steps
+from bitwright.methods.method import Method
+
+
+class Options(gptq.Options):
+    """What error feedback may be told, and the refinement after it."""
+
+    sweeps: int = Field(1, ge=0, le=100)
+    """Rounds of refinement after error feedback."""
 
 
 def quantize(
@@ -100,3 +110,25 @@ def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, ste
         decoded[inside] = level * scale[group]
         subtract_product(pull, block, level * step)
     steps.scale[:] = light(scale, values.shape[1])
+
+
+METHOD = Method(
+    name="descent",
+    title="Error feedback, then coordinate descent on the layer's output error",
+    source="Behdin et al. 2023, arXiv 2309.01885",
+    solve=lambda w, format, seen, options: quantize(
+        w,
+        format,
+        seen.stats,
+        damping=options.damping,
+        order=options.order,
+        sweeps=options.sweeps,
+        factor=seen.shared,
+    ),
+    options=Options,
+    needs="moments",
+    moments=True,
+    prepare=gptq.prepare,
+    work=lambda options: 2.0 + options.sweeps,
+    fallback="mse",
+)

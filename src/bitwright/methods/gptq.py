@@ -6,16 +6,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from bitwright.core.array import Array, contiguous, float32, light, like, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
+from bitwright.methods import method
+from bitwright.methods.method import Method
 from bitwright.methods.mse import search
 
 BLOCK = 32
 """Columns rounded one by one before their errors are carried to all later columns in one matrix product."""
+
+
+class Options(method.Options):
+    """What error feedback may be told."""
+
+    damping: float = Field(0.01, gt=0, le=1)
+    """Share of the Hessian's mean diagonal added to it before it is factorised."""
+    order: Literal["natural", "activation"] = "activation"
+    """Order in which columns are rounded: as they stand, or largest input power first."""
 
 
 @dataclass(frozen=True)
@@ -168,3 +180,24 @@ class Steps:
         zero = self.zero[self.group[column]]
         value = self.format.grid.round(target / scale + zero)
         return value, (value - zero) * scale
+
+
+def prepare(stats: Stats, options: Options) -> Factor:
+    """The factor that all matrices with one input share."""
+    return factorise(stats, options.damping, options.order)
+
+
+METHOD = Method(
+    name="gptq",
+    title="Error feedback, column by column",
+    source="Frantar et al. 2023, arXiv 2210.17323",
+    solve=lambda w, format, seen, options: quantize(
+        w, format, seen.stats, damping=options.damping, order=options.order, factor=seen.shared
+    ),
+    options=Options,
+    needs="moments",
+    moments=True,
+    prepare=prepare,
+    work=lambda options: 2.0,
+    fallback="mse",
+)

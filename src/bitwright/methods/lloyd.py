@@ -17,6 +17,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
+from bitwright.methods.method import Method
 
 CHUNK = 1 << 22
 """Weights sorted at a time (about 40 bytes each); one codebook for more weights than this is fitted on a sample."""
@@ -31,12 +32,9 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, rounds: in
     Minimises sum_c h_c (w - w^)^2 over each block, h_c = E[x_c^2] of input c from `stats`, or 1 without. Stops after
     `rounds` or at a fixed point. The result is deterministic; a table ascends, and every code is the nearest value.
     """
-    if not format.learned:
-        raise RecipeError(
-            f"{format.name} has fixed values, so there is no codebook to fit",
-            where="method lloyd",
-            fix="Choose one of codebook1 ... codebook8",
-        )
+    wrong = fits(format)
+    if wrong is not None:
+        raise RecipeError(wrong, where="method lloyd", fix="Choose one of codebook1 ... codebook8")
     xp = namespace(w)
     x = format.blocks(float32(w))
     rows, groups, size = x.shape
@@ -207,3 +205,18 @@ def _sample(x: Array, importance: Array | None, columns: int) -> tuple[Array, Ar
         return x[:, ::k], None
     at = xp.arange(0, n, k, dtype=xp.int64, device=x.device) % columns
     return x[:, ::k], xp.reshape(xp.take(importance, at, axis=0), (1, -1))
+
+
+def fits(format: Format) -> str | None:
+    """Why there is no codebook to fit; None where there is one."""
+    return None if format.learned else f"{format.name} has fixed values, so there is no codebook to fit"
+
+
+METHOD = Method(
+    name="lloyd",
+    title="Codebooks by k-means (Lloyd-Max)",
+    source="Max 1960; Lloyd 1982; weighted as in SqueezeLLM, arXiv 2306.07629",
+    solve=lambda w, format, seen, options: quantize(w, format, seen.stats),
+    moments=True,
+    fits=fits,
+)

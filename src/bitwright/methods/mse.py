@@ -6,6 +6,7 @@ from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor, encode
 from bitwright.core.stats import Stats
+from bitwright.methods.method import Method
 from bitwright.methods.rtn import ranges
 
 CHUNK = 1 << 20
@@ -72,3 +73,12 @@ def _round(x: Array, format: Format, scale: Array, zero: Array | None) -> Array:
     if zero is None:
         return format.grid.round(x / step) * scale[..., None]
     return (format.grid.round(x / step + zero[..., None]) - zero[..., None]) * scale[..., None]
+
+
+METHOD = Method(
+    name="mse",
+    title="Scales of the least squared error",
+    source="Banner et al. 2019, arXiv 1810.05723",
+    solve=lambda w, format, seen, options: quantize(w, format, seen.stats),
+    moments=True,
+)

@@ -6,6 +6,7 @@ from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import UNSIGNED, Format
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
+from bitwright.methods.method import Method
 
 
 def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
@@ -36,3 +37,11 @@ def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array
     scale = (high - low) / (grid.high - grid.low)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
     return scale, xp.clip(xp.round(grid.low - low / safe), grid.low, grid.high)
+
+
+METHOD = Method(
+    name="rtn",
+    title="Round to nearest",
+    source="Jacob et al. 2018, arXiv 1712.05877",
+    solve=lambda w, format, seen, options: quantize(w, format),
+)

@@ -1,1 +1,56 @@
-"""Models: what a folder holds, how its blocks run in bounded memory, what text they see, how good they are."""
+"""Models: what is compressed. A kind of model is a folder here that provides `KIND`; `open` finds the right one.
+
+    model = models.open("model.onnx")
+    model.kind.name, [part.name for part in model.parts(Recipe())]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.errors import InputError, ModelError
+from bitwright.models.kind import Kind
+from bitwright.recipe import Recipe
+from bitwright.registry import Registry
+
+if TYPE_CHECKING:
+    from bitwright.models.model import Model
+
+kinds: Registry[Kind] = Registry(
+    "bitwright.models", "KIND", besides=("demos", "kind", "model", "samples", "tasks")
+)
+
+__all__ = ["Kind", "find", "kind_of", "kinds", "open"]
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of the model at `path`, by its name and kind of file; ModelError where no kind claims it."""
+    for kind in kinds.all():
+        if kind.claims(path):
+            return kind
+    raise ModelError(
+        "a file, not a model", where=str(path), fix=f"Give an .onnx file, or the model's folder, {path.parent}"
+    )
+
+
+def find(model: str | Path) -> Path:
+    """The path a MODEL argument means; `hub:OWNER/NAME` downloads it, and nothing else touches the network."""
+    text = str(model)
+    if not text.startswith("hub:"):
+        return Path(model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
+    try:
+        return Path(snapshot_download(text.removeprefix("hub:"), allow_patterns=wanted))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot be downloaded ({line})", where=text, fix="Check the name and the network") from error
+
+
+def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu") -> Model:
+    """The float model at a path, or of the hub, understood. Raises ModelError, FileError or TensorError."""
+    path = find(model)
+    return kind_of(path).open(path, recipe or Recipe(), device)

@@ -6,8 +6,10 @@ Source: Nagel et al. 2019, arXiv 1906.04721, section 4.2. With eps = W^ - W, E[W
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from bitwright.core.array import Array, float32, like, namespace
+from bitwright.rewrites.rewrite import Rewrite, Rounded
 
 
 def correction(error: Array, mean: Array, groups: int = 1) -> Array:
@@ -57,3 +59,22 @@ def _density(z: float) -> float:
 def _below(z: float) -> float:
     """Phi(z)."""
     return math.erfc(-z / math.sqrt(2)) / 2
+
+
+def correct(layer: Rounded, settings: Any) -> Array | str | None:
+    """What to add to a rounded layer's bias [rows] as the recipe says: from the samples, or from batch norm alone."""
+    if settings.bias == "empirical":
+        return empirical(*layer.means()) if layer.batches else None
+    expected = layer.expected()
+    if expected is None:
+        return "no batch norm says what its input is: bias as it was"
+    return float32(correction(layer.error, expected, layer.groups))
+
+
+REWRITE = Rewrite(
+    name="bias",
+    title="Bias correction",
+    source="Nagel et al. 2019, arXiv 1906.04721",
+    asked=lambda settings: settings.bias != "none",
+    correct=correct,
+)

@@ -12,11 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from bitwright.core.array import Array, absmax, float32, namespace
+from bitwright.core.observe import Channels
+from bitwright.rewrites.rewrite import Rewrite, Subject
 
 LIMIT = 1000.0
 """No channel is scaled by more than this, or less than its inverse."""
+ALPHAS = (0.25, 0.5, 0.75, 1.0)
+LEAST = 4.0
+"""How many times less noise a rescaling must promise: smaller gains are taken by ranges that clip (measured)."""
 
 
 @dataclass(frozen=True)
@@ -195,22 +203,83 @@ def noise(
     return total / 12
 
 
-def absorbable(shift: Array, scale: Array) -> Array:
-    """c = max(0, beta - 3 |gamma|) [channels]: what a pre-activation N(beta, gamma^2) exceeds 99.865 % of the time.
+def normalised(stream: Any) -> bool:
+    """Whether a LayerNormalization writes to the stream: such streams are smoothed, not equalized."""
+    return any(layer.op == "LayerNormalization" for layer, _ in stream.producers)
 
-    From calibration instead: c = max(0, the channel's minimum before ReLU), which is exact on what was seen.
+
+def axes_of(streams: Sequence[Any]) -> dict[str, int]:
+    """{tensor: channel axis} of every tensor of some streams."""
+    return {name: axis for stream in streams for name, (axis, _) in stream.tensors.items()}
+
+
+def ends(subject: Subject, stream: Any, channels: Mapping[str, Channels]) -> tuple[list[Array], list[Array]]:
+    """The ranges [size] of the activations on a stream and of the columns that read it; none where either is missing."""
+    found = [(channels[name], index) for name, (_, index) in stream.tensors.items() if name in channels]
+    readers = [(subject.graph.matrix(layer), layer, index) for layer, index in stream.consumers if layer.groups == 1]
+    peaks = [_spread(np.maximum(seen.high, -seen.low), index, stream.size) for seen, index in found]
+    columns = [_spread(column_ranges(w, layer.inputs), index, stream.size) for w, layer, index in readers]
+    return (peaks, columns) if peaks and columns else ([], [])
+
+
+def gain(s: Array, subject: Subject, stream: Any, channels: Mapping[str, Channels]) -> float:
+    """How many times less noise factors `s` promise at the outputs of the stream's readers."""
+    plain = _noise(np.ones(stream.size, np.float32), subject, stream, channels)
+    return plain / _noise(np.asarray(s), subject, stream, channels)
+
+
+def move(s: Array, subject: Subject, stream: Any, promised: float) -> str:
+    """Rescale a stream by 1 / `s`, in place; a note."""
+    subject.graph.apply(stream, 1 / np.asarray(s).astype(np.float64))
+    names = ", ".join(layer.name for layer, _ in stream.producers[:2])
+    return (
+        f"{stream.size} channels written by {names} rescaled by {s.min():.3g} to {s.max():.3g}: "
+        f"{promised:.1f} times less noise expected"
+    )
+
+
+def _noise(s: Array, subject: Subject, stream: Any, channels: Mapping[str, Channels]) -> float:
+    """The noise expected at the outputs of the stream's readers with factors `s`."""
+    total = 1e-30
+    for layer, index in stream.consumers:
+        seen = channels.get(layer.input)
+        if seen is not None and layer.groups == 1:
+            peak = np.maximum(seen.high, -seen.low)
+            w = subject.graph.matrix(layer)
+            total += noise(s[index], [(w, 1)], peak, seen.power, weight_bits=subject.bits.get(layer.name, 8))
+    return total
+
+
+def _spread(ranges: Array, index: Array, size: int) -> Array:
+    """The largest of `ranges` [channels of a tensor] for each of the stream's `size` channels."""
+    out = np.zeros(size, np.float32)
+    np.maximum.at(out, index, np.asarray(ranges, np.float32))
+    return out
+
+
+def apply(subject: Subject, channels: Mapping[str, Channels]) -> list[str]:
+    """Rescale the streams between layers in place, each by the exponent of ALPHAS that promises least noise; notes.
+
+    The rows of a producer have scales of their own, so dividing them costs nothing: the trade is between the step that
+    a whole activation tensor shares and the columns of the layers that read it.
     """
-    xp = namespace(shift)
-    return xp.clip(shift - 3 * xp.abs(scale), 0.0, None)
+    notes = []
+    for stream in subject.streams:
+        peaks, columns = ([], []) if normalised(stream) else ends(subject, stream, channels)
+        if not peaks:
+            continue
+        tried = [np.asarray(balance_activations(peaks, columns, alpha)) for alpha in ALPHAS]
+        promised, best = max(((gain(s, subject, stream, channels), s) for s in tried), key=lambda pair: pair[0])
+        if promised >= LEAST:
+            notes.append(move(best, subject, stream, promised))
+    return notes
 
 
-def absorb(bias: Array, c: Array, w: Array, next_bias: Array, groups: int = 1) -> tuple[Array, Array]:
-    """Biases b1 - c [channels] and b2 + W2 c [out] that narrow the activation between two layers by `c` [channels].
-
-    relu(z - c) + c = relu(z) wherever z >= c >= 0 (section 4.1.3 of the paper). Exact there for a next layer
-    `w` [out, in / groups * kernel] without zero padding; with padding its border outputs move, as the padded zeros
-    stand for c then: absorb only where that is acceptable, or where the padding is c.
-    """
-    xp = namespace(w)
-    taken = xp.sum(multiply_columns(w, c, groups), axis=1)
-    return bias - c, next_bias + taken
+REWRITE = Rewrite(
+    name="equalize",
+    title="Cross-layer equalization",
+    source="Nagel et al. 2019, arXiv 1906.04721",
+    asked=lambda settings: bool(settings.equalize),
+    axes=lambda subject: axes_of([stream for stream in subject.streams if not normalised(stream)]),
+    apply=apply,
+)

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from bitwright.engine.integer.calibrate import Seen, observe
 from bitwright.engine.integer.rewrite import channel_axes, rescale
+
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
+from bitwright.models.network.streams import find_streams
 from tests import networks
 
 
@@ -27,8 +28,8 @@ def rescaled(graph: Graph, smooth: float, equalize: bool) -> tuple[list[str], di
 @pytest.mark.parametrize("kind", ["mobile", "residual", "dense"])
 def test_equalization_undoes_channels_of_unlike_range(kind: str) -> None:
     graph = Graph(networks.KINDS[kind]())
-    assert graph.streams()
-    for stream in graph.streams():
+    assert find_streams(graph)
+    for stream in find_streams(graph):
         skew = np.ones(stream.size)
         skew[: max(1, stream.size // 4)] = 200.0
         graph.apply(stream, skew)

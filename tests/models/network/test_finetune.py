@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 pytest.importorskip("onnx", reason="needs onnx (extra: onnx)")
 ort = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (extra: onnx)")
@@ -17,6 +18,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn (extra:
 from bitwright.core.observe import Affine  # noqa: E402
 from bitwright.errors import RecipeError, TensorError  # noqa: E402
 from bitwright.files.onnx import decode  # noqa: E402
+from bitwright.methods import lsq  # noqa: E402
 from bitwright.models.demos import digits  # noqa: E402
 from bitwright.models.network.finetune import (  # noqa: E402
     Integers,
@@ -27,6 +29,7 @@ from bitwright.models.network.finetune import (  # noqa: E402
     widths,
 )
 from bitwright.models.network.graph import Graph  # noqa: E402
+from bitwright.models.network.placement import place  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,7 @@ def images() -> list[tuple[dict[str, Any], Any]]:
 
 def opened() -> tuple[Graph, Any]:
     graph = Graph.open(digits.MODEL)
-    return graph, graph.quantizable("x86")
+    return graph, place(graph, "x86")
 
 
 def logits(model: Any, x: Any) -> Any:
@@ -132,11 +135,13 @@ def test_learning_beats_rounding_at_2_bits_and_can_be_repeated() -> None:
     before = graph.model.SerializeToString()
     rounded = round_to_nearest(graph, placement, images(), 2)
     heard = []
-    found = finetune(graph, placement, images(), 2, epochs=3, rate=5e-3, start=rounded, report=heard.append)
+    found = finetune(
+        graph, placement, images(), 2, options=lsq.Options(epochs=3, rate=5e-3), start=rounded, report=heard.append
+    )
     assert graph.model.SerializeToString() == before, "the float network was changed"
     assert [epoch.number for epoch in heard] == [1, 2, 3] and found.losses[-1] < found.losses[0]
     assert accuracy(found) > accuracy(rounded) + 0.1
-    again = finetune(graph, placement, images(), 2, epochs=3, rate=5e-3, start=rounded)
+    again = finetune(graph, placement, images(), 2, options=lsq.Options(epochs=3, rate=5e-3), start=rounded)
     for name, tensor in found.weights.items():
         assert (np.asarray(tensor.codes) == np.asarray(again.weights[name].codes)).all()
 
@@ -145,7 +150,10 @@ def test_without_labels_the_float_network_is_the_teacher() -> None:
     graph, placement = opened()
     unlabelled = [(feeds, None) for feeds, _ in images()]
     rounded = round_to_nearest(graph, placement, unlabelled, 2)
-    assert accuracy(finetune(graph, placement, unlabelled, 2, epochs=4, rate=5e-3)) > accuracy(rounded) + 0.2
+    assert (
+        accuracy(finetune(graph, placement, unlabelled, 2, options=lsq.Options(epochs=4, rate=5e-3)))
+        > accuracy(rounded) + 0.2
+    )
 
 
 def test_the_penalty_draws_weights_to_their_codes() -> None:
@@ -162,7 +170,14 @@ def test_the_penalty_draws_weights_to_their_codes() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bitwright.models.network.finetune.Learner", Kept)
-            finetune(graph, placement, images()[:4], 3, epochs=3, rate=2e-3, penalty=penalty, start=start)
+            finetune(
+                graph,
+                placement,
+                images()[:4],
+                3,
+                options=lsq.Options(epochs=3, rate=2e-3, penalty=penalty),
+                start=start,
+            )
         return sum(float((w - q).detach().square().sum()) for w, q in kept[0].pairs())
 
     assert distance(1000.0) < 0.9 * distance(0.0)
@@ -177,9 +192,8 @@ def test_nan_is_an_error_that_names_the_tensor() -> None:
 
 @pytest.mark.parametrize("options", [dict(epochs=0), dict(rate=0.0), dict(penalty=-1.0)])
 def test_odd_options_are_errors(options: dict[str, Any]) -> None:
-    graph, placement = opened()
-    with pytest.raises(RecipeError, match="method lsq"):
-        finetune(graph, placement, images(), 4, **options)
+    with pytest.raises(ValidationError):
+        lsq.Options(**options)
 
 
 def test_every_affine_is_one_that_onnx_can_store() -> None:

@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.files.onnx import read, to_matrix
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
+from bitwright.models.network.streams import find_streams
 from tests import networks
 from tests.networks import KINDS, Net
 
@@ -47,7 +49,7 @@ def test_streams_scale_without_changing_the_function(kind: str) -> None:
     graph = Graph(model)
     rng = np.random.default_rng(3)
     changed = 0
-    for stream in graph.streams():
+    for stream in find_streams(graph):
         outputs = {name: run(graph.with_outputs([name]), feeds)[-1] for name in stream.tensors}
         factors = np.exp(rng.normal(size=stream.size))
         graph.apply(stream, factors)
@@ -62,13 +64,13 @@ def test_streams_scale_without_changing_the_function(kind: str) -> None:
 
 def test_streams_of_residuals_and_gates() -> None:
     graph = Graph(KINDS["residual"]())
-    stream = graph.streams()[0]
+    stream = find_streams(graph)[0]
     # The padded shortcut joins 8 channels of the first stage with the middle ones of 16.
     assert stream.size == 16
     assert [layer.name for layer, _ in stream.producers] == ["conv0", "conv4", "conv10"]
     first, last = stream.producers[0][1], stream.producers[-1][1]
     assert (last[4:12] == first).all()
-    norms = Graph(KINDS["transformer"]()).streams()
+    norms = find_streams(Graph(KINDS["transformer"]()))
     assert [stream.producers[0][0].op for stream in norms] == ["LayerNormalization"] * 2
     assert len(norms[0].consumers) == 3, "query, key and value read one norm"
 
@@ -115,7 +117,7 @@ def test_set_refuses_what_is_not_finite() -> None:
     with pytest.raises(ModelError, match="no tensor 'nowhere'"):
         graph.with_outputs(["nowhere"])
     with pytest.raises(TensorError, match="positive factors"):
-        graph.apply(graph.streams()[0], np.zeros(24))
+        graph.apply(find_streams(graph)[0], np.zeros(24))
 
 
 def test_shared_weight_and_bias() -> None:
@@ -127,7 +129,7 @@ def test_shared_weight_and_bias() -> None:
     graph.set_bias(second, np.ones(6))
     first, second = graph.layers
     assert first.bias == b and second.bias != b and (graph.bias(first) != 1).all()
-    assert not graph.streams()
+    assert not find_streams(graph)
 
 
 def test_depthwise_from_batch_norm_is_a_layer() -> None:
@@ -181,7 +183,7 @@ def test_constants_fold_so_that_pads_are_known() -> None:
     assert ops == {"Conv": 19, "Relu": 19, "Add": 9, "Slice": 4, "Pad": 2, "AveragePool": 1, "Flatten": 1, "Gemm": 1}
     feeds = networks.feeds(source, 2)
     close(run(source, feeds), run(graph.model, feeds), 0)
-    assert len(graph.streams()[0].producers) == 10, "one residual stream runs through all three stages"
+    assert len(find_streams(graph)[0].producers) == 10, "one residual stream runs through all three stages"
 
 
 def test_subgraphs_are_left_alone() -> None:
@@ -199,8 +201,8 @@ def test_subgraphs_are_left_alone() -> None:
     before = run(model, feeds)
     graph = Graph(model)
     close(before, run(graph.model, feeds))
-    assert "ONNX Runtime has no integer If" in graph.quantizable().floats.values()
-    assert not graph.streams()
+    assert "ONNX Runtime has no integer If" in place(graph).floats.values()
+    assert not find_streams(graph)
 
 
 def test_half_precision_stays_float_and_says_so() -> None:
@@ -210,38 +212,38 @@ def test_half_precision_stays_float_and_says_so() -> None:
                helper.make_node("Gemm", ["h", "w"], ["g"], "gemm", transB=1),
                helper.make_node("Cast", ["g"], ["y"], "up", to=TensorProto.FLOAT)]  # fmt: skip
     graph = Graph(n.model({"x": ["batch", 3]}, ["y"]))
-    placement = graph.quantizable()
+    placement = place(graph)
     assert not graph.layers and not placement.nodes
     assert placement.floats["gemm"] == "Gemm computes in float16; only float32 is quantized"
 
 
 def test_placement_of_each_kind() -> None:
     """What stays float, and why, is known before anything is written."""
-    reasons = {kind: Graph(KINDS[kind]()).quantizable().floats for kind in KINDS}
+    reasons = {kind: place(Graph(KINDS[kind]())).floats for kind in KINDS}
     for kind in ("conv_bn_relu", "mobile", "residual", "speech", "preactivated"):
         assert not reasons[kind], kind
     assert reasons["recurrent"] == {"lstm3": "ONNX Runtime has no integer LSTM"}
     assert reasons["upsample"]["convtranspose2"] == "ONNX Runtime has no integer ConvTranspose on CPUs"
     assert reasons["transformer"]["gelu25"] == "ONNX Runtime has no integer Gelu"
     assert reasons["transformer"]["matmul11"] == "product of two activations, kept float"
-    detector = Graph(KINDS["detector"]()).quantizable()
+    detector = place(Graph(KINDS["detector"]()))
     assert detector.rounded == ("t14",)
     assert set(detector.shared[0]) == {"t3", "t4_0", "t4_1"}
 
 
 def test_keeping_layers_float() -> None:
     graph = Graph(KINDS["residual"]())
-    assert "conv2" in graph.quantizable().nodes
-    kept = graph.quantizable(keep=["conv2"])
+    assert "conv2" in place(graph).nodes
+    kept = place(graph, keep=["conv2"])
     assert kept.floats["conv2"] == "kept float on request" and "conv2" not in kept.nodes and "conv4" in kept.nodes
     with pytest.raises(RecipeError, match="no node is called 'nothing'"):
-        graph.quantizable(keep=["nothing"])
+        place(graph, keep=["nothing"])
     with pytest.raises(RecipeError, match="no target is called 'tpu'"):
-        graph.quantizable("tpu")  # type: ignore[arg-type]
+        place(graph, "tpu")  # type: ignore[arg-type]
 
 
 def test_attention_and_gpu_targets() -> None:
     graph = Graph(KINDS["transformer"]())
-    assert {"matmul11", "matmul16"} <= graph.quantizable(attention=True).nodes
-    gpu = Graph(KINDS["upsample"]()).quantizable("gpu")
+    assert {"matmul11", "matmul16"} <= place(graph, attention=True).nodes
+    gpu = place(Graph(KINDS["upsample"]()), "gpu")
     assert {"conv0", "convtranspose2", "convtranspose5", "conv7"} <= gpu.nodes and len(gpu.activations) == 4

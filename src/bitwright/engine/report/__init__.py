@@ -30,7 +30,7 @@ from bitwright.engine.report.judgement import (
 from bitwright.engine.report.measures import Fact, facts, measures, speed
 from bitwright.engine.report.page import to_html
 from bitwright.engine.report.text import LINES, WIDTH, to_json, to_markdown, verdict_lines
-from bitwright.engine.report.words import measured
+from bitwright.words import measured
 
 __all__ = [
     "JUDGEMENTS",

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bitwright.engine.report.words import number, one_line, plural, share, some
+from bitwright.words import number, one_line, plural, share, some
 from bitwright.errors import ModelError
 
 Certificate = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 from bitwright.engine.report.certificate import Certificate, decibel, kind, label, module, short_scheme, sqnr, worst
 from bitwright.engine.report.judgement import JUDGEMENTS, SCALES
 from bitwright.engine.report.measures import lowest_output, row_name
-from bitwright.engine.report.words import megabytes, number, share
+from bitwright.words import megabytes, number, share
 
 MAX_BARS = 96
 """Parts that the bar figure draws; of a larger model it shows the worst so many, and says so."""

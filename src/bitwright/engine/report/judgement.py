@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bitwright.engine.report.certificate import Certificate, data, kind, label, rounds_activations
 from bitwright.engine.report.measures import Fact, kl_text, leading, lowest_output, measures, row_name, speed
-from bitwright.engine.report.words import megabytes, number, share
+from bitwright.words import megabytes, number, share
 
 
 class Judgement(NamedTuple):

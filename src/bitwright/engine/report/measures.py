@@ -16,7 +16,7 @@ from bitwright.engine.report.certificate import (
     saved,
     worst,
 )
-from bitwright.engine.report.words import (
+from bitwright.words import (
     apart,
     measured,
     megabytes,

@@ -35,7 +35,7 @@ from bitwright.engine.report.judgement import (
     summary,
 )
 from bitwright.engine.report.measures import facts, measures, row_name
-from bitwright.engine.report.words import megabytes, milliseconds, plural, share, some
+from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),

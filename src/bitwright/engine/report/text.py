@@ -27,7 +27,7 @@ from bitwright.engine.report.certificate import (
 )
 from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, summary
 from bitwright.engine.report.measures import facts, measures, speed
-from bitwright.engine.report.words import fit, megabytes, one_line, plural, share, some
+from bitwright.words import fit, megabytes, one_line, plural, share, some
 
 WIDTH = 100
 """Columns of the plain-text verdict."""

@@ -1,1 +1,88 @@
 """Language models: any decoder of transformers, block by block, and the text it is calibrated and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.errors import RecipeError
+from bitwright.models.kind import Fact, Kind, Words
+from bitwright.models.language import facts
+from bitwright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bitwright.events import Event
+    from bitwright.models.model import Model
+
+
+class Language(Kind):
+    """Folders with a config.json and safetensors files."""
+
+    name = "language"
+    words = Words(
+        "model", "matrix", "matrices", "text", "token",
+        "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
+    )  # fmt: skip
+    holds = "tensors"
+    shows = frozenset({"nothing", "moments"})
+    tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
+    options = {
+        "calib": "calibration.source",
+        "windows": "calibration.windows",
+        "length": "calibration.length",
+        "heldout": "calibration.heldout",
+        "heldout_windows": "calibration.heldout_windows",
+        "activations": "layer.activations",
+        "indivisible": "indivisible",
+    }
+
+    def claims(self, path: Path) -> bool:
+        return not path.is_file() and not path.suffix.lower() == ".onnx"
+
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+        from bitwright.models.language.model import LanguageModel
+
+        return LanguageModel(path, device)
+
+    def output(self, recipe: Recipe) -> str:
+        return "compressed-tensors"
+
+    def beside(self, source: Path) -> Path:
+        return Path(f"{source.name}-small")
+
+    def certificate(self, out: Path) -> Path:
+        return out / "certificate.json"
+
+    def partial(self, out: Path) -> Path:
+        return out.with_name(out.name + ".partial")
+
+    def require_name(self, out: Path) -> None:
+        if out.suffix.lower() == ".onnx":
+            raise RecipeError("the output of a language model is a folder", where=str(out), fix="Give -o FOLDER")
+
+    def check(self, path: Path, against: Path | None) -> Iterator[Event]:
+        from bitwright.models.language.check import check
+
+        return check(path, against)
+
+    def compare(self, a: Path, b: Path, heldout: str, recipe: Recipe) -> Iterator[Event]:
+        from bitwright.models.language.compare import compare_on
+
+        c = recipe.calibration
+        return compare_on(a, b, heldout, c.heldout_windows, c.length)
+
+    def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
+        return facts.measures(verdict)
+
+    def readers(self, certificate: Mapping[str, Any]) -> list[str]:
+        return facts.readers(certificate)
+
+    def sample(self, verdict: Mapping[str, Any]) -> str:
+        return "token"
+
+    def describe(self, part: Mapping[str, Any]) -> list[str]:
+        return facts.describe(part)
+
+
+KIND = Language()

@@ -1,1 +1,93 @@
-"""An ONNX network: its graph, where its integers flow, and how it is run, replayed and walked."""
+"""ONNX networks: their layers, where integers flow, walking samples through them, and how they are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.errors import RecipeError
+from bitwright.models.kind import Fact, Kind, Words
+from bitwright.models.network import facts
+from bitwright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bitwright.events import Event
+    from bitwright.models.model import Model
+
+
+class Networks(Kind):
+    """Files that end in .onnx."""
+
+    name = "network"
+    words = Words(
+        "network", "layer", "layers", "data", "sample",
+        "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
+    )  # fmt: skip
+    holds = "graph"
+    scopes = frozenset({"matrix", "model"})
+    shows = frozenset({"nothing", "moments", "samples"})
+    tables = ("data", "network")
+    options = {
+        "calib": "data.source",
+        "heldout": "data.heldout",
+        "activations": "network.activations",
+        "bind": "network.bind",
+    }
+    layer = {
+        "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
+    }  # fmt: skip
+
+    def claims(self, path: Path) -> bool:
+        return path.suffix.lower() == ".onnx"
+
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+        from bitwright.models.network.model import NetworkModel
+
+        if device != "cpu":
+            raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
+        return NetworkModel(path, recipe)
+
+    def output(self, recipe: Recipe) -> str:
+        return "nbits" if recipe.network.activations == "none" else "qdq"
+
+    def beside(self, source: Path) -> Path:
+        return source.with_name(f"{source.stem}-int.onnx")
+
+    def certificate(self, out: Path) -> Path:
+        return out.with_name(f"{out.stem}.certificate.json")
+
+    def partial(self, out: Path) -> Path:
+        return out.with_name(f"{out.stem}.partial")
+
+    def require_name(self, out: Path) -> None:
+        if not self.claims(out):
+            raise RecipeError("the output of an ONNX network is a file", where=str(out), fix="Give -o NAME.onnx")
+
+    def check(self, path: Path, against: Path | None) -> Iterator[Event]:
+        from bitwright.models.network.check import check
+
+        return check(path, against)
+
+    def compare(self, a: Path, b: Path, heldout: str, recipe: Recipe) -> Iterator[Event]:
+        from bitwright.models.network.verdict import compare_on
+
+        return compare_on(a, b, heldout, recipe.data)
+
+    def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
+        return facts.measures(verdict)
+
+    def readers(self, certificate: Mapping[str, Any]) -> list[str]:
+        return facts.readers(certificate)
+
+    def sample(self, verdict: Mapping[str, Any]) -> str:
+        return facts.row_name(verdict)
+
+    def describe(self, part: Mapping[str, Any]) -> list[str]:
+        return facts.describe(part)
+
+    def activations(self, certificate: Mapping[str, Any]) -> str:
+        return facts.activations(certificate)
+
+
+KIND = Networks()

@@ -28,6 +28,7 @@ from bitwright.errors import RecipeError, TensorError
 from bitwright.files.onnx import Placement, fit_bias, to_matrix, to_qdq
 from bitwright.files.onnx import weight_format as qdq_format
 from bitwright.methods import lsq, mse, rtn
+from bitwright.methods.lsq import training
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.replay import Replay, Rounding
 
@@ -148,9 +149,9 @@ def round_to_nearest(
     return Integers(codes, biases, affines)
 
 
-def steps(low: int, high: int, start: npt.ArrayLike, axis: int | None = None) -> lsq.Learned:
+def steps(low: int, high: int, start: npt.ArrayLike, axis: int | None = None) -> training.Learned:
     """A learned quantizer of codes `low` .. `high`; its step, or steps for each index of `axis`, begin at `start`."""
-    made = lsq.Learned((high - low).bit_length(), signed=low < 0, axis=axis)
+    made = training.Learned((high - low).bit_length(), signed=low < 0, axis=axis)
     made.low, made.high = low, high  # the edge layers' codes are symmetric, -127 .. 127
     first = torch.tensor(np.abs(np.asarray(start, np.float32)).reshape(() if axis is None else -1))
     assert isinstance(made.step, nn.UninitializedParameter)
@@ -160,7 +161,7 @@ def steps(low: int, high: int, start: npt.ArrayLike, axis: int | None = None) ->
     return made
 
 
-def _whole(inputs: lsq.Learned, weights: lsq.Learned, b: Tensor) -> Tensor:
+def _whole(inputs: training.Learned, weights: training.Learned, b: Tensor) -> Tensor:
     """Bias `b` rounded to multiples of the product of both steps, with the slope of `b`."""
     step = inputs.positive() * weights.positive()
     return b + ((b / step).round() * step - b).detach()
@@ -173,19 +174,27 @@ class Learner(nn.Module):
     placement: Placement
 
     def __init__(
-        self, graph: Graph, placement: Placement, start: Integers, bits: int, activation_bits: int | None = None
+        self,
+        graph: Graph,
+        placement: Placement,
+        start: Integers,
+        lessons: Lessons,
+        bits: int,
+        activation_bits: int | None = None,
+        soft: float = 1.0,
     ) -> None:
         super().__init__()
+        self.lessons, self.soft = lessons, soft
         self.graph, self.placement, self.replay = graph, placement, Replay(graph)
         widths_of_weights, self.bits = widths(graph, placement, bits, activation_bits)
         self.formats = {name: weight_format(width) for name, width in widths_of_weights.items()}
-        self.weights: dict[str, lsq.Learned] = {}
+        self.weights: dict[str, training.Learned] = {}
         for layer in graph.layers:
             grid = self.formats[layer.weight].grid
             scale = start.weights[layer.weight].scale
             self.weights[layer.weight] = steps(int(grid.low), int(grid.high), scale, layer.axis)
         tied = {name: group for group in placement.shared for name in group}
-        self.activations: dict[str, lsq.Learned] = {}
+        self.activations: dict[str, training.Learned] = {}
         for name in placement.activations:
             first = tied.get(name, (name,))[0]
             if first not in self.activations:
@@ -210,8 +219,17 @@ class Learner(nn.Module):
         """As `Replay.forward`."""
         return self.replay(feeds)  # type: ignore[no-any-return]
 
+    @property
+    def module(self) -> nn.Module:
+        """Itself: `methods.lsq.training.Subject`."""
+        return self
+
+    def loss(self, out: Any, known: Any) -> Tensor:
+        """How far the outputs are from labels and from the float network."""
+        return _loss(out, known, self.soft)
+
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """(w, Q(w)) of every weight, for `lsq.Penalty`."""
+        """(w, Q(w)) of every weight, for `training.Penalty`."""
         return [(w := self.replay.parameter(name), quantizer(w)) for name, quantizer in self.weights.items()]
 
     def integers(self, losses: list[float]) -> Integers:
@@ -243,43 +261,30 @@ def finetune(
     bits: int,
     activation_bits: int | None = None,
     *,
-    epochs: int = 10,
-    rate: float = 1e-3,
-    penalty: float = 0.0,
+    options: lsq.Options = lsq.Options(),  # noqa: RUF009
+    solve: Callable[..., Iterator[training.Epoch]] = lsq.solve,
     soft: float = 1.0,
     start: Integers | None = None,
     seed: int = 0,
-    report: Callable[[lsq.Epoch], None] | None = None,
+    report: Callable[[training.Epoch], None] | None = None,
 ) -> Integers:
     """Train the network of `graph` with weights rounded to `bits` and activations to `activation_bits` (by default the
     same); `graph` is left as it was.
 
     `batches` is gone through once an epoch (an object that makes new random variants each time is welcome). The loss is
     cross-entropy with the labels, where there are any, plus `soft` times the KL divergence from the float network's
-    outputs (without labels the only part), plus, where `penalty` > 0, the quantization-error penalty whose coefficient
-    begins there and learns. `start` is where the steps begin: by default `round_to_nearest` on these batches. Optimizer
-    and schedule are those of `methods.lsq.train`; `report` hears of every epoch.
+    outputs (without labels the only part), plus the penalty that `options` ask for. `start` is where the steps begin:
+    by default `round_to_nearest` on these batches. `solve` trains (a method of scope "model"); `report` hears of every
+    epoch.
 
-    Raises ModelError for an operator that cannot learn, RecipeError for odd options or a loss that is not finite,
-    TensorError for NaN in the float network.
+    Raises ModelError for an operator that cannot learn, RecipeError for a loss that is not finite, TensorError for NaN
+    in the float network.
     """
-    if epochs < 1 or rate <= 0 or penalty < 0:
-        raise RecipeError(f"{epochs} epochs at rate {rate:g} with penalty {penalty:g}", where="method lsq")
     torch.manual_seed(seed)
     start = start or round_to_nearest(graph, placement, batches, bits, activation_bits)
-    learner = Learner(graph, placement, start, bits, activation_bits)
-    error = lsq.Penalty(penalty) if penalty else None
-    lessons: Any = Lessons(batches, Replay(graph))
+    learner = Learner(graph, placement, start, Lessons(batches, Replay(graph)), bits, activation_bits, soft)
     losses = []
-    for epoch in lsq.train(
-        learner,
-        lessons,
-        lambda out, known: _loss(out, known, soft),
-        epochs=epochs,
-        rate=rate,
-        extra=(lambda: error(learner.pairs())) if error is not None else None,
-        extra_parameters=[] if error is None else error.parameters(),
-    ):
+    for epoch in solve(learner, options):
         losses.append(epoch.loss)
         if report is not None:
             report(epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.errors import ModelError, TensorError
-from bitwright.files.layers import Floats, attribute
-from bitwright.files.onnx import Layer, Placement, from_matrix, read, to_matrix
-from bitwright.models.network.placement import Target, place
+from bitwright.files.layers import Floats, Layer, Stream, attribute, from_matrix, to_matrix
+from bitwright.files.onnx import read
 from bitwright.models.network.prepare import captured, prepare
-from bitwright.models.network.streams import Stream, find_streams
 
 Shape = tuple[int | None, ...]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "ConvInteger", "MatMulInteger", "MatMulNBits")
@@ -225,14 +223,6 @@ class Graph:
         """Drop what was derived from the nodes."""
         for fact in ("values", "constants", "producers", "consumers", "pinned", "layers"):
             self.__dict__.pop(fact, None)
-
-    def quantizable(self, target: Target = "x86", *, keep: Collection[str] = (), attention: bool = False) -> Placement:
-        """Where Q and DQ go for `target`; nodes named in `keep` stay float. See `placement.place`."""
-        return place(self, target, keep=keep, attention=attention)
-
-    def streams(self) -> list[Stream]:
-        """Channels whose scale can be moved from the layers that write to those that read. See `streams`."""
-        return find_streams(self)
 
     def apply(self, stream: Stream, factors: npt.ArrayLike) -> None:
         """Multiply channel i of `stream` by factors[i] > 0 where it is written and divide by it where it is read."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import onnx
 
 from bitwright.errors import RecipeError
-from bitwright.files.layers import attribute
-from bitwright.files.onnx import Layer, Placement
-
-if TYPE_CHECKING:
-    from bitwright.models.network.graph import Graph
+from bitwright.files.layers import Layer, Placement, attribute
+from bitwright.models.network.graph import Graph
 
 Target = Literal["x86", "arm", "gpu"]
 TARGETS: tuple[Target, ...] = ("x86", "arm", "gpu")

@@ -10,20 +10,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from bitwright.files.layers import attribute
-from bitwright.files.onnx import Layer
+from bitwright.files.layers import Index, Layer, Stream, attribute
+from bitwright.models.network.graph import Graph
 
-if TYPE_CHECKING:
-    from bitwright.models.network.graph import Graph
-
-Index = npt.NDArray[np.int64]
 HOMOGENEOUS = {
     "Relu",
     "LeakyRelu",
@@ -35,20 +27,6 @@ HOMOGENEOUS = {
     "Dropout",
 }
 GATES = {"Sigmoid", "HardSigmoid", "Softmax"}
-
-
-@dataclass(frozen=True)
-class Stream:
-    """`size` independent channels. Each layer comes with an index: which of them its output (input) channel i is.
-
-    `tensors` maps tensor names to (channel axis, index). `producers` may include LayerNormalization (its scale and bias
-    take the factors); `consumers` are layers only. For a plain chain all indices are 0 ... size - 1.
-    """
-
-    size: int
-    producers: tuple[tuple[Layer, Index], ...]
-    consumers: tuple[tuple[Layer, Index], ...]
-    tensors: dict[str, tuple[int, Index]]
 
 
 class _Ties:

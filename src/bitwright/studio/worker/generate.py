@@ -138,7 +138,7 @@ def _open(source: Path, out: Path) -> Pair:
     _kept.clear()
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
-    from bitwright.engine import machine
+    from bitwright import machine
     from bitwright.engine.text import load_tokenizer
     from bitwright.files.folder import open_checkpoint, read_config
 

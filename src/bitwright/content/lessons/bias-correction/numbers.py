@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 
 from bitwright.core.format import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
-from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 from bitwright.files.onnx import Placement, from_matrix
 from bitwright.files.qdq import weight_format
 from bitwright.methods import rtn

@@ -14,10 +14,13 @@ from torch.nn.utils import parametrize
 from bitwright.core.format import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
-from bitwright.methods import adaround, lsq, mse
+from bitwright.methods import lsq, mse
+from bitwright.methods.adaround import rounding
+from bitwright.methods.lsq import training
 from bitwright.models.demos import digits
 from bitwright.models.network.finetune import Integers, finetune, round_to_nearest
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import scientific, significant
 from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore
@@ -59,7 +62,7 @@ def trained() -> tuple[dict[str, dict[int, float]], int, Figure]:
         return accuracy(integers.write(fresh, placement).SerializeToString())
 
     graph = Graph.open(digits.MODEL)
-    placement, plain = graph.quantizable("x86"), [(feeds, None) for feeds, _ in Lessons()]
+    placement, plain = place(graph, "x86"), [(feeds, None) for feeds, _ in Lessons()]
     found: dict[str, dict[int, float]] = {"full": {}, "searched": {}, "learned": {}}
     for bits in (2, 3, 4):
         start = round_to_nearest(graph, placement, plain, bits)
@@ -67,7 +70,7 @@ def trained() -> tuple[dict[str, dict[int, float]], int, Figure]:
         found["full"][bits] = written(full)
         found["searched"][bits] = written(start)
         found["learned"][bits] = written(
-            finetune(graph, placement, Lessons(), bits, epochs=EPOCHS, rate=5e-3, start=start)
+            finetune(graph, placement, Lessons(), bits, options=lsq.Options(epochs=EPOCHS, rate=5e-3), start=start)
         )
     exact = accuracy(digits.MODEL.read_bytes())
 
@@ -99,7 +102,7 @@ def slopes(v: torch.Tensor, step: float) -> tuple[torch.Tensor, torch.Tensor, to
     """What `v` is rounded to and, for each value by itself, the slope in it and in the step, by the engine."""
     values = v.clone().requires_grad_()
     steps = torch.full_like(v, step).requires_grad_()
-    back = lsq.fake(values, steps, LOW, HIGH)
+    back = training.fake(values, steps, LOW, HIGH)
     back.sum().backward()
     assert values.grad is not None and steps.grad is not None
     # The engine scales the slope in a step by 1 / sqrt(count * high); each step here has one value.
@@ -140,11 +143,11 @@ def balance() -> tuple[dict[str, float], Figure]:
     """A row's step learned by the slope of its own squared error; where it ends beside a search."""
     row = torch.from_numpy(lab.weight(ROW)[0])
     picked = torch.sort(row).values[[0, 10, 51, 123, 210, 312, 415, 497, 511]]
-    step = lsq.step_init(row, HIGH).requires_grad_()
+    step = training.step_init(row, HIGH).requires_grad_()
     path: list[float] = []
     for _ in range(81):
         path.append(float(step.detach()))
-        loss = ((lsq.fake(row, step, LOW, HIGH) - row) ** 2).sum()
+        loss = ((training.fake(row, step, LOW, HIGH) - row) ** 2).sum()
         (slope,) = torch.autograd.grad(loss, step)
         with torch.no_grad():
             step -= 0.01 * slope
@@ -216,7 +219,7 @@ def ratios(bits: int) -> tuple[np.ndarray, np.ndarray]:
     model = copy.deepcopy(lab.model()).requires_grad_(True)
     steps = {}
     for name in lab.names():
-        steps[name] = lsq.Learned(bits)
+        steps[name] = training.Learned(bits)
         parametrize.register_parametrization(model.get_submodule(f"model.{name}"), "weight", steps[name])
     ids = lab.windows("calibration")[:2]
     model(ids, labels=ids).loss.backward()
@@ -231,29 +234,29 @@ def ratios(bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def softened() -> tuple[dict[str, float], Figure]:
-    """h of every weight of a layer while AdaRound's regulariser closes in: the training inside `adaround.quantize`."""
+    """h of every weight of a layer while AdaRound's regulariser closes in: the training inside `rounding.quantize`."""
     name, bits = next(iter(LAYERS)), 3
     w, x = torch.from_numpy(lab.weight(name))[None], torch.from_numpy(lab.inputs(name))[None]
-    layer, format = adaround.Layer.of(w, x, None, None), named(f"int{bits}", group="channel")
+    layer, format = rounding.Layer.of(w, x, None, None), named(f"int{bits}", group="channel")
     step = mse.search(w[0], format)[0][None]
     position = w / step
     down = position.floor().clip(LOW, HIGH - 1)
     rest = (position - down).clip(0, 1)
-    v = -torch.log((adaround.ZETA - adaround.GAMMA) / (rest.clip(0.001, 0.999) - adaround.GAMMA) - 1)
+    v = -torch.log((rounding.ZETA - rounding.GAMMA) / (rest.clip(0.001, 0.999) - rounding.GAMMA) - 1)
     v.requires_grad_()
     cost = (step**2 * torch.diagonal(layer.gram, dim1=1, dim2=2)[:, None, :]).mean(-1) / 12
     optimizer = torch.optim.Adam([v], lr=0.1)
     kept: dict[int, tuple[np.ndarray, float, float]] = {}
     for i in range(SHOWN[-1] + 1):
-        h = (torch.sigmoid(v) * (adaround.ZETA - adaround.GAMMA) + adaround.GAMMA).clip(0, 1)
+        h = (torch.sigmoid(v) * (rounding.ZETA - rounding.GAMMA) + rounding.GAMMA).clip(0, 1)
         loss = layer.loss((down + h) * step - w, False)
-        progress = max(0.0, (i / SHOWN[-1] - adaround.WARM_UP) / (1 - adaround.WARM_UP))
-        beta = adaround.BETA[1] + (adaround.BETA[0] - adaround.BETA[1]) * (1 + math.cos(math.pi * progress)) / 2
+        progress = max(0.0, (i / SHOWN[-1] - rounding.WARM_UP) / (1 - rounding.WARM_UP))
+        beta = rounding.BETA[1] + (rounding.BETA[0] - rounding.BETA[1]) * (1 + math.cos(math.pi * progress)) / 2
         if i in SHOWN:
             kept[i] = (h.detach().numpy().ravel(), float(loss.detach().sum()), beta)
         total = (loss / cost).sum()
-        if i >= adaround.WARM_UP * SHOWN[-1]:
-            total = total + adaround.PUSH * (1 - (2 * h - 1).abs() ** beta).sum()
+        if i >= rounding.WARM_UP * SHOWN[-1]:
+            total = total + rounding.PUSH * (1 - (2 * h - 1).abs() ** beta).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -303,7 +306,7 @@ def learned_rounding(name: str, count: int) -> tuple[float, float, float]:
     x = seen[np.linspace(0, len(seen) - 1, count or len(seen)).astype(int)]
     format = named("int3", group="channel")
     if count:
-        back = adaround.quantize(torch.from_numpy(w), format, torch.from_numpy(x), steps=100).decode().numpy()
+        back = rounding.quantize(torch.from_numpy(w), format, torch.from_numpy(x), steps=100).decode().numpy()
     else:
         back = mse.quantize(w, format).decode()
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from bitwright.engine.parallel import in_order
+from bitwright.parallel import in_order
 
 
 @pytest.fixture(params=[1, 2, 4])

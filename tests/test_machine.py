@@ -6,7 +6,7 @@ import mmap
 import subprocess
 import sys
 
-from bitwright.engine import machine
+from bitwright import machine
 
 SIZE = 64 * machine.MIB
 
@@ -22,7 +22,7 @@ def test_memory_that_is_mapped_but_not_touched_is_reserved() -> None:
 
 HOLD = """
 import sys, torch
-from bitwright.engine import machine
+from bitwright import machine
 torch.set_num_threads(1)
 assert not machine.limited()
 room = 100 * machine.MIB

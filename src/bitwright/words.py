@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def number(value: float | None) -> float:
@@ -48,6 +49,11 @@ def measured(value: float, interval: float) -> str:
     return f"{value:.{decimals}f} ± {interval:.{decimals}f}"
 
 
+def kl_text(verdict: Mapping[str, Any]) -> str:
+    """Mean KL of a verdict with its interval, in nats."""
+    return f"{measured(number(verdict['kl']), number(verdict['kl_interval']))} nats"
+
+
 def signed(text: str) -> str:
     """A change with its sign."""
     return text if text.startswith("-") else f"+{text}"
@@ -68,6 +74,16 @@ def apart(text: str) -> tuple[str, str]:
     """`95.1 ± 1.1 %` -> `95.1 %`, `± 1.1 %`."""
     value, sign, spread = text.partition(" ± ")
     return (f"{value} {spread.split()[-1]}", f"± {spread}") if sign else (text, "")
+
+
+def level(value: float | None) -> str:
+    """SQNR of an output in dB; None is infinite, without any error."""
+    return "exact" if value is None else f"{value:.1f} dB"
+
+
+def lowest_output(levels: Mapping[str, float | None]) -> tuple[str, float | None]:
+    """The output with the smallest SQNR; None is infinite."""
+    return min(levels.items(), key=lambda pair: math.inf if pair[1] is None else pair[1])
 
 
 def some(names: Iterable[str], most: int, between: str = ", ") -> str:

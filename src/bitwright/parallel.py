@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from bitwright.engine import machine
+from bitwright import machine
 
 T = TypeVar("T")
 PIECE = 1 << 20

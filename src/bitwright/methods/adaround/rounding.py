@@ -16,6 +16,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError, TensorError
+from bitwright.methods.adaround import fits
 from bitwright.methods.descent import visit_codes
 from bitwright.methods.gptq import Steps, factorise, feed_back
 from bitwright.methods.mse import search
@@ -107,10 +108,9 @@ def quantize(
     Raises RecipeError for a format without evenly spaced values, TensorError for shapes that do not fit or samples
     that are not finite.
     """
-    if not format.grid.uniform or format.learned:
-        raise RecipeError(
-            f"cannot learn the rounding of {format.name}", where="method adaround", fix="Choose one of int2 ... int8"
-        )
+    wrong = fits(format)
+    if wrong is not None:
+        raise RecipeError(wrong, where="method adaround", fix="Choose one of int2 ... int8")
     w = w.detach().to(torch.float32)
     out, k = w.shape
     _check(w, x, target, groups)

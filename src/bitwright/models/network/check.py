@@ -11,9 +11,8 @@ import onnx
 from onnx import numpy_helper
 
 from bitwright.core.measure import Error
-from bitwright.engine.check import Finding, certified
 from bitwright.errors import BitwrightError
-from bitwright.events import Event, Row, Started
+from bitwright.events import Event, Finding, Row
 from bitwright.files.onnx import decode, read, to_matrix
 from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.session import Session
@@ -25,7 +24,6 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     Checks that the file is whole and finite, that `onnx.checker` and ONNX Runtime accept it, that scales are positive
     and weights decode, and how many products take integers. Raises only for an unreadable `against`.
     """
-    yield Started("check", str(path))
     try:
         model = read(path)
         yield Finding("file", True, f"{path.stat().st_size / 1e6:,.2f} MB, {len(model.graph.node)} nodes")
@@ -38,7 +36,6 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     yield _scales(model)
     decoded = decode(model)
     yield _coverage(model, decoded)
-    yield from certified(path)
     if against is not None:
         source = read(against)
         shapes = {name: shape for name, (_, shape) in inputs_of(source).items()}
@@ -51,7 +48,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
             before, after = graph.matrix(layer), to_matrix(layer, back)
             error_ = Error.between(before, after)
             yield Row(
-                name=layer.weight, format="decoded", method="", rows=before.shape[0], columns=before.shape[1],
+                name=layer.name, format="decoded", method="", rows=before.shape[0], columns=before.shape[1],
                 stored_bits=0, mse=error_.mse, psnr=error_.psnr(), sqnr=error_.sqnr, cosine=error_.cosine,
             )  # fmt: skip
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from bitwright.engine import machine
-from bitwright.engine.plan import Plan
+from bitwright import machine
 from bitwright.errors import DataError, ModelError
 from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.folder import read_config, require_finite
 from bitwright.models.language import corpus
-from bitwright.models.language.arch import load_config
+from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, write_own
+from bitwright.models.language.memory import evaluates
+from bitwright.models.model import Plan
 from bitwright.recipe import Calibration
 
 CHECK_BYTES = 1 << 24
@@ -88,19 +89,19 @@ def require_length(config: Any, folder: Path, length: int) -> None:
         )
 
 
-def prepare(plan: Plan) -> Generator[Event, None, Text | None]:
+def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, None, Text | None]:
     """Read or write the text that `plan` needs; None for a data-free job without any text. Raises DataError.
 
     Yields progress only where the model writes its own text.
     """
     c = plan.recipe.calibration
-    if not plan.evaluates:
+    if not evaluates(plan):
         yield Note(
             "no text given: the verdict will compare weights and logits, not perplexity (give --calib or --heldout)"
         )
         return None
     if c.source == "self":
-        return (yield from _write(plan, c))
+        return (yield from _write(plan, arch, device, c))
     tokenizer = load_tokenizer(plan.source)
     if c.source == "stdlib":
         calibration = cut(load_texts("stdlib"), tokenizer, count=c.windows, length=c.length, source="stdlib")
@@ -129,15 +130,15 @@ def _summary(calibration: Windows, heldout: Windows) -> dict[str, Any]:
     }
 
 
-def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
+def _write(plan: Plan, arch: Architecture, device: str, c: Calibration) -> Generator[Event, None, Text]:
     """The model's own text; needs the whole model in memory. The last windows are the held-out ones."""
     count = c.windows + c.heldout_windows
     kept = plan.partial / OWN
     held = torch.load(kept, weights_only=True) if kept.exists() else {}
-    ids, key = held.get("ids"), _own_key(plan, c)
+    ids, key = held.get("ids"), _own_key(arch, device, c)
     if ids is None or held["key"] != key:
-        needed = machine.BASE + 2 * plan.source_bytes
-        ceiling = plan.ceiling or machine.default_ceiling()
+        needed = machine.BASE + 2 * arch.checkpoint.size
+        ceiling = plan.room
         if needed > ceiling:
             raise DataError(
                 f"the model cannot write its own calibration text in {ceiling / machine.MIB:.0f} MiB "
@@ -145,13 +146,13 @@ def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
                 where="--calib self",
                 fix="Give text with --calib FILE, or use --method rtn",
             )
-        require_length(plan.arch.config.get_text_config(), plan.source, c.length)
+        require_length(arch.config.get_text_config(), plan.source, c.length)
         # A damaged weight is named here; the text would only show that there is one.
-        for name, entry in plan.arch.checkpoint.tensors.items():
-            for start, piece in plan.arch.checkpoint.chunks(name, max(1, CHECK_BYTES // max(entry.row_size, 1))):
+        for name, entry in arch.checkpoint.tensors.items():
+            for start, piece in arch.checkpoint.chunks(name, max(1, CHECK_BYTES // max(entry.row_size, 1))):
                 require_finite(f"{entry.path}: {name}", piece, start)
         yield Started("write", f"{count} windows of calibration text, by the model itself")
-        ids = yield from _sample(plan, c, count)
+        ids = yield from _sample(arch, device, c, count)
         plan.partial.mkdir(parents=True, exist_ok=True)
         torch.save({"key": key, "ids": ids}, kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").rename(kept)
@@ -163,20 +164,21 @@ def _write(plan: Plan, c: Calibration) -> Generator[Event, None, Text]:
     return Text(calibration, heldout, summary)
 
 
-def _own_key(plan: Plan, c: Calibration) -> str:
+def _own_key(arch: Architecture, device: str, c: Calibration) -> str:
     """SHA-256 of what decides the text that the model writes."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in plan.arch.checkpoint.files]
-    facts = [c.seed, c.windows, c.heldout_windows, c.length, plan.device, files]
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in arch.checkpoint.files]
+    facts = [c.seed, c.windows, c.heldout_windows, c.length, device, files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _sample(plan: Plan, c: Calibration, count: int) -> Generator[Event, None, torch.Tensor]:
+def _sample(arch: Architecture, device: str, c: Calibration, count: int) -> Generator[Event, None, torch.Tensor]:
     from transformers import AutoModelForCausalLM
 
-    tokenizer = load_tokenizer(plan.source)
+    source = arch.checkpoint.folder
+    tokenizer = load_tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(
-        plan.source, dtype=machine.calibration_dtype(plan.device), local_files_only=True, trust_remote_code=False
-    ).to(plan.device)
+        source, dtype=machine.calibration_dtype(device), local_files_only=True, trust_remote_code=False
+    ).to(device)
     parts = []
     batch = 32
     for start in range(0, count, batch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -178,3 +178,35 @@ def train(
             losses.append(float(value.detach()))
         schedule.step()
         yield Epoch(number, sum(losses) / max(len(losses), 1))
+
+
+class Subject(Protocol):
+    """A model in training as its kind hands it over: the module, what it learns from, and what it learns."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Its weights and activations are rounded by `Learned` steps."""
+
+    @property
+    def lessons(self) -> Iterable[tuple[Any, Any]]:
+        """(input, what is known of the output), gone through anew each epoch."""
+
+    def loss(self, out: Any, known: Any) -> Tensor:
+        """How far an output is from what is known."""
+
+    def pairs(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """(w, Q(w)) of every weight, for `Penalty`."""
+
+
+def learn(subject: Subject, epochs: int, rate: float, penalty: float) -> Iterator[Epoch]:
+    """`train` a subject, with the penalty on the quantization error where `penalty` > 0."""
+    error = Penalty(penalty) if penalty else None
+    return train(
+        subject.module,
+        subject.lessons,
+        subject.loss,
+        epochs=epochs,
+        rate=rate,
+        extra=None if error is None else lambda: error(subject.pairs()),
+        extra_parameters=() if error is None else error.parameters(),
+    )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
 from bitwright.errors import TensorError
 from bitwright.events import Event, Progress
-from bitwright.files.onnx import Placement
+from bitwright.files.layers import Placement
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
 from bitwright.recipe import Network
@@ -22,7 +22,7 @@ Feeds = Mapping[str, Array]
 
 
 @dataclass
-class Seen:
+class Observed:
     """`values`: a histogram of each tensor; `channels`: sums of each channel, where the channel axis was given."""
 
     values: dict[str, Histogram] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Seen:
 
 
 def observe(
-    graph: Graph, feeds: Sequence[Feeds], tensors: Sequence[str], axes: Mapping[str, int], seen: Seen
+    graph: Graph, feeds: Sequence[Feeds], tensors: Sequence[str], axes: Mapping[str, int], seen: Observed
 ) -> Iterator[Event]:
     """Run the float network on `feeds`; record `tensors` (histograms) and those of `axes` (channel axis) in `seen`.
 

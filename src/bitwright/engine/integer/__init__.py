@@ -1,1 +1,0 @@
-"""Float ONNX networks to integer inference: plan, calibrate, rewrite, solve, certify."""

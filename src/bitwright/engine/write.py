@@ -1,0 +1,210 @@
+"""Solves parts, measures them, and has each kept in its place: the one road from a weight to its row in the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from bitwright.core.measure import Error
+from bitwright.core.qtensor import QTensor
+from bitwright.engine.journal import Journal
+from bitwright.events import Event, Row
+from bitwright.methods import Method, Seen, registry
+from bitwright.models.model import Copy, Item, Outcome, Plan, Turn
+from bitwright.parallel import in_order
+
+
+class Writer:
+    """Takes the turns of one plan: solved parts go to the plan's sink and into the journal."""
+
+    def __init__(self, plan: Plan, journal: Journal, label: str | None = None) -> None:
+        """`label` tells the work of this plan from that of others in the same journal; by default the plan's own."""
+        self.plan, self.journal = plan, journal
+        self.label = plan.label if label is None else label
+        plan.sink.create()
+        for name in [*plan.items, *map(_copied, plan.sink.untouched)]:
+            entry = journal.done.get(self._key(name))
+            if entry is not None and not plan.sink.intact(entry["sums"]):
+                del journal.done[self._key(name)]  # its bytes are no longer what was written
+
+    def _key(self, name: str) -> str:
+        return f"{self.label}{name}"
+
+    @property
+    def done(self) -> list[str]:
+        """Parts that are finished."""
+        return [name for name in self.plan.items if self.finished(name)]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The report's rows of all finished parts, in the plan's order."""
+        return {name: self.journal.row(self._key(name)) for name in self.done}
+
+    @property
+    def sums(self) -> dict[str, int]:
+        """CRC-32 of everything stored."""
+        names = [*self.plan.items, *map(_copied, self.plan.sink.untouched)]
+        found = (self.journal.done[self._key(name)]["sums"] for name in names if self.finished(name))
+        return {stored: crc for sums in found for stored, crc in sums.items()}
+
+    def finished(self, name: str) -> bool:
+        """Whether a part, or a copied tensor, is written."""
+        return self._key(name) in self.journal.done
+
+    def run(self, data: Any) -> Iterator[Event]:
+        """All turns of the plan."""
+        for turn in self.plan.model.turns(self.plan, data, self.finished):
+            if isinstance(turn, Event):
+                yield turn
+            elif isinstance(turn, Copy):
+                self._copy(turn.name)
+            else:
+                yield from self._take(turn)
+
+    def adopt(self, other: Writer) -> None:
+        """Take everything over from the writer of a trial, but for parts that stay float after all."""
+        for item in self.plan.items.values():
+            if not self.finished(item.name):
+                sums = self.plan.model.adopt(self.plan, item, other.plan)
+                self.journal.add(self._key(item.name), sums, other.rows[item.name])
+        for name in self.plan.sink.untouched:
+            self._copy(name)
+
+    def _copy(self, name: str) -> None:
+        if not self.finished(_copied(name)):
+            self.journal.add(self._key(_copied(name)), self.plan.sink.copy(name), None)
+
+    def _take(self, turn: Turn) -> Iterator[Row]:
+        """Solve the parts of a turn, piece by piece; keep them and yield their rows."""
+        if all(self.finished(item.name) for item in turn.items):
+            for item in turn.items:
+                turn.restore(item)
+            return
+        tallies = [Tally(item, turn) for item in turn.items]
+        if len(turn.items) == 1:
+            self._stream(turn, tallies[0])
+        else:
+            model = self.plan.model
+            whole = [model.rows(item, 0, item.rows) for item in turn.items]
+            q, first = solve(torch.cat(whole), turn.items[0], turn), 0
+            for tally, w in zip(tallies, whole, strict=True):
+                self._write(tally, _piece(turn, tally.item, 0, w, q.part(first, first + w.shape[0])))
+                first += w.shape[0]
+        for tally in tallies:
+            row = tally.row(len(turn.items), self.plan)
+            self.journal.add(self._key(row.name), tally.sums, row)
+            yield row
+
+    def _stream(self, turn: Turn, tally: Tally) -> None:
+        """One matrix in pieces; where nothing orders them, as many at once as torch may use threads."""
+        model, item = self.plan.model, tally.item
+        step = model.piece_rows(self.plan, item)
+
+        def work(start: int) -> Piece:
+            w = model.rows(item, start, start + step)
+            return _piece(turn, item, start, w, turn.solved if turn.solved is not None else solve(w, item, turn))
+
+        starts = range(0, item.rows, step)
+        apart = len(starts) > 1 and not any(seen.shared is not None for seen in turn.seen)
+        if apart and work_on_cpu(model):
+            in_order(work, starts, partial(self._write, tally))
+            return
+        for start in starts:
+            self._write(tally, work(start))
+
+    def _write(self, tally: Tally, piece: Piece) -> None:
+        self.plan.sink.write(tally.item, piece.start, piece.outcome, tally.sums)
+        tally.add(piece)
+
+
+def work_on_cpu(model: Any) -> bool:
+    """Whether pieces may be solved by several threads."""
+    return getattr(model, "device", "cpu") == "cpu"
+
+
+def _copied(name: str) -> str:
+    """The journal's name of a tensor that is written as it is: a tied embedding is copied and quantized."""
+    return f"copy:{name}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a matrix, solved and settled."""
+
+    start: int
+    outcome: Outcome
+    error: Error
+    notes: tuple[str, ...]
+
+
+def _piece(turn: Turn, item: Item, start: int, w: Any, q: QTensor) -> Piece:
+    outcome = turn.settle(item, start, w, q)
+    decoded = outcome.q.decode()
+    error = Error.between(w if isinstance(decoded, torch.Tensor) else w.numpy(), decoded)
+    return Piece(start, outcome, error, (*q.notes, *outcome.notes))
+
+
+def used(item: Item, turn: Turn) -> tuple[Method, str | None]:
+    """The method that solves an item, and why where it is not the one asked for."""
+    method = item.method
+    if turn.fallback is None or method.needs == "nothing":
+        return method, None
+    assert method.fallback is not None, f"{method.name} needs {method.needs} and names no other method"
+    other = registry.get(method.fallback)
+    return other, f"{turn.fallback}: {other.name} instead of {method.name}"
+
+
+def solve(w: Any, item: Item, turn: Turn) -> QTensor:
+    """Quantize `w` [rows, columns]; a matrix whose inputs fall into groups in as many parts."""
+    method, _ = used(item, turn)
+    options = item.options if method is item.method else method.options()
+    seen: Sequence[Seen] = turn.seen
+    size = w.shape[0] // len(seen)
+    parts = [method.solve(w[i * size : (i + 1) * size], item.format, s, options) for i, s in enumerate(seen)]
+    return QTensor.stack(parts)
+
+
+class Tally:
+    """The running measures of one matrix, over its pieces."""
+
+    def __init__(self, item: Item, turn: Turn) -> None:
+        self.item = item
+        self.method, reason = used(item, turn)
+        self.sums: dict[str, int] = {}
+        self.error, self.noise, self.power = Error(), 0.0, 0.0
+        self.notes = [note for note in (item.note, reason) if note]
+        stats = turn.seen[0].stats if turn.seen else None
+        self.tokens = None if stats is None else stats.n
+        self.started = time.perf_counter()
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece."""
+        self.error += piece.error
+        self.noise += piece.outcome.noise
+        self.power += piece.outcome.power
+        self.notes += [note for note in piece.notes if note not in self.notes]
+
+    def row(self, sharing: int, plan: Plan) -> Row:
+        """The report's row; `sharing` matrices shared the time. The method's name is that of the method that ran."""
+        item = self.item
+        return Row(
+            name=item.name,
+            format=item.words,
+            method=self.method.name,
+            rows=item.rows,
+            columns=item.columns,
+            stored_bits=plan.stored(item),
+            mse=self.error.mse,
+            psnr=self.error.psnr(),
+            sqnr=self.error.sqnr,
+            cosine=self.error.cosine,
+            output_error=self.noise / self.power if self.power else None,
+            tokens=self.tokens,
+            seconds=round((time.perf_counter() - self.started) / sharing, 4),
+            notes=tuple(self.notes),
+        )

@@ -1,0 +1,148 @@
+"""What a container is: which formats it stores, how a finished matrix is laid out in it, and who reads it back.
+
+Nothing here imports torch or onnx; a container imports them when it works.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from bitwright.core import formats
+from bitwright.core.format import Block, Format
+from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import ScaleType
+from bitwright.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bitwright.files.quantized import QuantizedCheckpoint
+    from bitwright.files.safetensors import Entry, Spec
+
+
+class Stored(NamedTuple):
+    """Some rows of a stored tensor, the first of which is its row `first`."""
+
+    name: str
+    tensor: torch.Tensor
+    first: int
+
+
+class Held(NamedTuple):
+    """How a matrix that somebody quantized is held."""
+
+    format: Format
+    activations: str = "none"
+
+
+class Container(ABC):
+    """One container; a file of `files/containers`, or an entry point `bitwright.containers`, provides it."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    holds: ClassVar[Literal["tensors", "graph"]]
+    """Single tensors of a model folder, or a whole ONNX graph."""
+
+    def format(
+        self,
+        name: str,
+        *,
+        group: Block | None = None,
+        symmetric: bool = True,
+        scale: ScaleType = "fp16",
+        activations: str = "none",
+        where: str = "format",
+    ) -> Format:
+        """The format that a recipe's words mean here; RecipeError, about `where`, for one it does not store."""
+        found = formats.named(name, group=group, symmetric=symmetric, scale=scale)
+        self.require(found, activations)
+        return found
+
+    @abstractmethod
+    def require(self, format: Format, activations: str = "none") -> None:
+        """Raise RecipeError where `format`, with such activations, has no place in it."""
+
+    def stored(self, format: Format, recipe: Any) -> Format:
+        """`format` as the file holds it: codes of few bits may take more room than they need."""
+        return format
+
+    @abstractmethod
+    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+        """Which runtimes load it as it stands, and what limits them."""
+
+
+class TensorContainer(Container):
+    """Stores single matrices as tensors of a model folder."""
+
+    holds = "tensors"
+    transposes: ClassVar[bool] = False
+    """Whether matrices that the source stores as [inputs, outputs] have a place in it."""
+    slack: ClassVar[float] = 1e-3
+    """Relative change of SQNR that reading back may show: codes are exact, floats are rounded once more."""
+
+    def step(self, format: Format) -> int:
+        """A piece of a matrix must begin at a multiple of so many rows."""
+        return 1
+
+    @abstractmethod
+    def specs(
+        self, module: str, format: Format, activations: str, shape: tuple[int, int], source: Entry
+    ) -> list[Spec]:
+        """The tensors that store a matrix of `shape` [rows, columns] of `module`, which comes from `source`."""
+
+    @abstractmethod
+    def pack(
+        self, module: str, q: QTensor, activations: str, rows: int, start: int, source: Entry
+    ) -> list[Stored]:
+        """The stored tensors of `q`, which are rows [start, ...) of a matrix of `rows` rows."""
+
+    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
+        """What config.json must say: modules by format and activations, and linear modules that stay float."""
+        return {}
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        """Whether a folder with this config.json is in this container."""
+        return False
+
+    def open(self, folder: Path, config: Mapping[str, Any]) -> QuantizedCheckpoint:
+        """A folder that it claims, read back."""
+        raise NotImplementedError
+
+    def decoders(self) -> dict[str, str]:
+        """The libraries that read it back independently, and their versions."""
+        return {}
+
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+        """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
+
+        Raises CertificationError where it cannot be loaded.
+        """
+        from bitwright.files.folder import load_in_transformers
+
+        return load_in_transformers(folder), False
+
+    def keep_inputs(self, model: Any) -> None:
+        """Have a loaded model no longer round its activations."""
+        raise NotImplementedError
+
+
+class GraphContainer(Container):
+    """Stores a whole ONNX network."""
+
+    holds = "graph"
+    integer: ClassVar[bool]
+    """Whether its products run on integers, so that activations are quantized too."""
+
+    @abstractmethod
+    def write(
+        self, graph: Any, placement: Any, weights: Mapping[str, QTensor], activations: Mapping[str, Any], network: Any
+    ) -> Any:
+        """The ONNX model of a float graph with these weights and activations; `network` is the recipe's table."""
+
+
+def refuse(what: str, fix: str, key: str = "layer.format", where: str | None = None) -> RecipeError:
+    """The error of a container that does not store something."""
+    return RecipeError(what, where=where or key.rpartition(".")[2], fix=fix, key=key)

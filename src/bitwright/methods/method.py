@@ -1,0 +1,87 @@
+"""What a quantization method is: its name and paper, its options, what it must see, and how it chooses codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bitwright.core.array import Array
+from bitwright.core.format import Format
+from bitwright.core.qtensor import QTensor
+from bitwright.core.stats import Stats
+
+Needs = Literal["nothing", "moments", "samples"]
+Scope = Literal["matrix", "block", "model"]
+
+
+class Options(BaseModel):
+    """What a method may be told. A method that takes options has a subclass; its fields are checked by the recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one layer is fed and what it should answer, row by row.
+
+    `x` [tokens, groups * columns] are inputs of the quantized network, `target` [tokens, rows] the float layer's
+    outputs before its activation, `bias` [rows] its bias. `relu`: only what passes a ReLU after the layer counts.
+    """
+
+    x: Array
+    target: Array
+    bias: Array
+    relu: bool = False
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What calibration saw of a matrix's input: as much as the method needs and the model can show.
+
+    `shared` is what the method's `prepare` made of `stats`: matrices with one input share it.
+    """
+
+    stats: Stats | None = None
+    shared: Any = None
+    samples: Samples | None = None
+
+
+Solve = Callable[[Array, Format, Seen, Any], QTensor]
+"""(w [rows, columns], format, seen, options) -> the quantized matrix."""
+
+
+def fits_fixed(format: Format) -> str | None:
+    """Why a method that chooses among given values cannot take `format`: it has none. None where it can."""
+    return f"cannot fit the codebook of {format.name}" if format.learned else None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method; a file of this folder, or an entry point `bitwright.methods` of another package, provides it.
+
+    `solve` takes and returns one matrix where `scope` is "matrix". Of scope "block" it takes one decoder block, of
+    scope "model" the whole model as the model's kind hands it over, and yields events; a kind of model says which
+    scopes and needs it serves. `needs` is what `solve` cannot do without: where a matrix shows none of it, `fallback`
+    takes its place, by name. `moments` says that second moments of the inputs are used where they are known anyhow.
+    """
+
+    name: str
+    title: str
+    source: str
+    """The paper or specification."""
+    solve: Callable[..., Any]
+    options: type[Options] = Options
+    needs: Needs = "nothing"
+    scope: Scope = "matrix"
+    moments: bool = False
+    fits: Callable[[Format], str | None] = fits_fixed
+    """Why it cannot take a format; None where it can."""
+    prepare: Callable[[Stats, Any], Any] | None = None
+    """(stats, options) -> what all matrices with this input share."""
+    work: Callable[[Any], float] = lambda options: 0.0
+    """options -> products of a matrix by its Hessian that solving costs: what the plan's time is estimated from."""
+    fallback: str | None = None

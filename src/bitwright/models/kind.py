@@ -1,0 +1,122 @@
+"""A kind of model, described: what it claims, what its parts are called, what in a recipe is its own.
+
+Nothing here imports torch: the command line, the report and the studio's web process read it. `open` gives the model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from bitwright.methods.method import Needs, Scope
+from bitwright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bitwright.events import Event
+    from bitwright.models.model import Model
+
+
+class Words(NamedTuple):
+    """What the things in a certificate are called: a `whole` has `parts` and is judged on `sample`s of `data`."""
+
+    whole: str
+    part: str
+    parts: str
+    data: str
+    sample: str
+    unmeasured: str
+    remedy: str
+
+
+class Fact(NamedTuple):
+    """One figure: `before` of the float model (or ""), `value` of the quantized one; `kind` names its colour."""
+
+    label: str
+    before: str
+    value: str
+    detail: str
+    kind: str = "plain"
+
+    @property
+    def text(self) -> str:
+        """In one line, without its label."""
+        return f"{self.before} -> {self.value} ({self.detail})" if self.before else f"{self.value} {self.detail}"
+
+
+class Kind(ABC):
+    """One kind of model: a folder of `models` provides it, and everything that only this kind knows stands there."""
+
+    name: ClassVar[str]
+    words: ClassVar[Words]
+    holds: ClassVar[Literal["tensors", "graph"]]
+    """What a container must store for it: single tensors, or a graph."""
+    scopes: ClassVar[frozenset[Scope]] = frozenset({"matrix"})
+    """Scopes of methods that it serves."""
+    shows: ClassVar[frozenset[Needs]]
+    """What of a layer's input it can show to a method."""
+    tables: ClassVar[tuple[str, ...]]
+    """Keys of a recipe that are of use to this kind alone."""
+    options: ClassVar[Mapping[str, str]]
+    """Options of the command line that are this kind's, and the recipe's keys that they mean."""
+    layer: ClassVar[Mapping[str, Any]] = {}
+    """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
+
+    @abstractmethod
+    def claims(self, path: Path) -> bool:
+        """Whether what lies, or would lie, at `path` is of this kind: by its name and kind of file alone."""
+
+    @abstractmethod
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+        """The float model at `path`, understood. Raises ModelError, FileError or TensorError."""
+
+    @abstractmethod
+    def output(self, recipe: Recipe) -> str:
+        """The container that is written where the recipe names none."""
+
+    @abstractmethod
+    def beside(self, source: Path) -> Path:
+        """Where an output might go: what `plan` shows."""
+
+    @abstractmethod
+    def certificate(self, out: Path) -> Path:
+        """Where the certificate of an output lies."""
+
+    @abstractmethod
+    def partial(self, out: Path) -> Path:
+        """Where an output is written until it has its final name."""
+
+    @abstractmethod
+    def require_name(self, out: Path) -> None:
+        """Raise RecipeError where an output of this kind cannot be called so."""
+
+    @abstractmethod
+    def check(self, path: Path, against: Path | None) -> Iterator[Event]:
+        """Findings about a model of this kind, ours or anyone's, and rows against the float model."""
+
+    @abstractmethod
+    def compare(self, a: Path, b: Path, heldout: str, recipe: Recipe) -> Iterator[Event]:
+        """The events of measuring two models on the same data; the generator returns the comparison."""
+
+    @abstractmethod
+    def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
+        """What a verdict measured: what it is judged by first, then the task's own measure."""
+
+    @abstractmethod
+    def readers(self, certificate: Mapping[str, Any]) -> list[str]:
+        """Whose code read the written bytes back, and what came of it."""
+
+    @abstractmethod
+    def sample(self, verdict: Mapping[str, Any]) -> str:
+        """What KL is a mean over: a `token`, a `sample`, a `frame`."""
+
+    @abstractmethod
+    def describe(self, part: Mapping[str, Any]) -> list[str]:
+        """What calibration or held-out data was made of, in sentences, from a certificate's record of it."""
+
+    def activations(self, certificate: Mapping[str, Any]) -> str:
+        """How tensors between layers are rounded, where the certificate says so as a whole; else ""."""
+        return ""

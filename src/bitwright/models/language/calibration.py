@@ -1,0 +1,104 @@
+"""What the layers' inputs say: calibration text carried through the float model, block after block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from bitwright.events import Event, Progress
+from bitwright.files.folder import require_finite
+from bitwright.methods import Seen
+from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.blocks import Activations, Decoder, Recorder
+from bitwright.models.language.evaluate import batches
+from bitwright.models.language.memory import BATCH_TOKENS
+from bitwright.models.language.text import Text
+from bitwright.models.model import Item
+
+
+def group(
+    todo: list[Item],
+    recorder: Recorder | None,
+    finished: Callable[[str], bool],
+    piece_rows: Callable[[Item], int],
+    min_expert_tokens: int,
+) -> Iterator[tuple[list[Item], Seen, str | None]]:
+    """The matrices of a block with what calibration saw, and why that is too little where it is.
+
+    Small ones with one input, format and method go together: the columns of a batch are visited once for all its rows,
+    and what the method makes of the input is made once. A batch that was half written comes back whole: the last bit
+    of a matrix product depends on how many rows go through it at once.
+    """
+    together: dict[Any, list[Item]] = {}
+    for item in todo:
+        leader = None if recorder is None else recorder.leader.get(item.name)
+        alone = leader is None or item.method.needs == "nothing" or item.format.block == "tensor"
+        facts = (leader, item.format, item.activations, item.method.name, item.options)
+        together.setdefault(item.name if alone else facts, []).append(item)
+    for items in together.values():
+        if all(finished(item.name) for item in items):
+            continue
+        seen, fallback = _find(items[0], recorder, min_expert_tokens)
+        whole = sum(item.rows for item in items) <= piece_rows(items[0])
+        for batch in [items] if whole else [[item] for item in items]:
+            if not all(finished(item.name) for item in batch):
+                yield batch, seen, fallback
+        del seen
+
+
+def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tuple[Seen, str | None]:
+    """The record of a matrix's input and what its method makes of it, or the reason why another method must do."""
+    method, expert = item.method, item.part.expert
+    if recorder is None:
+        return Seen(), None if method.needs == "nothing" else "calibration does not reach it"
+    stats = recorder.stats.get(recorder.leader.get(item.name, ""))
+    if method.needs == "nothing":
+        return Seen(stats), None
+    tokens, least = 0 if stats is None else stats.n, min_expert_tokens if expert is not None else 1
+    if tokens < max(least, 1):
+        return Seen(stats), "never used" if expert is None else f"expert {expert} saw {tokens} of {least} tokens needed"
+    if method.prepare is None:
+        return Seen(stats), None
+    assert stats is not None
+    return Seen(stats, method.prepare(stats, item.options)), None
+
+
+class Calibration:
+    """Carries the calibration windows through the float model, block after block."""
+
+    def __init__(self, arch: Architecture, device: str, text: Text, budget: int, folder: Path) -> None:
+        """`budget` bounds the hidden states in memory, in bytes; the rest spills below `folder`."""
+        self.arch, self.decoder = arch, Decoder(arch, device=device)
+        length = text.calibration.shape[1]
+        self.hidden = Activations(budget, folder)
+        for batch in batches(text.calibration, max(1, BATCH_TOKENS // length)):
+            self.hidden.append(self.decoder.enter(batch))
+
+    def through(
+        self, block: int, matrices: list[Matrix], progress: Callable[[float, str], Progress]
+    ) -> Generator[Event, None, Recorder | None]:
+        """Run all windows through one block; returns a Recorder of the inputs of `matrices` (None if there are none).
+
+        Every matrix sees the float model's own inputs, so blocks do not depend on one another's codes: work done
+        before an interruption is the same in any order. `progress` makes an event of bytes done and a label.
+        """
+        arch = self.arch
+        if not matrices and block == arch.count - 1:
+            return None
+        weights = self.decoder.weights(block)
+        for name, tensor in weights.items():
+            require_finite(f"{arch.checkpoint.entry(name).path}: {name}", tensor)
+        size = sum(tensor.nbytes for tensor in weights.values())
+        with self.decoder.loaded(block, weights) as module:
+            del weights
+            recorder = Recorder(module, f"{arch.blocks}.{block}", matrices)
+            for i in range(len(self.hidden)):
+                with recorder if matrices else nullcontext():
+                    self.hidden[i] = self.decoder.run(block, self.hidden[i])
+                recorder.next_batch()
+                yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {arch.count}")
+        for leader, stats in recorder.stats.items():
+            require_finite(f"{leader}: second moment of its input", stats.moment)
+        return recorder if matrices else None

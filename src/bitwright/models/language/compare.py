@@ -1,0 +1,92 @@
+"""How far one model folder is from another, on the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import torch
+
+from bitwright import machine
+from bitwright.events import Event, Progress, Started
+from bitwright.files.quantized import QuantizedCheckpoint
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.evaluate import Comparison, compare
+from bitwright.models.language.memory import CACHED
+from bitwright.models.language.text import read_heldout, require_fit
+from bitwright.parallel import in_order
+
+
+def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
+    """A decoder over `folder` in float32; quantized matrices go through the container's independent decoder.
+
+    That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
+    """
+    arch = Architecture.open(folder)
+    checkpoint = arch.checkpoint
+    read: Callable[[str], torch.Tensor] = checkpoint.read
+    if isinstance(checkpoint, QuantizedCheckpoint):
+        quantized = checkpoint
+
+        def read(name: str) -> torch.Tensor:
+            if name not in quantized.quantized:
+                return quantized.read(name)
+            if exact:
+                decoded: torch.Tensor = quantized.qtensor(name).decode()
+                return decoded
+            return _by_library(quantized, name)
+
+    return Decoder(arch, read)
+
+
+def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:
+    """A quantized matrix as the independent decoder gives it, in pieces: unpacking may take 24 bytes a weight."""
+    entry, least = checkpoint.entry(name), checkpoint.step(name)
+    step = max(1, CACHED // entry.shape[1] // least) * least
+    decoded = torch.empty(entry.shape, dtype=entry.dtype)
+
+    def work(start: int) -> None:
+        decoded[start : start + step] = checkpoint.by_library(name, start, start + step)
+
+    in_order(work, range(0, entry.shape[0], step), lambda _: None)
+    return decoded
+
+
+def compare_folders(
+    a: Path,
+    b: Path,
+    windows: torch.Tensor,
+    *,
+    budget: int | None = None,
+    spill: Path | None = None,
+    phase: str = "compare",
+) -> Generator[Event, None, Comparison]:
+    """Compare the float model in `a` with the one in `b` on token `windows` [count, length], block by block.
+
+    `budget` bounds the hidden states kept in memory (a quarter of what is free unless given); `spill` is the folder
+    for the rest. Raises what opening either folder raises, and DataError where they cannot be compared.
+    """
+    return (yield from compare_decoders(decoder_of(a), decoder_of(b), windows, budget=budget, spill=spill, phase=phase))
+
+
+def compare_decoders(
+    p: Decoder, q: Decoder, windows: torch.Tensor, *, budget: int | None, spill: Path | None, phase: str
+) -> Generator[Event, None, Comparison]:
+    """The same for two decoders."""
+    yield Started(phase, f"{len(windows)} windows of {windows.shape[1]} tokens through both models")
+    room = machine.default_ceiling() // 4 if budget is None else budget
+    steps = compare(p, q, windows, budget=room, folder=spill)
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield Progress(phase, done, total, "comparing on held-out text")
+
+
+def compare_on(a: Path, b: Path, heldout: str, count: int, length: int) -> Generator[Event, None, Comparison]:
+    """The same on `count` windows of `length` tokens of a text source."""
+    windows = read_heldout(a, heldout, count, length)
+    require_fit(b, windows.ids)
+    return (yield from compare_folders(a, b, windows.ids))

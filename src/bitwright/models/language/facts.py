@@ -1,0 +1,63 @@
+"""What a certificate of a language model says, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bitwright.models.kind import Fact
+from bitwright.words import kl_text, measured, number, share, signed
+
+Verdict = Mapping[str, Any]
+
+
+def measures(verdict: Verdict) -> list[Fact]:
+    """Mean KL, top-1 agreement and perplexity."""
+    low, high = number(verdict["perplexity_float"]), number(verdict["perplexity_quantized"])
+    agreement = measured(100 * number(verdict["top1_agreement"]), 100 * number(verdict["top1_interval"]))
+    tokens = f"{verdict['tokens']:,}"
+    return [
+        Fact("Mean KL", "", kl_text(verdict), f"per token, over {tokens} tokens", "error"),
+        Fact("Top-1 agreement", "", f"{agreement} %", f"of {tokens} held-out positions rank the same token first"),
+        Fact("Perplexity", f"{low:.2f}", f"{high:.2f}", perplexity_change(verdict), "quant"),
+    ]
+
+
+def perplexity_change(verdict: Verdict) -> str:
+    """Relative change of perplexity, exp(loss increase) - 1, with the interval of the paired difference, in percent."""
+    low, high = number(verdict["perplexity_float"]), number(verdict["perplexity_quantized"])
+    spread = 100 * high / low * number(verdict["loss_increase_interval"])
+    return f"{signed(measured(100 * (high / low - 1), spread))} %"
+
+
+def readers(certificate: Verdict) -> list[str]:
+    """Whose code read the written bytes back, and what came of it."""
+    versions, loaded = certificate["decoder"], certificate["loaded_by_transformers"]
+    libraries = [f"{name} {version}" for name, version in versions.items() if name != "transformers"]
+    lines = [f"Decoded by {library}, bit for bit as by Bitwright" for library in libraries]
+    if not lines:
+        lines = ["Read back as float weights and compared with what was meant"]
+    if not loaded or not loaded["checked"]:
+        return [*lines, f"Not loaded by transformers: {loaded['why'] if loaded else 'not tried'}"]
+    how = " with dequantize=True" if loaded.get("dequantize") else ""
+    same = f"same answers (max KL {loaded['max_kl']:.2g} nats)"
+    lines.append(f"Loaded by transformers {versions['transformers']}{how}, {same}")
+    if "activations_kl" in loaded:
+        lines.append(f"Rounding activations adds about {loaded['activations_kl']:.2g} nats, not in the verdict's KL")
+    return lines
+
+
+def describe(part: Verdict) -> list[str]:
+    """What text was made of; text that the model wrote itself has only its windows."""
+    size = f"{part['windows']:,} windows of {part['length']:,} tokens"
+    if "read" not in part:
+        return [f"{size}, written by the model itself" if part["source"] == "self" else size]
+    dropped = {"blank": part["empty"], "duplicate": part["duplicate"], "left to the other part": part["other_part"]}
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+    asked = f" of {part['wanted']:,} asked for" if part["windows"] != part["wanted"] else ""
+    return [
+        f"{size}{asked}, from {part['tokens']:,} tokens",
+        f"{part['read']:,} texts read, {part['kept']:,} kept" + (f" ({reasons})" if reasons else ""),
+        f"{share(part['distinct'])} of the vocabulary seen, {share(part['unknown'])} of the tokens unknown",
+        f"{share(part['repeated'])} of the runs of 8 tokens came before",
+    ]

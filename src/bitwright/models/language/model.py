@@ -1,0 +1,316 @@
+"""A language model for the engine: its matrices, block after block, each with what calibration saw of its input."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright import machine
+from bitwright.core.format import Format
+from bitwright.core.measure import layer_error
+from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import ScaleType
+from bitwright.errors import ModelError, RecipeError, TensorError
+from bitwright.events import Event, Progress, Row
+from bitwright.files.folder import copy_sidecars, require_finite, write_config
+from bitwright.methods import Seen, registry
+from bitwright.models import kinds
+from bitwright.models.language import memory, sensitivity, text, verify
+from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.blocks import SPILL, release
+from bitwright.models.language.calibration import Calibration, group
+from bitwright.models.language.compare import compare_folders
+from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.text import Text
+from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
+from bitwright.recipe import Layer, Recipe, matches
+
+
+TRIAL = "trial"
+"""The folder below a partial output that holds all matrices quantized, while it is found out which must stay float."""
+
+
+def sink_of(plan: Plan) -> FolderSink:
+    """The plan's sink, as what it is."""
+    assert isinstance(plan.sink, FolderSink)
+    return plan.sink
+
+
+class LanguageModel(Model):
+    """A folder that transformers understands, read tensor by tensor.
+
+    Every matrix is solved with the float model's own inputs, so that codes depend on no other matrix.
+    """
+
+    independent = True
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.kind, self.path, self.device = kinds.get("language"), path, device
+        self.arch = Architecture.open(path, machine.calibration_dtype(device))
+        if self.arch.checkpoint.quantized:
+            raise ModelError(
+                "already quantized: quantizing twice only adds error", where=str(path), fix="Start from the float model"
+            )
+        outside = self.arch.outside
+        self.notes = [f"{len(outside)} tensors outside the network are kept as they are, first {outside[0]}"] * bool(
+            outside
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        return self.arch.checkpoint.files
+
+    @property
+    def source_bytes(self) -> int:
+        return self.arch.checkpoint.size
+
+    def identity(self) -> Any:
+        tensors = self.arch.checkpoint.tensors.values()
+        return {
+            "source": sorted((e.name, str(e.dtype), e.shape, e.path.stat().st_size) for e in tensors),
+            "changed": sorted(p.stat().st_mtime_ns for p in self.files),
+            # Sums of a matrix product are taken in another order by another number of threads.
+            "arithmetic": [self.device, str(machine.calibration_dtype(self.device)), torch.get_num_threads()],
+        }
+
+    # --- planning
+
+    def parts(self, recipe: Recipe) -> list[Matrix]:
+        """The matrices of the blocks, and the head where a rule names it."""
+        arch, chosen = self.arch, self.arch.quantizable()
+        head = arch.head
+        if head is None or not any(self._names_head(rule.match) for rule in recipe.rules):
+            return chosen
+        if arch.tied and not recipe.untie:
+            raise RecipeError(
+                "the head shares its tensor with the embedding: quantizing it would quantize both",
+                where=head,
+                fix="Set untie = true in the recipe to store a quantized head beside the float embedding",
+                key="untie",
+            )
+        rows, columns = arch.checkpoint.entry(head).shape
+        return [*chosen, Matrix(head, f"{arch.head_module}.weight", rows, columns, None)]
+
+    def _names_head(self, pattern: str) -> bool:
+        head = self.arch.head_module
+        return head is not None and matches(pattern, head) and pattern.strip() != "*"
+
+    def names(self, part: Any) -> tuple[str, ...]:
+        return (f"{self.arch.head_module}.weight" if part.block is None else part.name,)
+
+    def known(self) -> Sequence[str]:
+        return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
+
+    def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
+        scale: ScaleType = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
+        format, note = self._format(layer, scale, plan), None
+        if not format.fits(part.columns):
+            why = f"{part.columns} inputs do not divide by {format.block}"
+            if plan.recipe.indivisible == "float":
+                return f"left float: {why}"
+            if plan.recipe.indivisible == "error":
+                legal = [g for g in (16, 32, 64, 128, 256) if part.columns % g == 0]
+                raise TensorError(
+                    f"{part.columns} inputs do not divide into groups of {format.block}",
+                    where=part.name,
+                    fix=f'Legal groups: {", ".join(map(str, [*legal, "channel"]))}; or set indivisible = "channel" or '
+                    '"float" in the recipe (--indivisible)',
+                    key="layer.group",
+                )
+            format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
+            note = f"one scale per row: {why}"
+        if part.transposed and not plan.container.transposes:
+            raise TensorError(
+                "no runtime reads packed Conv1D weights (stored inputs x outputs)",
+                where=part.name,
+                fix='Use --simulate (output = "float") to study it, or a GGUF or ONNX export once available',
+                key="output",
+            )
+        method = registry.get(layer.method)
+        return Item(part, format, method, layer.options, layer.activations, note)
+
+    def _format(self, layer: Layer, scale: ScaleType, plan: Plan) -> Format:
+        return plan.container.format(  # type: ignore[no-any-return]
+            layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
+        )
+
+    def require(self, plan: Plan) -> None:
+        """Raise where weights of the blocks stay float although nobody asked for it."""
+        asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == "float"}
+        total = left = 0
+        worst: tuple[int, str] = (0, "")
+        for block in range(self.arch.count):
+            for entry in self.arch.tensors_of(block):
+                if len(entry.shape) < 2 or entry.name in asked:
+                    continue
+                total += entry.count
+                if entry.name not in plan.items:
+                    left += entry.count
+                    worst = max(worst, (entry.count, entry.name))
+        percent = 100 * left / max(total, 1)
+        if percent > plan.recipe.max_float_percent:
+            raise RecipeError(
+                f"{percent:.1f} % of the decoder blocks' weights would stay float "
+                f"(limit {plan.recipe.max_float_percent:g} %), the largest {worst[1]}",
+                where=str(self.path),
+                fix="Leave them float on purpose with a rule, or raise max_float_percent in the recipe",
+                key="max_float_percent",
+            )
+
+    def open_data(self, plan: Plan) -> None:
+        if plan.recipe.max_drop is not None and not memory.evaluates(plan):
+            raise RecipeError(
+                "there is no text to judge a drop by", where="max_drop", fix="Give --calib TEXT", key="max_drop"
+            )
+
+    def sink(self, plan: Plan) -> FolderSink:
+        if plan.attempt_of is not None and plan.trial:
+            return sink_of(plan.attempt_of)  # its codes are there already
+        return FolderSink(plan, self.arch, plan.partial / TRIAL if plan.trial else plan.partial)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        return memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
+
+    def untied(self, plan: Plan) -> bool:
+        """Whether the head is stored apart from the embedding it shared."""
+        return self.arch.tied and self.arch.head in plan.items
+
+    def lines(self, plan: Plan) -> list[str]:
+        copies = sink_of(plan).copies
+        kept = sum(e.size for e in copies)
+        return [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: embedding, norms, head)"]
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        return {"copied": [e.name for e in sink_of(plan).copies]}
+
+    # --- running
+
+    def read_data(self, plan: Plan) -> Generator[Event, None, Text | None]:
+        return (yield from text.prepare(plan, self.arch, self.device))
+
+    def data_hash(self, data: Text | None) -> str | None:
+        return None if data is None else data.calibration_hash
+
+    def turns(self, plan: Plan, data: Text | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
+        """All tensors, those outside the blocks first; progress counts bytes of the source."""
+        arch, done = self.arch, 0.0
+        total = self.source_bytes
+        if plan.calibrated:
+            total += sum(e.size for block in range(arch.count) for e in arch.tensors_of(block))
+
+        def progress(size: float, label: str) -> Progress:
+            nonlocal done
+            done += size
+            return Progress("quantize", min(done, total), total, label)
+
+        for left in plan.partial.glob(f"{SPILL}*"):
+            left.unlink()  # a killed run could not
+        walk = None
+        if data is not None and memory.uses_text(plan):
+            walk = Calibration(arch, self.device, data, memory.activation_budget(plan), plan.partial)
+        copies = {e.name for e in sink_of(plan).copies}
+        for block in [None, *range(arch.count)]:
+            entries = arch.tensors_of(block)
+            if block is None:
+                entries += [arch.checkpoint.tensors[name] for name in arch.outside]
+            todo = [plan.items[e.name] for e in entries if e.name in plan.items]
+            if all(finished(item.name) for item in todo):
+                todo = []
+            recorder = None
+            if walk is not None and block is not None:
+                recorder = yield from walk.through(block, [item.part for item in todo], progress)
+            for entry in entries:
+                if entry.name in copies:
+                    yield Copy(entry.name)
+                if entry.name not in plan.items or finished(entry.name):
+                    yield progress(entry.size, entry.name)
+            least = plan.recipe.calibration.min_expert_tokens
+            for items, seen, fallback in group(todo, recorder, finished, lambda item: self.piece_rows(plan, item), least):
+                left_ = [item.name for item in items if not finished(item.name)]
+                yield Turn(items, (seen,), fallback, self._settle(seen))
+                size = sum(arch.checkpoint.entry(name).size for name in left_)
+                yield progress(size, items[0].name)
+                del seen  # the next factor is computed while this name would still hold the last
+        release()
+
+    def _settle(self, seen: Seen) -> Callable[[Item, int, Any, QTensor], Outcome]:
+        def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
+            if seen.stats is None:
+                return Outcome(q)
+            hessian = seen.stats.hessian
+            return Outcome(q, layer_error(w - q.decode(), hessian), layer_error(w, hessian))
+
+        return settle
+
+    def piece_rows(self, plan: Plan, item: Item) -> int:
+        return memory.piece_rows(item, plan.container.step(item.format))
+
+    def rows(self, item: Item, start: int, stop: int) -> torch.Tensor:
+        checkpoint, matrix = self.arch.checkpoint, item.part
+        if matrix.transposed:
+            stored = checkpoint.read(matrix.name).T.contiguous()
+        else:
+            stored = checkpoint.read(matrix.name, start, stop)
+        w = stored.to(self.device).float()
+        require_finite(f"{checkpoint.entry(matrix.name).path}: {matrix.name}", w, start)
+        return w
+
+    def adopt(self, plan: Plan, item: Item, trial: Plan) -> dict[str, int]:
+        return sink_of(plan).adopt(item, sink_of(trial))
+
+    def finish(self, plan: Plan) -> list[Path]:
+        folder = sink_of(plan).folder
+        copy_sidecars(self.path, folder)
+        write_config(self.path, folder, self._config(plan))
+        return sorted(folder.glob("*.safetensors"))
+
+    def _config(self, plan: Plan) -> dict[str, Any]:
+        """What the output's config.json says besides the source's."""
+        changes: dict[str, Any] = {"tie_word_embeddings": False} if self.untied(plan) else {}
+        groups: dict[tuple[Any, str], list[str]] = {}
+        for item in plan.items.values():
+            m = item.part
+            module = m.module if m.expert is not None else m.param.removesuffix(".weight")
+            groups.setdefault((item.format, item.activations), []).append(module)
+        done = {item.part.param.removesuffix(".weight") for item in plan.items.values()}
+        linear = {name for name, m in self.arch.model.named_modules() if isinstance(m, torch.nn.Linear)}
+        return changes | plan.container.config(groups, linear - done)
+
+    # --- judging
+
+    def verify(self, plan: Plan, rows: Mapping[str, Row], sums: Mapping[str, int]) -> Iterator[Event]:
+        return verify.verify(plan, self.arch, sink_of(plan), rows, sums)
+
+    def judge(self, plan: Plan, data: Text | None) -> Generator[Event, None, dict[str, Any]]:
+        comparison = None
+        if data is not None:
+            comparison = yield from compare_folders(
+                self.path,
+                plan.partial,
+                data.heldout,
+                budget=memory.activation_budget(plan) // 2,
+                spill=plan.partial,
+                phase="certify",
+            )
+        return {
+            "text": data.summary if data else None,
+            "verdict": comparison.summary() if comparison else None,
+            "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
+        }
+
+    def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
+        return verify.histogram(plan, self.arch, sink_of(plan), name, bins)
+
+    def drop(self, plan: Plan, data: Text) -> Generator[Event, None, Drop]:
+        return sensitivity.drop(plan, self.arch, data)
+
+    def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:
+        return sensitivity.rank(plan, self.arch, data)
+
+    def clean(self, plan: Plan) -> None:
+        (plan.partial / text.OWN).unlink(missing_ok=True)
+        shutil.rmtree(plan.partial / TRIAL, ignore_errors=True)

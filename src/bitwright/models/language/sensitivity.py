@@ -1,0 +1,88 @@
+"""Which matrices cost the most, and what a language model loses as a whole, on calibration text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import torch
+
+from bitwright.events import Event, Progress, Started
+from bitwright.files.quantized import QuantizedCheckpoint
+from bitwright.files.folder import open_checkpoint
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.compare import compare_decoders, decoder_of
+from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.text import Text
+from bitwright.models.model import Drop, Plan
+
+WINDOWS = 16
+"""Calibration windows on which a loss of quality is measured."""
+LOOK = 4
+"""Calibration windows that rank the matrices."""
+
+Read = Callable[[str], torch.Tensor]
+
+
+def drop(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, Drop]:
+    """How much perplexity rises on calibration text, in percent, with the plan's matrices quantized."""
+    p = decoder_of(plan.source)
+    q = Decoder(Architecture.open(plan.source), _reader(plan, arch))
+    found = yield from compare_decoders(
+        p, q, text.calibration[:WINDOWS], budget=None, spill=plan.partial, phase="compare"
+    )
+    before, after = found.perplexity
+    return Drop("perplexity", 100 * (after / before - 1), "%")
+
+
+def _reader(plan: Plan, arch: Architecture) -> Read:
+    """Tensors as the output would hold them: the plan's matrices decoded, all others the source's."""
+    assert isinstance(plan.sink, FolderSink)
+    written, sink = open_checkpoint(plan.sink.folder), plan.sink
+
+    def read(name: str) -> torch.Tensor:
+        item = plan.items.get(name)
+        if item is None or name == arch.embedding:
+            return arch.checkpoint.read(name)
+        weight = f"{sink.module(item)}.weight"
+        if isinstance(written, QuantizedCheckpoint) and weight in written.quantized:
+            decoded: torch.Tensor = written.qtensor(weight).decode()
+            return decoded
+        return written.read(weight)
+
+    return read
+
+
+def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, list[str]]:
+    """The plan's matrices by how much of their block's output error is gone when they alone stay float.
+
+    Each block gets the float model's own inputs, and its error is held against the power of what the block adds to
+    them, so that blocks can be compared. One run of a block for each of its matrices, on a few windows.
+    """
+    yield Started("rank", f"{len(plan.items)} matrices by what they cost")
+    decoder, read = Decoder(Architecture.open(plan.source)), _reader(plan, arch)
+    hidden = decoder.enter(text.calibration[:LOOK])
+    scores: dict[str, float] = dict.fromkeys(plan.items, 0.0)
+    done = 0
+    for block in range(arch.count):
+        names = [e.name for e in arch.tensors_of(block)]
+        mine = [name for name in names if name in plan.items]
+
+        def run(floats: set[str], block: int = block, names: list[str] = names) -> torch.Tensor:
+            weights = {name: arch.checkpoint.read(name) if name in floats else read(name) for name in names}
+            with decoder.loaded(block, weights):
+                return decoder.run(block, hidden)
+
+        exact = run(set(mine))
+        power = float((exact - hidden).double().square().sum()) or 1.0
+
+        def noise(y: torch.Tensor, exact: torch.Tensor = exact) -> float:
+            return float((y - exact).double().square().sum())
+
+        every = noise(run(set())) if mine else 0.0
+        for name in mine:
+            scores[name] = (every - noise(run({name}))) / power
+            done += 1
+            yield Progress("rank", done, len(plan.items), name)
+        hidden = exact
+    return sorted(scores, key=lambda name: -scores[name])

@@ -1,0 +1,101 @@
+"""Where the tensors of an output folder go while it is made: each to its final place, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitwright.errors import CertificationError
+from bitwright.files.folder import require_finite
+from bitwright.files.safetensors import Entry, Layout, Spec
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.memory import COPY_BYTES
+from bitwright.models.model import Item, Outcome, Plan, Sink
+
+
+class FolderSink(Sink):
+    """The files of `folder`, laid out to the byte before anything is written."""
+
+    def __init__(self, plan: Plan, arch: Architecture, folder: Path) -> None:
+        self.plan, self.arch, self.folder = plan, arch, folder
+        tensors = arch.checkpoint.tensors.values()
+        self.copies: list[Entry] = [e for e in tensors if e.name not in plan.items or e.name == arch.embedding]
+        self.layout = Layout(self._specs(), plan.recipe.max_shard_bytes)
+
+    def _specs(self) -> list[Spec]:
+        """Every tensor of the output, in the source's order of files and offsets."""
+        specs: list[Spec] = []
+        copied = {e.name for e in self.copies}
+        for entry in self.arch.checkpoint.tensors.values():
+            if entry.name in copied:
+                specs.append(Spec(entry.name, entry.dtype, entry.shape))
+            item = self.plan.items.get(entry.name)
+            if item is not None:
+                specs += self._stored(item)
+        return specs
+
+    def _stored(self, item: Item) -> list[Spec]:
+        """The tensors that hold one matrix."""
+        entry = self.arch.checkpoint.entry(item.name)
+        shape = (item.rows, item.columns)
+        return self.plan.container.specs(self.module(item), item.format, item.activations, shape, entry)
+
+    def module(self, item: Item) -> str:
+        """The module name under which a matrix is stored: its own, or the head's where it was tied to the embedding."""
+        head = item.part.block is None and self.arch.tied
+        return str(self.arch.head_module) if head else str(item.part.module)
+
+    @property
+    def final_bytes(self) -> int:
+        return self.layout.total_bytes
+
+    @property
+    def untouched(self) -> list[str]:
+        return [entry.name for entry in self.copies]
+
+    def create(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.layout.create(self.folder)
+
+    def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
+        entry = self.arch.checkpoint.entry(item.name)
+        stored = self.plan.container.pack(self.module(item), outcome.q, item.activations, item.rows, start, entry)
+        for name, tensor, first in stored:
+            sums[name] = self.layout.write(self.folder, name, tensor.cpu(), first, sums.get(name, 0))
+
+    def copy(self, name: str) -> dict[str, int]:
+        checkpoint = self.arch.checkpoint
+        entry, crc = checkpoint.entry(name), 0
+        for start, piece in checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
+            require_finite(f"{entry.path}: {name}", piece, start)
+            crc = self.layout.write(self.folder, name, piece, start, crc)
+        return {name: crc}
+
+    def adopt(self, item: Item, other: FolderSink) -> dict[str, int]:
+        """Take over what another layout holds of a matrix."""
+        sums = {}
+        for spec in self._stored(item):
+            crc, rows = 0, spec.shape[0] if spec.shape else 1
+            step = max(1, COPY_BYTES // max(spec.size // max(rows, 1), 1))
+            for start in range(0, rows, step):
+                crc = self.layout.write(
+                    self.folder, spec.name, other.layout.read(other.folder, spec.name, start, start + step), start, crc
+                )
+            sums[spec.name] = crc
+        return sums
+
+    def intact(self, sums: Mapping[str, int]) -> bool:
+        return all(
+            name in self.layout.place and self.layout.checksum(self.folder, name) == crc for name, crc in sums.items()
+        )
+
+    def require_intact(self, sums: Mapping[str, int]) -> None:
+        """Raise CertificationError where a file's header or a tensor is not what was written."""
+        damaged = [file for file in self.layout.files if not self.layout.intact(self.folder, file)]
+        damaged = damaged or [n for n in self.layout.place if self.layout.checksum(self.folder, n) != sums.get(n)]
+        if damaged:
+            raise CertificationError(
+                "the bytes on disk are not those that were written",
+                where=damaged[0],
+                fix="The disk or memory may be faulty; run the same command again: it writes them anew",
+            )

@@ -1,0 +1,152 @@
+"""The written folder, read back by others and held against what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from bitwright import machine
+from bitwright.core.measure import Error, kl
+from bitwright.errors import CertificationError
+from bitwright.events import Event, Progress, Row
+from bitwright.files.quantized import QuantizedCheckpoint
+from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.safetensors import Checkpoint
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.compare import decoder_of
+from bitwright.models.language.memory import CACHED, COPY_BYTES, checked_rows
+from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.text import Text
+from bitwright.models.model import Item, Plan
+from bitwright.parallel import in_order
+
+LOGIT_TOLERANCE = 1e-5
+"""Largest KL (nats) between our decode and the runtime's own, both in float32: above rounding, below any change."""
+LOAD_LIMIT = 1 << 30
+"""Bytes of float32 weights up to which the whole folder is also loaded as a user would load it."""
+
+
+def verify(
+    plan: Plan, arch: Architecture, sink: FolderSink, rows: Mapping[str, Row], sums: Mapping[str, int]
+) -> Iterator[Event]:
+    """1. Every stored tensor has the CRC-32 it was written with. 2. Every quantized matrix is decoded by the container's
+    independent decoder, equals our own decode to the bit, is finite, and has the error that was measured when it was
+    written. 3. Every other tensor equals its source. Raises CertificationError."""
+    sink.require_intact(sums)
+    written = open_checkpoint(sink.folder)
+    for done, item in enumerate(plan.items.values(), 1):
+        check_matrix(plan, arch.checkpoint, written, f"{sink.module(item)}.weight", item, rows[item.name])
+        yield Progress("certify", done, len(plan.items), f"decoding {item.name}")
+    for entry in sink.copies:
+        _check_copy(arch.checkpoint, written, entry.name)
+
+
+def check_matrix(plan: Plan, source: Checkpoint, written: Checkpoint, weight: str, item: Item, row: Row) -> None:
+    """Raise CertificationError where a written matrix is not what was measured, or others read it differently."""
+    name, entry = item.name, source.entry(item.name)
+    # Stored rows: a transposed matrix is written in the source's own order.
+    least = plan.container.step(item.format)
+    step = max(1, CACHED // entry.shape[1]) if item.part.transposed else checked_rows(item, least)
+    errors: list[Error] = []
+
+    def work(start: int) -> Error:
+        decoded = _decode(written, weight, start, start + step, name)
+        return Error.between(source.read(name, start, start + step), decoded)
+
+    in_order(work, range(0, entry.shape[0], step), errors.append)
+    error, slack = sum(errors, Error()), plan.container.slack
+    if row.sqnr != error.sqnr and not abs(error.sqnr - row.sqnr) <= slack * max(abs(row.sqnr), 1.0):
+        raise CertificationError(
+            f"reads back with SQNR {error.sqnr:.3f} dB, was written with {row.sqnr:.3f} dB",
+            where=name,
+            fix="The disk or memory may be faulty; remove the partial output and run again",
+        )
+
+
+def _decode(written: Checkpoint, weight: str, start: int, stop: int, name: str) -> torch.Tensor:
+    """Rows [start, stop) of a written matrix, finite and decoded alike by us and by others, or else an error."""
+    if not isinstance(written, QuantizedCheckpoint) or weight not in written.quantized:
+        plain = written.read(weight, start, stop).float()
+        require_finite(name, plain, start)
+        return plain
+    own: torch.Tensor = written.qtensor(weight, start, stop).decode()
+    require_finite(name, own, start)
+    theirs = written.by_library(weight, start, stop)
+    if not torch.equal(own.to(theirs.dtype), theirs):
+        worst = float((own - theirs.float()).abs().max())
+        raise CertificationError(
+            f"{written.library} decodes it differently (by up to {worst:g})",
+            where=name,
+            fix="Please report this; the partial output was kept",
+        )
+    return own
+
+
+def _check_copy(source: Checkpoint, written: Checkpoint, name: str) -> None:
+    rows = max(1, COPY_BYTES // max(source.entry(name).row_size, 1))
+    for start, piece in source.chunks(name, rows):
+        back = written.read(name, start, start + rows)
+        if not torch.equal(piece.reshape(-1).view(torch.uint8), back.reshape(-1).view(torch.uint8)):
+            raise CertificationError(
+                "does not read back as it was", where=name, fix="Remove the partial output, run again"
+            )
+
+
+def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str, Any]:
+    """What happens when transformers loads the whole folder; skipped, and said so, where memory would not hold it.
+
+    Raises CertificationError where it cannot, or answers unlike our own decode.
+    """
+    whole = 4 * sum(e.count for e in arch.checkpoint.tensors.values())
+    if machine.resident() + whole > plan.room:
+        return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
+    if whole > LOAD_LIMIT:
+        return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
+    experts = any(item.part.expert is not None for item in plan.items.values())
+    model, dequantized = plan.container.load(plan.partial, experts)
+    ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
+    found: dict[str, Any] = {"checked": True}
+    with torch.no_grad():
+        if dequantized:
+            # It leaves experts in the stored dtype, and would multiply in it: routers near a tie would then differ.
+            model = model.float()
+            found["dequantize"] = True
+        theirs = model(input_ids=ids).logits
+        if any(item.activations != "none" for item in plan.items.values()):
+            # Rounded inputs are what was asked for, no fault of the bytes: their cost is told, then left out.
+            rounded = theirs
+            plan.container.keep_inputs(model)
+            theirs = model(input_ids=ids).logits
+            found["activations_kl"] = float(kl(theirs, rounded).mean())
+    del model
+    decoder = decoder_of(plan.partial, exact=not dequantized)
+    hidden = decoder.enter(ids)
+    for block in range(decoder.arch.count):
+        with decoder.loaded(block):
+            hidden = decoder.run(block, hidden)
+    divergence = float(kl(theirs, decoder.logits(hidden)).max())
+    if not divergence <= LOGIT_TOLERANCE:
+        raise CertificationError(
+            f"transformers loads the folder but answers differently (KL {divergence:.2g} nats)",
+            where=str(plan.partial),
+            fix="Please report this; the partial output was kept",
+        )
+    return {**found, "max_kl": divergence}
+
+
+def histogram(plan: Plan, arch: Architecture, sink: FolderSink, name: str, bins: int) -> dict[str, Any]:
+    """Counts of a matrix's weights before and after, over `bins` bins of its range."""
+    source, written = arch.checkpoint, open_checkpoint(sink.folder)
+    step = max(1, CACHED // source.entry(name).shape[1])
+    ends = [torch.stack(torch.aminmax(w.reshape(-1).float())) for _, w in source.chunks(name, step)]
+    low, high = float(torch.stack(ends).min()), float(torch.stack(ends).max())
+
+    def count(checkpoint: Checkpoint, name: str) -> list[int]:
+        parts = [torch.histc(w.float(), bins, low, high).long() for _, w in checkpoint.chunks(name, step)]
+        counts: list[int] = torch.stack(parts).sum(0).tolist()
+        return counts
+
+    after = f"{sink.module(plan.items[name])}.weight"
+    return {"name": name, "low": low, "high": high, "before": count(source, name), "after": count(written, after)}

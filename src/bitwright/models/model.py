@@ -1,0 +1,371 @@
+"""A float model, understood, and what is decided about it: its parts, the plan, and the turns in which they are solved.
+
+The engine knows models by these types alone. A kind of model says which parts it has and in what order they come, what
+it can show of their inputs, where finished parts are kept, and how the whole is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from bitwright import machine
+from bitwright.core.array import Array
+from bitwright.core.format import Format
+from bitwright.core.qtensor import QTensor
+from bitwright.events import Event, Row
+from bitwright.methods import Method, Options, Seen
+from bitwright.models.kind import Kind
+from bitwright.recipe import Layer, Recipe
+
+
+class Part(Protocol):
+    """One weight matrix of a model: `rows` outputs, `columns` inputs. `name` is its identity everywhere."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One matrix and what becomes of it; `note` records a fallback that the recipe allowed."""
+
+    part: Any
+    format: Format
+    method: Method
+    options: Options
+    activations: str = "none"
+    note: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The part's."""
+        return str(self.part.name)
+
+    @property
+    def rows(self) -> int:
+        """Outputs."""
+        return int(self.part.rows)
+
+    @property
+    def columns(self) -> int:
+        """Inputs."""
+        return int(self.part.columns)
+
+    @property
+    def words(self) -> str:
+        """Its format: `int4 g128 asym`, `int8 channel + int8 activations`."""
+        return describe(self.format, self.activations)
+
+
+def describe(format: Format, activations: str = "none") -> str:
+    """A format in words, e.g. `int4 g128 asym` or `int8 channel + int8 activations`."""
+    block = f"g{format.block}" if isinstance(format.block, int) else format.block
+    zero = " asym" if format.zero == "integer" else ""
+    return f"{format.name} {block}{zero}" + (f" + {activations} activations" if activations != "none" else "")
+
+
+class Estimate(NamedTuple):
+    """Bytes of memory at the heaviest moment (an upper estimate) and seconds on this machine."""
+
+    memory: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solved piece became: `q` as it is stored, what else is stored with it, and its cost at the output."""
+
+    q: QTensor
+    noise: float = 0.0
+    """Power of the output's error, summed over outputs; 0 without samples."""
+    power: float = 0.0
+    """Power of the float output."""
+    extras: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def as_it_is(item: Item, start: int, w: Array, q: QTensor) -> Outcome:
+    """The outcome of a matrix that nothing is changed about."""
+    return Outcome(q)
+
+
+@dataclass
+class Turn:
+    """Matrices whose turn it is. They share one input, and are solved together where they are several.
+
+    `seen` has one record for each equal share of the rows: a convolution of several groups has as many. `fallback`
+    says why a method that needs more must leave these to another. `settle(item, first row, w, q)` tells the model what
+    became of some rows, `restore` what an earlier run had made of all. `solved` are codes that are known already: those
+    of methods that train a whole model.
+    """
+
+    items: list[Item]
+    seen: tuple[Seen, ...] = (Seen(),)
+    fallback: str | None = None
+    settle: Callable[[Item, int, Array, QTensor], Outcome] = as_it_is
+    restore: Callable[[Item], None] = lambda item: None
+    solved: QTensor | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A tensor whose turn it is to be written as it is."""
+
+    name: str
+
+
+class Sink(ABC):
+    """Where finished parts are kept until the output is whole, and how they are told from damaged ones."""
+
+    @property
+    @abstractmethod
+    def final_bytes(self) -> int:
+        """Bytes of the finished output's weight files."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make room on disk; what is there already stays."""
+
+    @abstractmethod
+    def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
+        """Keep some rows, from `start` on; `sums` {stored name: CRC-32} is carried on over their bytes."""
+
+    @property
+    def untouched(self) -> Sequence[str]:
+        """Source tensors that are written as they are."""
+        return ()
+
+    def copy(self, name: str) -> dict[str, int]:
+        """Write a source tensor as it is, checked; its {stored name: CRC-32}."""
+        raise NotImplementedError(f"{type(self).__name__} copies nothing")
+
+    @abstractmethod
+    def intact(self, sums: Mapping[str, int]) -> bool:
+        """Whether what was kept still has these checksums."""
+
+
+@dataclass
+class Plan:
+    """A job, decided: `items` are quantized, `floats` stay float and why; everything else follows from these."""
+
+    model: Model
+    out: Path
+    recipe: Recipe
+    container: Any
+    """A `files.container.Container`: of tensors or of a graph, as the kind of model wants it."""
+    ceiling: int | None = None
+    items: dict[str, Item] = field(default_factory=dict)
+    floats: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    decided: bool = False
+    """Whether a largest drop of quality has been kept, so that the items are final."""
+    attempt_of: Plan | None = None
+    """The plan of which this one is an attempt with fewer parts quantized."""
+
+    @property
+    def source(self) -> Path:
+        """The float model's path."""
+        return self.model.path
+
+    @property
+    def partial(self) -> Path:
+        """Where the work is done until it is certified."""
+        return self.model.kind.partial(self.out)
+
+    @cached_property
+    def sink(self) -> Sink:
+        """Where its finished parts are kept."""
+        return self.model.sink(self)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Memory and time."""
+        return self.model.estimate(self)
+
+    @property
+    def trial(self) -> bool:
+        """Whether what it makes is only looked at, to find out which parts must stay float."""
+        return self.recipe.max_drop is not None and not self.decided
+
+    def without(self, names: Sequence[str], why: str) -> Plan:
+        """The same job with these parts left float."""
+        gone = set(names)
+        items = {name: item for name, item in self.items.items() if name not in gone}
+        floats = self.floats | dict.fromkeys(names, why)
+        return replace(self, items=items, floats=floats, attempt_of=self.attempt_of or self)
+
+    @property
+    def label(self) -> str:
+        """What tells the work of this attempt from that of others in one partial output."""
+        if self.attempt_of is None:
+            return ""
+        return f"-{zlib.crc32(json.dumps(sorted(self.floats)).encode()):08x}"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any method needs to see the layers' inputs."""
+        return any(item.method.needs != "nothing" for item in self.items.values())
+
+    @property
+    def weights(self) -> int:
+        """Weights that will be quantized."""
+        return sum(item.rows * item.columns for item in self.items.values())
+
+    def stored(self, item: Item) -> int:
+        """Bits on disk of a matrix: codes as the container holds them, scales, zero points."""
+        return self.container.stored(item.format, self.recipe).stored_bits(item.rows, item.columns)
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits on disk per quantized weight."""
+        return sum(map(self.stored, self.items.values())) / max(self.weights, 1)
+
+    @property
+    def room(self) -> int:
+        """Bytes of memory that the job may take."""
+        return self.ceiling or machine.default_ceiling()
+
+
+class Model(ABC):
+    """A float model of one kind. Between `turns` of one plan it may hold state: open it anew for each run."""
+
+    kind: Kind
+    path: Path
+    notes: Sequence[str] = ()
+    """What opening it did."""
+    independent: bool = False
+    """Whether a part's codes stay what they are when another part stays float."""
+
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The weight files, which the certificate hashes."""
+
+    @property
+    @abstractmethod
+    def source_bytes(self) -> int:
+        """Bytes of the float model that the output is held against."""
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """What decides the output's bytes, besides the recipe: JSON-able."""
+
+    # --- planning
+
+    @abstractmethod
+    def parts(self, recipe: Recipe) -> Sequence[Part]:
+        """The matrices that may be quantized, in order."""
+
+    def names(self, part: Any) -> tuple[str, ...]:
+        """The names by which a recipe's rules may mean a part; the first that any rule matches counts."""
+        return (part.name,)
+
+    def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
+        """Parts that stay float whatever the recipe says, and why; `chosen` are the others with their settings."""
+        return {}
+
+    @abstractmethod
+    def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
+        """What becomes of a part under these settings; or why it stays float, where the recipe allows that."""
+
+    @abstractmethod
+    def require(self, plan: Plan) -> None:
+        """Raise for what could be known to fail once all items are decided."""
+
+    @abstractmethod
+    def open_data(self, plan: Plan) -> None:
+        """Look at the data the plan needs, as far as it can be without reading it all. Raises DataError."""
+
+    @abstractmethod
+    def sink(self, plan: Plan) -> Sink:
+        """Where the plan's finished parts are kept."""
+
+    @abstractmethod
+    def estimate(self, plan: Plan) -> Estimate:
+        """Memory and time."""
+
+    @abstractmethod
+    def lines(self, plan: Plan) -> list[str]:
+        """What the plan on one screen says besides formats, sizes, memory and time."""
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        """What the plan says of this kind alone, for `--json`."""
+        return {}
+
+    # --- running
+
+    @abstractmethod
+    def read_data(self, plan: Plan) -> Generator[Event, None, Any]:
+        """The calibration and held-out data; None for a job without any."""
+
+    @abstractmethod
+    def data_hash(self, data: Any) -> str | None:
+        """SHA-256 of what calibration sees."""
+
+    @abstractmethod
+    def turns(self, plan: Plan, data: Any, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
+        """All parts of the plan, in turn; those that are `finished` may be left out or come to be restored."""
+
+    @abstractmethod
+    def piece_rows(self, plan: Plan, item: Item) -> int:
+        """Rows of a matrix that are solved at once."""
+
+    @abstractmethod
+    def rows(self, item: Item, start: int, stop: int) -> Array:
+        """Rows [start, stop) of a matrix as float32, checked to be finite."""
+
+    @abstractmethod
+    def finish(self, plan: Plan) -> list[Path]:
+        """Make the output whole under its partial name; the weight files."""
+
+    # --- judging
+
+    @abstractmethod
+    def verify(self, plan: Plan, rows: Mapping[str, Row], sums: Mapping[str, int]) -> Iterator[Event]:
+        """Read the output back by other code than ours and compare. Raises CertificationError."""
+
+    @abstractmethod
+    def judge(self, plan: Plan, data: Any) -> Generator[Event, None, dict[str, Any]]:
+        """What the certificate says of this kind: "verdict" and whatever else was measured of the output."""
+
+    @abstractmethod
+    def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
+        """Counts of a matrix's weights before and after, over `bins` bins of its range."""
+
+    @abstractmethod
+    def drop(self, plan: Plan, data: Any) -> Generator[Event, None, Drop]:
+        """How much of its quality the plan's output loses on calibration data, once its turns are over."""
+
+    @abstractmethod
+    def rank(self, plan: Plan, data: Any) -> Generator[Event, None, list[str]]:
+        """The plan's parts, the one first whose rounding costs most, once its turns are over."""
+
+    def known(self) -> Sequence[str]:
+        """Every name that a rule can mean, for the nearest one to a mistyped pattern."""
+        raise NotImplementedError
+
+    def adopt(self, plan: Plan, item: Item, trial: Plan) -> dict[str, int]:
+        """Take a matrix of a trial over into the final output; its {stored name: CRC-32}."""
+        raise NotImplementedError
+
+    def clean(self, plan: Plan) -> None:
+        """Take away what only resuming needs."""
+
+
+class Drop(NamedTuple):
+    """A measure of quality and how far it fell, in points (percent of it, for perplexity)."""
+
+    name: str
+    value: float
+    unit: str = "points"

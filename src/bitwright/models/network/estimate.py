@@ -1,0 +1,72 @@
+"""What a plan for an ONNX network costs: memory, time, and which layers are not worth rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bitwright import machine
+from bitwright.files.layers import Layer, Placement
+from bitwright.models.model import Estimate, Plan
+from bitwright.models.network.graph import Graph
+from bitwright.models.network.walk import BUDGET
+from bitwright.models.samples.open import Samples
+
+ENTRANCE = 0.05
+"""Share of a network's products up to which a layer at its entrance stays float."""
+BASE = 300 * machine.MIB
+"""Resident memory of Python, torch and ONNX Runtime with hardly a network: peaks of fresh processes that quantized the
+bundled networks were 290 to 300 MiB."""
+COPIES = 7
+"""Copies of a network in memory at once: as read, prepared, with outputs, in sessions, written and read back."""
+
+
+def positions(graph: Graph, layer: Layer) -> int:
+    """How often the matrix of `layer` is used for one sample; open dimensions count once."""
+    shape = graph.values.get(layer.raw, ("", None))[1] or ()
+    return int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64)) // layer.outputs or 1
+
+
+def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
+    """The layers that read the network's inputs and do at most ENTRANCE of its products.
+
+    Rounding an input costs every layer behind it, and a layer of few input channels gains little from integers.
+    """
+    work = {layer.name: positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers}
+    least = ENTRANCE * sum(work.values())
+    first = [layer for layer in graph.layers if layer.input in graph.inputs and layer.name not in keep]
+    return [layer.name for layer in first if work[layer.name] <= least]
+
+
+def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, placement: Placement) -> Estimate:
+    """Memory at the heaviest moment, and wall time from this machine's measured rate of matrix products."""
+    if samples is None:
+        return Estimate(BASE + COPIES * plan.model.source_bytes, 3.0)
+    calibration, heldout = samples
+    count, judged = len(calibration), len(heldout)
+    batch = min(calibration.batch, count)
+    values = {name: _size(graph, name) for name in graph.values if name not in graph.constants}
+    inputs = sum(values[name] for name in graph.inputs if name in values)
+    observed = sum(values.get(name, 0) for name in placement.activations)
+    widest = max(values.values(), default=0)
+    items = [(item, positions(graph, item.part)) for item in plan.items.values()]
+    unfolded = max((each * item.columns * 4 for item, each in items), default=0)
+    # Observing holds all observed tensors of a batch; the walk holds a few tensors of all batches, up to its budget
+    # each, and the unfolded input of one layer for one batch.
+    walk = 6 * min(BUDGET, widest * count) + 3 * batch * unfolded
+    memory = BASE + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
+    forward = sum(2 * positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers)
+    moments = sum(2 * each * item.columns**2 for item, each in items if item.method.needs != "nothing")
+    solve = sum(2 * item.rows * item.columns**2 * item.method.work(item.options) for item, _ in items)
+    rate = machine.matmul_rate(torch.float32, "cpu")
+    # Two passes observe, six look at each layer; convolutions run at about a third of a product's rate.
+    seconds = 3 + (forward * (8 * count + 2 * judged) + moments * count) / (rate / 3) + solve / (rate / 4)
+    return Estimate(memory, seconds)
+
+
+def _size(graph: Graph, name: str) -> int:
+    """Bytes of a float32 tensor for one sample; open dimensions count once."""
+    shape = graph.values[name][1] or ()
+    return 4 * int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64))

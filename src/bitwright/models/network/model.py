@@ -1,0 +1,328 @@
+"""An ONNX network for the engine: its layers in the order of the graph, each with what the layers before it made of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bitwright.core.observe import Affine
+from bitwright.errors import RecipeError
+from bitwright.events import Event, Progress, Row, Started
+from bitwright.files.layers import Layer, Placement
+from bitwright.files.onnx import read, write
+from bitwright.methods import registry
+from bitwright.models import kinds
+from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
+from bitwright.models.network import estimate, sensitivity, verify
+from bitwright.models.network.graph import Graph
+from bitwright.models.network.observe import Observed, observe, quantizers
+from bitwright.models.network.placement import place
+from bitwright.models.network.settle import Settling
+from bitwright.models.network.sink import LayerSink
+from bitwright.models.network.streams import find_streams
+from bitwright.models.network.verdict import judge
+from bitwright.models.network.walk import Walk
+from bitwright.models.samples.open import Batch, Samples, open_parts
+from bitwright.models.tasks.verdict import require_classes
+from bitwright.recipe import Layer as Settings
+from bitwright.recipe import Recipe
+from bitwright.rewrites import Subject, chosen
+
+Parts = tuple[Samples, Samples]
+"""Samples that calibrate, and those that judge."""
+
+
+def sink_of(plan: Plan) -> LayerSink:
+    """The plan's sink, as what it is."""
+    assert isinstance(plan.sink, LayerSink)
+    return plan.sink
+
+
+class NetworkModel(Model):
+    """A float ONNX file, prepared. Rewrites change its graph: it serves the attempts of one job."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.kind, self.path = kinds.get("network"), path
+        self.network = recipe.network
+        self.graph = Graph.open(path, {n: None if size == "any" else size for n, size in self.network.bind.items()})
+        self.notes = list(self.graph.notes)
+        self.samples: Parts | None = None
+        self._observed: Observed | None = None
+        self._batches: list[Batch] = []
+        self._placements: dict[frozenset[str], Placement] = {}
+        self._unplaced: set[str] = set()
+        """Layers that no integer kernel takes wherever the others are."""
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path]
+
+    @property
+    def source_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def identity(self) -> Any:
+        facts = self.path.stat()
+        return {"source": [facts.st_size, facts.st_mtime_ns], "threads": torch.get_num_threads()}
+
+    # --- planning
+
+    def parts(self, recipe: Recipe) -> list[Layer]:
+        return self.graph.layers
+
+    def names(self, part: Any) -> tuple[str, ...]:
+        return (part.weight, part.name)
+
+    def known(self) -> Sequence[str]:
+        return [name for layer in self.graph.layers for name in (layer.weight, layer.name)]
+
+    def leave(self, chosen: Mapping[str, Settings], recipe: Recipe, container: Any) -> dict[str, str]:
+        """Layers at the entrance, and those that no integer kernel takes."""
+        integer = bool(container.integer)
+        learned = any(registry.get(layer.method).scope == "model" for layer in chosen.values())
+        kept = [layer.name for layer in self.graph.layers if layer.name not in chosen]
+        if learned and (kept or not integer or recipe.max_drop is not None):
+            raise RecipeError(
+                "learned steps train every layer in integers", where="method lsq",
+                fix="Leave out max_drop, float layers and activations = none, or choose another method",
+                key="layer.method",
+            )  # fmt: skip
+        if not integer:
+            why = "MatMulNBits holds matrix products only"
+            return {layer.name: why for layer in self.graph.layers if layer.op != "MatMul"}
+        found: dict[str, str] = {}
+        if self.network.entrance == "float" and not learned:
+            found = dict.fromkeys(estimate.entrance(self.graph, kept), "at the entrance: rounding it costs all the rest")
+        placement = self._place([*kept, *found])
+        self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
+        return found | {name: placement.floats[name] for name in chosen if name in self._unplaced}
+
+    def _place(self, floats: Sequence[str]) -> Placement:
+        return place(self.graph, self.network.target, keep=floats)
+
+    def placement(self, plan: Plan) -> Placement:
+        """Where integers flow in the plan."""
+        if not plan.container.integer:
+            return Placement(self.network.target, ())
+        kept = frozenset(plan.floats) - self._unplaced
+        if kept not in self._placements:
+            self._placements[kept] = self._place(sorted(kept))
+        return self._placements[kept]
+
+    def item(self, part: Any, layer: Settings, plan: Plan) -> Item | str:
+        if layer.activations != "none":
+            raise RecipeError(
+                "run-time activations are of language models", where=part.name,
+                fix="Say it in [network] activations", key="layer.activations",
+            )  # fmt: skip
+        format = plan.container.format(
+            layer.format, group=layer.group or "channel", symmetric=layer.symmetric, scale="fp32", where=part.name
+        )
+        if not format.fits(part.columns):
+            raise RecipeError(
+                f"{part.inputs} inputs do not divide by groups of {format.block}", where=part.name,
+                fix='Choose a smaller --group, or format = "float" for it in [[rules]]', key="layer.group",
+            )  # fmt: skip
+        return Item(part, format, registry.get(layer.method), layer.options)
+
+    def require(self, plan: Plan) -> None:
+        if plan.recipe.max_drop is not None and not plan.container.integer:
+            raise RecipeError(
+                "layers come back to float in integer networks only", where="max_drop",
+                fix='Leave it out where activations = "none"', key="max_drop",
+            )  # fmt: skip
+        methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
+        if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
+            raise RecipeError(
+                "learned steps train the whole network at one width", where=f"method {methods.pop()}",
+                fix="Use it for all layers or none", key="layer.method",
+            )  # fmt: skip
+
+    def open_data(self, plan: Plan) -> None:
+        data_free = not plan.container.integer and not plan.calibrated and plan.recipe.data.source is None
+        if data_free:
+            return
+        self.samples = open_parts(plan.recipe.data, self.graph.inputs)
+        self._require_classes()
+        first = self.samples[0]
+        judged = first.task != "none" and (first.task != "detect" or first.labelled)
+        if plan.recipe.max_drop is not None and not judged:
+            raise RecipeError(
+                f"{first.name} has no labels to judge a drop by", where="max_drop",
+                fix='Give labels, or set data.task = "classify" for the agreement on the best class, or leave it out',
+                key="max_drop",
+            )  # fmt: skip
+
+    def _require_classes(self) -> None:
+        """Raise DataError for labels that the network has no class for, where its scores are [samples, classes]."""
+        name, (_, shape) = next(iter(self.graph.outputs.items()))
+        if len(shape) < 2 or shape[1] is None or any(size != 1 for size in shape[2:]):
+            return
+        for part in self.samples or ():
+            if part.task == "classify":
+                require_classes(part.labels, part.classes or (), shape[1], name, part.name)
+
+    def sink(self, plan: Plan) -> LayerSink:
+        saved = sum(4 * item.rows * item.columns - plan.stored(item) // 8 for item in plan.items.values())
+        return LayerSink(plan, plan.partial / f"layers{plan.label}", max(self.source_bytes - saved, 0))
+
+    def estimate(self, plan: Plan) -> Estimate:
+        return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
+
+    def lines(self, plan: Plan) -> list[str]:
+        lines = []
+        if plan.container.integer:
+            placement = self.placement(plan)
+            kind = "uint8" if self.network.target == "x86" else "int8"
+            lines.append(f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}")
+            reasons = Counter(placement.floats.values())
+            lines += [
+                f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
+                for why, count in reasons.most_common(6)
+            ]
+        else:
+            lines.append("activations stay float")
+        if self.samples:
+            first, second = self.samples
+            lines.append(f"{len(first):,} samples to calibrate, {len(second):,} for the verdict ({first.kind})")
+        return lines
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        placement = self.placement(plan)
+        return {"activations": list(placement.activations), "float": dict(placement.floats)}
+
+    # --- running
+
+    def read_data(self, plan: Plan) -> Generator[Event, None, Parts | None]:
+        yield from ()
+        return self.samples
+
+    def data_hash(self, data: Parts | None) -> str | None:
+        return None if data is None else data[0].hash
+
+    def turns(self, plan: Plan, data: Parts | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
+        if self._observed is None:
+            self._batches = list(data[0]) if data else []
+            self._observed = yield from self._prepare(plan)
+        sink = sink_of(plan)
+        sink.placement = self.placement(plan)
+        sink.affines = quantizers(sink.placement, self._observed.values, self.network) if plan.container.integer else {}
+        if any(item.method.scope == "model" for item in plan.items.values()):
+            yield from self._learned(plan, sink)
+        else:
+            yield from self._walk(plan, sink, finished)
+
+    def _prepare(self, plan: Plan) -> Generator[Event, None, Observed]:
+        """Rewrite the graph as the recipe says, and observe its activations."""
+        graph, feeds = self.graph, [batch.feeds for batch in self._batches]
+        yield Started("calibrate", f"{sum(len(next(iter(f.values()))) for f in feeds)} samples")
+        bits = {item.name: item.format.bits for item in plan.items.values()}
+        for rewrite in chosen(self.network):
+            if rewrite.apply is None:
+                continue
+            subject = Subject(graph, find_streams(graph), self.network, bits)
+            axes, seen = rewrite.axes(subject), Observed()
+            if axes:
+                yield from observe(graph, feeds, [], axes, seen)
+            plan.notes += rewrite.apply(subject, seen.channels)
+        # Every layer whose bias may be corrected gets one; a product without one would need a node more.
+        if any(rewrite.correct for rewrite in chosen(self.network)):
+            for layer in graph.layers:
+                if layer.name in plan.items and layer.bias is None and layer.op != "MatMul":
+                    graph.set_bias(layer, np.zeros(layer.outputs, np.float32))
+        found = Observed()
+        placement = self.placement(plan)
+        tensors = placement.activations or [item.part.input for item in plan.items.values()]
+        yield from observe(graph, feeds, tensors, {}, found)
+        return found
+
+    def _walk(self, plan: Plan, sink: LayerSink, finished: Callable[[str], bool]) -> Iterator[Event | Turn]:
+        """Layer after layer, each with what the layers before it made of the samples."""
+        corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
+        feeds = [batch.feeds for batch in self._batches]
+        walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
+        for step in walk.steps():
+            item = plan.items.get(step.layer.name)
+            if item is None:
+                continue
+            affine: Affine | None = None
+            if step.layer.name in sink.placement.nodes:
+                affine = sink.affines.get(step.layer.input)
+            layer = Settling(self.graph, step, self.network, affine, corrections)
+            seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs)
+            yield Turn([item], seen, fallback, layer.settle, lambda item, layer=layer: layer.restore(*sink.read(item)))
+            done += 1
+            yield Progress("quantize", done, len(plan.items), item.name)
+
+    def _learned(self, plan: Plan, sink: LayerSink) -> Iterator[Event | Turn]:
+        """All layers together, by a method that trains the whole network."""
+        from bitwright.models.network.finetune import finetune
+        from bitwright.models.network.settle import as_trained
+
+        first = next(iter(plan.items.values()))
+        labels = {b.labels is not None and all(isinstance(n, int) for n in b.labels) for b in self._batches}
+        lessons = [(b.feeds, np.array(b.labels, np.int64) if labels == {True} else None) for b in self._batches]
+        losses: list[float] = []
+        made = finetune(
+            self.graph, sink.placement, lessons, first.format.bits, options=first.options, solve=first.method.solve,
+            report=lambda epoch: losses.append(epoch.loss),
+        )  # fmt: skip
+        sink.affines = dict(made.activations)
+        for item in plan.items.values():
+            q = made.weights[item.part.weight]
+            yield Turn([item], (), None, as_trained(made.biases.get(item.name)), solved=q)
+        yield Progress("quantize", len(plan.items), len(plan.items), f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
+
+    def piece_rows(self, plan: Plan, item: Item) -> int:
+        return item.rows
+
+    def rows(self, item: Item, start: int, stop: int) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.graph.matrix(item.part)[start:stop]))
+
+    def graph_of(self, plan: Plan) -> Any:
+        """The ONNX model of what the plan's turns made; the new biases stand in the graph only while it is written."""
+        sink, graph = sink_of(plan), self.graph
+        before = {name: graph.bias(graph.layer(name)) for name in sink.biases}
+        try:
+            for name, bias in sink.biases.items():
+                graph.set_bias(graph.layer(name), bias)
+            return plan.container.write(graph, sink.placement, sink.weights, sink.affines, self.network)
+        finally:
+            for name, bias in before.items():
+                graph.set_bias(graph.layer(name), bias)
+
+    def finish(self, plan: Plan) -> list[Path]:
+        return write(self.graph_of(plan), plan.partial / plan.out.name)
+
+    # --- judging
+
+    def verify(self, plan: Plan, rows: Mapping[str, Row], sums: Mapping[str, int]) -> Iterator[Event]:
+        return verify.verify(plan, self.graph, sink_of(plan), read(plan.partial / plan.out.name))
+
+    def judge(self, plan: Plan, data: Parts | None) -> Generator[Event, None, dict[str, Any]]:
+        return judge(plan, self.graph, sink_of(plan), data)
+
+    def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
+        layer = self.graph.layer(name)
+        before, after = self.graph.matrix(layer), np.asarray(sink_of(plan).weights[layer.weight].decode())
+        low, high = float(before.min()), float(before.max())
+        return {
+            "name": name, "low": low, "high": high,
+            "before": np.histogram(before, bins, (low, high))[0].tolist(),
+            "after": np.histogram(np.clip(after, low, high), bins, (low, high))[0].tolist(),
+        }  # fmt: skip
+
+    def drop(self, plan: Plan, data: Parts) -> Generator[Event, None, Drop]:
+        yield from ()
+        return sensitivity.drop(self.graph, self.graph_of(plan), data[0], plan.recipe.data, self._batches)
+
+    def rank(self, plan: Plan, data: Parts) -> Generator[Event, None, list[str]]:
+        def without(name: str) -> Placement:
+            return self._place([*(frozenset(plan.floats) - self._unplaced), name])
+
+        return sensitivity.rank(plan, self.graph, sink_of(plan), self.graph_of(plan), self._batches, without)

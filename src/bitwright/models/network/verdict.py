@@ -1,0 +1,118 @@
+"""How the integer network compares with the float one on samples: the task's measure, speed, what counts as a drop."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from bitwright.errors import DataError, RecipeError
+from bitwright.events import Event, Progress, Started
+from bitwright.files.onnx import read
+from bitwright.models.model import Drop, Plan
+from bitwright.models.network.graph import Graph, inputs_of
+from bitwright.models.network.session import Session, latency, profile
+from bitwright.models.network.sink import LayerSink
+from bitwright.models.network.verify import check_answers
+from bitwright.models.samples.open import Batch, Samples, open_samples
+from bitwright.models.tasks.verdict import Verdict, compare
+from bitwright.recipe import Data
+
+LOOK = 2
+"""Held-out batches that our simulation runs, too."""
+
+
+def judge(
+    plan: Plan, graph: Graph, sink: LayerSink, samples: tuple[Samples, Samples] | None
+) -> Generator[Event, None, dict[str, Any]]:
+    """The answers of both networks on held-out samples, and their speed: what the certificate says of a network."""
+    written, heldout = plan.partial / plan.out.name, samples[1] if samples else None
+    simulated = verdict = speed = None
+    if heldout is not None:
+        first = list(islice(heldout, LOOK))
+        simulated = check_answers(plan, graph, sink, [batch.feeds for batch in first])
+        yield Progress("certify", 2, 4, "measuring on held-out samples")
+        verdict = measure(heldout, plan.recipe.data, plan.source, written).summary()
+        yield Progress("certify", 3, 4, "profiling")
+        speed = _speed(plan.source, written, first[0], heldout.fixed or 1)
+    parts = dict(zip(("calibration", "heldout"), samples, strict=True)) if samples else None
+    return {
+        "data": parts and {name: part.summary for name, part in parts.items()},
+        "activations": {
+            name: {"scale": a.scale, "zero": a.zero, "low": a.low, "high": a.high} for name, a in sink.affines.items()
+        },
+        "verdict": verdict,
+        "simulation": simulated,
+        "speed": speed,
+        "float_nodes": dict(sink.placement.floats),
+    }
+
+
+def measure(
+    samples: Samples,
+    data: Data,
+    before: onnx.ModelProto | Path,
+    after: onnx.ModelProto | Path,
+    batches: Iterable[Batch] | None = None,
+) -> Verdict:
+    """Both networks on the same samples (or `batches` of them), in ONNX Runtime as a user runs them, batch by batch."""
+    sessions = [Session(model) for model in (before, after)]
+    total: Verdict | None = None
+    for batch in samples if batches is None else batches:
+        outputs = [session.run(batch.feeds) for session in sessions]
+        part = compare(
+            samples.task, outputs[0], outputs[1], batch.labels,
+            count=len(batch.names), classes=samples.classes or (), blank=data.blank,
+        )  # fmt: skip
+        total = part if total is None else total + part
+    if total is None:
+        raise DataError("no samples to judge by", where="data.heldout", fix="Give some", key="data.heldout")
+    return total
+
+
+def compare_on(a: Path, b: Path, heldout: str, data: Data) -> Generator[Event, None, Verdict]:
+    """The verdict on two ONNX files over the samples of `heldout`, read as `data` says."""
+    if heldout == "stdlib":
+        raise RecipeError(
+            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
+        )
+    read(a)
+    samples = open_samples(heldout, inputs_of(read(b)), data)
+    yield Started("compare", f"{len(samples):,} samples through both networks")
+    return measure(samples, data, a, b)
+
+
+def drop(verdict: Verdict) -> Drop:
+    """The drop of the task's own measure, in points; without labels, of the agreement on the best class.
+
+    Raises DataError where the outputs allow neither.
+    """
+    if verdict.top1 is not None:
+        return Drop("accuracy", 100 * (verdict.top1.before.value - verdict.top1.after.value))
+    found = verdict.summary()
+    for before, after, name, sign in (
+        ("wer_float", "wer_quantized", "word error rate", -1),
+        ("map_float", "map_quantized", "mAP", 1),
+    ):
+        if before in found:
+            return Drop(name, 100 * sign * (float(found[before]) - float(found[after])))
+    if verdict.scores is not None:
+        return Drop("top-1 agreement", 100 * (1 - verdict.scores.agree.value))
+    raise DataError(
+        "nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop"
+    )
+
+
+def _speed(before: Path, after: Path, batch: Batch, size: int) -> dict[str, Any]:
+    """Latency of one sample (or the smallest batch) in both networks, one thread, and where the integer one's goes."""
+    feeds = {name: array[:size] for name, array in batch.feeds.items()}
+    pair, where = latency(before, after, feeds), profile(after, feeds)
+    return {
+        "batch": size, "float_ms": pair.float_ms, "integer_ms": pair.integer_ms, "ratio": pair.ratio,
+        "threads": pair.threads, "runs": pair.runs, "kernels": where.counts, "conversions": where.conversions,
+        "integer_share": where.integer_share, "conversion_share": where.conversion_share,
+        "float_products": list(where.float_products),
+    }  # fmt: skip
