@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bitwright.core.format import ScaleType, named
+from bitwright.core.formats import named
 from bitwright.engine import machine
 from bitwright.errors import ModelError, RecipeError, ResourceError, TensorError
 from bitwright.files.compressed_tensors import Scheme
@@ -210,9 +210,9 @@ def working_memory(item: Item) -> int:
     weights, each = rows * matrix.columns, 10 * 4
     if item.layer.method in CALIBRATED:
         return each * max(weights, min(SOLVE, 4 * weights))  # up to four matrices that share an input go together
-    if f.learned:
+    if f.code.table_bits:
         # Sorting, sums in float64, and about 18 numbers a level (measured).
-        each += 24 + 8 * 18 * len(f.grid.values) // f.block_size(matrix.columns)
+        each += 24 + 8 * 18 * 2**f.bits // f.block_size(matrix.columns)
     return each * weights * (torch.get_num_threads() if rows < matrix.rows else 1)
 
 
@@ -226,7 +226,7 @@ def describe(scheme: Scheme) -> str:
     """A scheme in words, e.g. `int4 g128 asym` or `int8 channel + int8 activations`."""
     f = scheme.format
     block = f"g{f.block}" if isinstance(f.block, int) else f.block
-    zero = " asym" if f.zero == "integer" else ""
+    zero = " asym" if f.zero is not None else ""
     activations = f" + {scheme.activations} activations" if scheme.activations != "none" else ""
     return f"{f.name} {block}{zero}{activations}"
 
@@ -293,7 +293,7 @@ def _item(plan: Plan, matrix: Matrix) -> Item | None:
     if layer.format == "float":
         return None
     note = None
-    kind: ScaleType = "bf16" if plan.arch.checkpoint.entry(matrix.name).dtype == torch.bfloat16 else "fp16"
+    kind = "bf16" if plan.arch.checkpoint.entry(matrix.name).dtype == torch.bfloat16 else "fp16"
     scheme = Scheme(named(layer.format, group=layer.group, symmetric=layer.symmetric, scale=kind), layer.activations)
     if not scheme.format.fits(matrix.columns):
         if recipe.indivisible == "error":
@@ -326,7 +326,7 @@ def _item(plan: Plan, matrix: Matrix) -> Item | None:
             where=matrix.name,
             fix="Choose rtn, mse, gptq, descent or lloyd",
         )
-    if scheme.format.learned != (layer.method == "lloyd"):
+    if bool(scheme.format.code.table_bits) != (layer.method == "lloyd"):
         raise RecipeError(
             f"method {layer.method} and format {layer.format} do not go together",
             where=matrix.name,

@@ -147,14 +147,14 @@ def _stack(parts: list[QTensor]) -> QTensor:
     zeros = [p.zero for p in parts if p.zero is not None]
     return QTensor(
         first.format, torch.cat([p.codes for p in parts]), torch.cat([p.scale for p in parts]),
-        torch.cat(zeros) if zeros else None, unit=first.unit,
+        torch.cat(zeros) if zeros else None,
     )  # fmt: skip
 
 
 def _as_numpy(q: QTensor) -> QTensor:
     """The same codes and scales as NumPy arrays, which files are written from."""
     zero = None if q.zero is None else q.zero.numpy()
-    return QTensor(q.format, q.codes.numpy(), q.scale.numpy(), zero, unit=q.unit)
+    return QTensor(q.format, q.codes.numpy(), q.scale.numpy(), zero)
 
 
 def _moments(step: Step, centred: bool) -> list[Stats]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
 from bitwright.engine.integer.solve import expected_input, solve, stored_bias
