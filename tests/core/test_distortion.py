@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode
 from bitwright.methods import lloyd

@@ -37,7 +37,7 @@ def brute(grid: Grid, x: np.ndarray) -> np.ndarray:
 @few
 @given(x=st.one_of(floats, near))
 def test_nearest_is_the_nearest_value(grid: Grid, x: np.ndarray) -> None:
-    got = grid.value(grid.nearest(x))
+    got = grid.decode(grid.nearest(x))
     distance = np.abs(x.astype(np.float64) - got.astype(np.float64))
     # A midpoint that float32 cannot hold may move the choice by half a step of float32 there, no more.
     slack = 0 if grid is not NF4 else 2e-7
@@ -52,14 +52,14 @@ def test_a_grid_value_is_its_own_nearest_and_codes_come_back(grid: Grid) -> None
     assert (grid.round(values) == values).all()
     codes = grid.nearest(values)
     assert codes.dtype == np.uint8 and codes.max() < 2**grid.bits
-    assert (grid.value(codes) == values).all()
+    assert (grid.decode(codes) == values).all()
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda g: g.name)
 def test_out_of_range_saturates(grid: Grid) -> None:
     x = np.array([-1e30, -grid.high * 3 - 1, grid.high * 3 + 1, 1e30], np.float32)
     expect = np.array([grid.low, grid.low, grid.high, grid.high], np.float32)
-    assert (grid.value(grid.nearest(x)) == expect).all()
+    assert (grid.decode(grid.nearest(x)) == expect).all()
     assert (grid.round(x) == expect).all()
 
 
@@ -85,7 +85,7 @@ def test_numpy_and_torch_agree_to_the_bit(grid: Grid, x: np.ndarray) -> None:
     assert (grid.nearest(t).numpy() == grid.nearest(x)).all()
     assert (grid.round(t).numpy() == grid.round(x)).all()
     codes = grid.nearest(x)
-    assert (grid.value(torch.from_numpy(codes)).numpy() == grid.value(codes)).all()
+    assert (grid.decode(torch.from_numpy(codes)).numpy() == grid.decode(codes)).all()
 
 
 @pytest.mark.parametrize(("grid", "dtype"), [(E4M3, torch.float8_e4m3fn), (E5M2, torch.float8_e5m2)])

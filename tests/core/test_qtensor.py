@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.methods import rtn
 
@@ -31,7 +32,7 @@ ALL = [
 
 
 def name(format: Format) -> str:
-    return f"{format.name}-{format.block}-{format.scale}-{format.zero}"
+    return f"{format.name}-{format.block}-{format.scale.type}-{'affine' if format.zero else 'symmetric'}"
 
 
 def weights(seed: int, rows: int = 4, columns: int = 64) -> np.ndarray:
@@ -89,7 +90,7 @@ def test_the_affine_formula_to_the_letter(bits: int) -> None:
     for s, z in ((0.25, low), (0.5, 0), (2.0, high)):
         q = encode(x, format, np.full((1, 1), s, np.float32), np.full((1, 1), z, np.float32))
         k = np.clip(np.round(x / s) + z, low, high)
-        assert (q.format.grid.value(q.codes) == k).all()
+        assert (q.format.grid.decode(q.codes) == k).all()
         assert (q.decode() == s * (k - z)).all()
 
 
@@ -99,7 +100,7 @@ def test_the_affine_formula_to_the_letter(bits: int) -> None:
 def test_numpy_and_torch_agree_to_the_bit(format: Format, seed: int) -> None:
     w = weights(seed)
     a, b = rtn.quantize(w, format), rtn.quantize(torch.from_numpy(w), format)
-    assert a.unit == b.unit
+    assert [x.tolist() for x in a.outer] == [x.tolist() for x in b.outer]
     assert (a.scale == b.scale.numpy()).all()
     assert (a.codes == b.codes.numpy()).all() and a.codes.dtype == np.uint8
     assert (a.decode() == b.decode().numpy()).all() and a.decode().dtype == np.float32
@@ -128,7 +129,7 @@ def test_tiny_and_large_weights_stay_in_proportion(format: Format, size: float) 
     back = rtn.quantize(w, format).decode()
     assert np.isfinite(back).all()
     # No decoded weight exceeds the largest original by more than the coarsest scale type's factor (E8M0: sqrt 2).
-    assert np.abs(back).max() <= np.abs(w).max() * (1.5 if format.scale == "e8m0" else 2.01)
+    assert np.abs(back).max() <= np.abs(w).max() * (1.5 if format.scale.type == "e8m0" else 2.01)
 
 
 @pytest.mark.parametrize("format", ALL, ids=name)
@@ -136,7 +137,7 @@ def test_tiny_and_large_weights_stay_in_proportion(format: Format, size: float) 
 @given(seed=seeds)
 def test_decoded_weights_encode_to_themselves(format: Format, seed: int) -> None:
     q = rtn.quantize(weights(seed), format)
-    again = encode(q.decode(), format, q.scale, q.zero, unit=q.unit)
+    again = encode(q.decode(), format, q.scale, q.zero, outer=q.outer)
     assert (again.decode() == q.decode()).all()
 
 

@@ -18,7 +18,7 @@ from bitwright.engine.text import prepare
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors import safe_open
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
 from bitwright.engine import plan as planning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import compressed_tensors
@@ -11,8 +12,10 @@ from compressed_tensors.quantization import QuantizationConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import Format, ScaleType, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import Levels
 from bitwright.errors import FileError, RecipeError
 from bitwright.files.compressed_tensors import Scheme, decode_by_library, quantization_config, scheme_of, unpack
 from bitwright.methods import rtn
@@ -57,15 +60,15 @@ def stored(scheme: Scheme, q: QTensor, rows: int | None = None) -> dict[str, tor
     return {name.removeprefix("m."): t.reshape(-1).clone().reshape(t.shape) for name, t in parts.items()}
 
 
-def with_scale(scheme: Scheme, scale: ScaleType) -> Scheme:
+def with_scale(scheme: Scheme, scale: str) -> Scheme:
     f = scheme.format
-    return Scheme(Format(f.name, f.grid, f.block, scale, f.zero), scheme.activations)
+    return Scheme(replace(f, scale=Levels.of((f.block, scale), zeros=f.scale.zeros)), scheme.activations)
 
 
 @pytest.mark.parametrize("scale", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("rows", [1, 5, 32, 37])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=label)
-def test_both_decoders(scheme: Scheme, rows: int, scale: ScaleType) -> None:
+def test_both_decoders(scheme: Scheme, rows: int, scale: str) -> None:
     scheme = with_scale(scheme, scale)
     scheme.require_packing()
     q = rtn.quantize(matrix(rows), scheme.format)
@@ -92,8 +95,8 @@ def test_any_shape(scheme: Scheme, rows: int, columns: int, seed: int) -> None:
     codes = torch.randint(0, 2**f.bits, (rows, columns), generator=g, dtype=torch.uint8)
     scale = torch.rand(rows, 1, generator=g).half().float() + 0.5
     zero = None
-    if f.zero == "integer":
-        zero = f.grid.value(torch.randint(0, 2**f.bits, (rows, 1), generator=g, dtype=torch.uint8))
+    if f.zero is not None:
+        zero = f.grid.decode(torch.randint(0, 2**f.bits, (rows, 1), generator=g, dtype=torch.uint8))
     q = QTensor(f, codes, scale.half().float(), zero)
     parts = stored(scheme, q)
     assert torch.equal(unpack(parts, scheme).codes, codes)

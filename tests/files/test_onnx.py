@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bitwright.core.format import Format, named
-from bitwright.core.grid import INT
+from bitwright.core.formats import named
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, ModelError, TensorError
@@ -541,4 +540,4 @@ def test_packed_products_refuse_what_does_not_fit() -> None:
     with pytest.raises(ModelError, match="no MatMul or Gemm reads a constant nothing"):
         matmul_nbits(graph, {"nothing": tensor})
     with pytest.raises(TensorError, match="for a matrix"):
-        matmul_nbits(graph, {w: QTensor(Format("int4", INT[4], 16), np.zeros((2, 16), np.uint8), np.ones((2, 1)))})
+        matmul_nbits(graph, {w: QTensor(named("int4", group=16), np.zeros((2, 16), np.uint8), np.ones((2, 1)))})

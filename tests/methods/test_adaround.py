@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError, TensorError

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core import array
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
@@ -90,7 +91,7 @@ def test_ends_where_no_single_code_can_be_better(name: str, block: int | str) ->
             if 0 <= code < levels:
                 codes = q.codes.copy()
                 codes[row, column] = code
-                moved = QTensor(format, codes, q.scale, q.zero, unit=q.unit)
+                moved = QTensor(format, codes, q.scale, q.zero, outer=q.outer)
                 found += int(objective(w, moved, hessian)[row] < least[row] * (1 - SLACK))
         return found
 
@@ -116,15 +117,15 @@ def test_scales_move_only_where_the_objective_falls(format: Format, size: float)
     hessian, factor = damped(stats), gptq.factorise(stats)
     start = gptq.quantize(w, format, stats)
     off = np.exp(np.random.default_rng(3).normal(0, 0.5, start.scale.shape)).astype(np.float32)
-    start = replace(start, scale=format.round_scale(start.scale * off, start.unit))
+    start = replace(start, scale=format.scale.round(start.scale * off, start.outer))
     columns = factor.order
     steps = gptq.Steps.of(format, start.scale, start.zero, columns, 64, 64)
-    values = format.grid.value(start.codes).T[columns]
+    values = format.grid.decode(start.codes).T[columns]
     decoded = start.decode().T[columns]
     pull = factor.hessian @ (w.T[columns] - decoded)
-    descent.visit_scales(values, decoded, pull, factor.hessian, steps, start.unit)
+    descent.visit_scales(values, decoded, pull, factor.hessian, steps, start.outer)
     scale = np.asarray(steps.scale.T)
-    q = QTensor(format, start.codes, scale, start.zero, unit=start.unit)
+    q = QTensor(format, start.codes, scale, start.zero, outer=start.outer)
     before, after = objective(w, start, hessian), objective(w, q, hessian)
     moved = (scale != start.scale).any(axis=1)
     assert moved.any() or size < 1
@@ -132,7 +133,7 @@ def test_scales_move_only_where_the_objective_falls(format: Format, size: float)
     assert after.sum() < before.sum() or not moved.any()
     assert (after[~moved] == before[~moved]).all()
     assert (scale * start.scale >= 0).all(), "a sign never turns"
-    assert (format.round_scale(scale, start.unit) == scale).all(), "not a number that is stored"
+    assert (format.scale.round(scale, start.outer) == scale).all(), "not a number that is stored"
     # The running arrays still agree with the codes and scales that they stand for.
     np.testing.assert_array_equal(decoded, q.decode().T[columns])
     remade = factor.hessian.astype(np.float64) @ (w - q.decode()).T[columns].astype(np.float64)

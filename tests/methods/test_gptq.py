@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bitwright.core import array
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats

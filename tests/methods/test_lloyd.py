@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import mse
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats

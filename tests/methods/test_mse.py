@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
 from bitwright.methods import mse, rtn
@@ -51,7 +52,7 @@ def test_the_best_of_all_candidates(block: int | str, symmetric: bool, weighted:
     tried = []
     for shrink in np.linspace(1, 0.3, 15):
         scale, zero = rtn.ranges(format.blocks(w), format, float(shrink))
-        tried.append(losses(w, encode(w, format, format.round_scale(scale), zero), power))
+        tried.append(losses(w, encode(w, format, format.scale.round(scale), zero), power))
     found = losses(w, mse.quantize(w, format, stats, steps=15, least=0.3), power)
     np.testing.assert_allclose(found, np.min(tried, axis=0), rtol=1e-4)
     assert found.sum() < 0.97 * tried[0].sum(), "clipping helps three bits of a heavy-tailed weight"
@@ -84,7 +85,7 @@ def test_chunks_change_nothing(format: Format, monkeypatch: pytest.MonkeyPatch) 
     whole = mse.quantize(w, format, stats)
     monkeypatch.setattr(mse, "CHUNK", 130)
     parts = mse.quantize(w, format, stats)
-    assert (parts.codes == whole.codes).all() and (parts.scale == whole.scale).all() and parts.unit == whole.unit
+    assert (parts.codes == whole.codes).all() and (parts.scale == whole.scale).all() and parts.outer == whole.outer
 
 
 @pytest.mark.parametrize("format", formats(), ids=label)

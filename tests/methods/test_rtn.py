@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.methods import rtn
 from tests.methods.test_lloyd import weights
 
@@ -85,7 +86,7 @@ def formats() -> list[Format]:
 
 
 def label(format: Format) -> str:
-    return f"{format.name}-{'asym' if format.zero == 'integer' else 'sym'}-{format.block}-{format.scale}"
+    return f"{format.name}-{'asym' if format.zero else 'sym'}-{format.block}-{format.scale.type}"
 
 
 @pytest.mark.parametrize("format", formats(), ids=label)
@@ -96,7 +97,7 @@ def test_both_libraries(format: Format, seed: int) -> None:
     w = weights(seed, 4, 64)
     q, t = rtn.quantize(w, format), rtn.quantize(torch.from_numpy(w), format)
     assert (t.codes.numpy() == q.codes).all() and t.codes.dtype == torch.uint8
-    assert (t.scale.numpy() == q.scale).all() and t.unit == q.unit
+    assert (t.scale.numpy() == q.scale).all() and t.outer == q.outer
     assert (t.decode().numpy() == q.decode()).all()
     values = np.array([v for v in format.grid.values if v == v], np.float32)
     zero = 0 if q.zero is None else np.asarray(q.zero)[..., None, None]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.methods import rtn
 from bitwright.rewrites import bias
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.observe import affine
 from bitwright.methods import rtn
 from bitwright.rewrites import smooth

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
 
 from bitwright.core.array import Array, like, namespace
+from bitwright.core.code import Code
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Code):
     """The value of each code, in code order; NaN marks a code that is never used.
 
     >>> INT[2].values
@@ -26,7 +27,7 @@ class Grid:
     values: tuple[float, ...]
 
     @cached_property
-    def bits(self) -> int:
+    def bits(self) -> int:  # type: ignore[override]
         """Bits of one code."""
         return max(1, math.ceil(math.log2(len(self.values))))
 
@@ -67,7 +68,7 @@ class Grid:
             thresholds.append(float(np.nextafter(middle, np.float32(-np.inf)) if tie_goes_up else middle))
         return values, codes, thresholds
 
-    def nearest(self, x: Array) -> Array:
+    def nearest(self, x: Array, table: Array | None = None) -> Array:
         """Codes (uint8) of the grid values nearest to `x`, any shape; out of range saturates, ties go to even."""
         xp = namespace(x)
         if self.uniform:
@@ -86,9 +87,9 @@ class Grid:
         """The grid values nearest to `x` (float32)."""
         if self.uniform and self.low % 1 == 0:
             return x.round().clip(self.low, self.high)
-        return self.value(self.nearest(x))
+        return self.decode(self.nearest(x))
 
-    def value(self, codes: Array) -> Array:
+    def decode(self, codes: Array, table: Array | None = None) -> Array:
         """The float32 values that `codes` (uint8, any shape) mean."""
         xp = namespace(codes)
         if self.uniform:
@@ -143,14 +144,17 @@ def _normal_float(bits: int) -> Grid:
     return Grid(f"nf{bits}", tuple(v / max(up) for v in values))
 
 
-@lru_cache
-def uniform(bits: int) -> Grid:
-    """Two's-complement integers of `bits` bits, -2^(b-1) ... 2^(b-1) - 1."""
-    half = 2 ** (bits - 1)
-    return Grid(f"int{bits}", tuple(float(i) for i in range(-half, half)))
+def whole(name: str, low: int, high: int) -> Grid:
+    """The whole numbers `low` ... `high`."""
+    return Grid(name, tuple(float(i) for i in range(low, high + 1)))
 
 
-INT = {bits: uniform(bits) for bits in range(1, 9)}
+INT = {bits: whole(f"int{bits}", -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in range(1, 9)}
+"""Two's complement, -2^(b-1) ... 2^(b-1) - 1."""
+NARROW = {bits: whole(f"int{bits}_narrow", 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) for bits in range(2, 9)}
+"""The same without the lowest value: negating a code, as a negative scale does, never leaves the range."""
+UINT = {bits: whole(f"uint{bits}", 0, 2**bits - 1) for bits in range(1, 9)}
+"""Unsigned, 0 ... 2^b - 1: with a shift."""
 TERNARY = Grid("ternary", (-1.0, 0.0, 1.0))
 NF4 = _normal_float(4)
 FP4 = floating("fp4_e2m1", 2, 1, bias=1, special="none")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
+from bitwright.core.scaling import rows_of
 
 
 @dataclass(frozen=True)
 class QTensor:
-    """w[r, c] = scale[r, g] * (grid[codes[r, c]] - zero[r, g]) + shift[r, g], where g is the block of column c.
+    """w[r, c] = scale[r, g] * (value(codes[r, c]) - zero[r, g]) + shift[r, g], where g is the block of column c.
 
     `codes` uint8 [rows, columns]; `scale`, and if present `zero` and `shift`, float32 [rows, groups] (or [1, 1] for
-    one block a tensor), already rounded to their stored type. `table` float32 [rows, groups, levels] replaces the
-    grid where the format is learned. `unit` is the float32 factor inside NVFP4's scales. `notes` are fallbacks that
+    one block a tensor), already as they will be read back: rounded to their stored type, all levels multiplied.
+    `table` float32 [rows, groups, levels] holds the values where each block has its own. `outer` and `shift_outer` are
+    the factors that `Levels.fit` chose for scales and shifts of several levels, () for one. `notes` are fallbacks that
     the method had to take; they belong in the report.
     """
 
@@ -25,7 +27,8 @@ class QTensor:
     zero: Array | None = None
     shift: Array | None = None
     table: Array | None = None
-    unit: float = 1.0
+    outer: tuple[Array, ...] = ()
+    shift_outer: tuple[Array, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -36,11 +39,7 @@ class QTensor:
     def decode(self) -> Array:
         """The float32 matrix [rows, columns] that these codes mean."""
         xp = namespace(self.codes)
-        codes = self.format.blocks(self.codes)
-        if self.table is not None:
-            value = _look_up(self.table, codes, xp)
-        else:
-            value = self.format.grid.value(codes)
+        value = self.format.code.decode(self.format.blocks(self.codes), self.table)
         if self.zero is not None:
             value -= self.zero[..., None]
         value *= self.scale[..., None]
@@ -61,28 +60,47 @@ class QTensor:
             zero=cut(self.zero),
             shift=cut(self.shift),
             table=cut(self.table),
+            outer=rows_of(self.outer, start, stop),
+            shift_outer=rows_of(self.shift_outer, start, stop),
+        )
+
+    @staticmethod
+    def stack(parts: Sequence[QTensor]) -> QTensor:
+        """The rows of several matrices of one format, one below the other, with all their notes."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        xp = namespace(first.codes)
+
+        def join(arrays: Sequence[Array | None]) -> Array | None:
+            return None if arrays[0] is None else xp.concat(list(arrays))
+
+        return replace(
+            first,
+            codes=join([p.codes for p in parts]),
+            scale=join([p.scale for p in parts]),
+            zero=join([p.zero for p in parts]),
+            shift=join([p.shift for p in parts]),
+            table=join([p.table for p in parts]),
+            outer=tuple(join(factors) for factors in zip(*(p.outer for p in parts), strict=True)),
+            shift_outer=tuple(join(factors) for factors in zip(*(p.shift_outer for p in parts), strict=True)),
+            notes=tuple(dict.fromkeys(note for p in parts for note in p.notes)),
         )
 
     def stored_bits(self, word: int = 8) -> int:
-        """Bits on disk: codes padded to words, scales, zeros, codebooks."""
+        """Bits on disk: codes padded to words, tables, and every level of scales, zeros and shifts."""
         return self.format.stored_bits(*self.shape, word)
 
 
-def _look_up(table: Array, codes: Array, xp: Any) -> Array:
-    """table[r, g, codes[r, g, i]] for codes [rows, groups, size] and a table [rows or 1, groups or 1, levels]."""
-    levels = table.shape[-1]
-    blocks = table.shape[0] * table.shape[1]
-    first = xp.reshape(
-        xp.arange(blocks, dtype=xp.int64, device=codes.device) * levels, (table.shape[0], table.shape[1], 1)
-    )
-    flat = xp.reshape(xp.astype(codes, xp.int64) + first, (-1,))
-    return xp.reshape(xp.take(xp.reshape(table, (-1,)), flat, axis=0), codes.shape)
-
-
 def encode(
-    w: Array, format: Format, scale: Array, zero: Array | None = None, shift: Array | None = None, unit: float = 1.0
+    w: Array,
+    format: Format,
+    scale: Array,
+    zero: Array | None = None,
+    shift: Array | None = None,
+    outer: tuple[Array, ...] = (),
 ) -> QTensor:
-    """The nearest code for every weight of `w` [rows, columns], given scales that `round_scale` has already seen.
+    """The nearest code for every weight of `w` [rows, columns], given scales that `Levels.round` has already seen.
 
     k = nearest((w - shift) / scale + zero): for the integer grids this is clamp(round(w / s) + z, qmin, qmax).
     """
@@ -94,8 +112,8 @@ def encode(
     if zero is not None:
         # An integer zero commutes with rounding; adding it first saves a pass and changes no code but exact ties.
         x += zero[..., None]
-    codes = xp.reshape(format.grid.nearest(x), w.shape)
-    return QTensor(format, codes, scale, zero, shift, unit=unit)
+    codes = xp.reshape(format.code.nearest(x), w.shape)
+    return QTensor(format, codes, scale, zero, shift, outer=outer)
 
 
 def divisor(scale: Array) -> Array:

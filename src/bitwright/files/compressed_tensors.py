@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 
 from bitwright.core import bits
-from bitwright.core.format import Format, ScaleType, named
-from bitwright.core.grid import E4M3
+from bitwright.core.format import Format
+from bitwright.core.formats import named
+from bitwright.core.grid import E4M3, INT
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, RecipeError
 from bitwright.files.safetensors import Spec
@@ -24,7 +25,7 @@ from bitwright.files.safetensors import Spec
 Activations = Literal["none", "int8", "fp8"]
 PACKED, INT8, FLOAT8, MIXED = "pack-quantized", "int-quantized", "float-quantized", "mixed-precision"
 SUFFIXES = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
-SCALE_DTYPES: dict[ScaleType, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SCALE_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 WORD = 32
 
 
@@ -38,7 +39,7 @@ class Scheme:
     @property
     def kind(self) -> str:
         """The container's own format name."""
-        if self.format.grid is E4M3:
+        if self.format.code is E4M3:
             return FLOAT8
         return INT8 if self.activations == "int8" else PACKED
 
@@ -50,32 +51,32 @@ class Scheme:
     def require_packing(self) -> None:
         """Raise RecipeError where no stable packing exists for the format."""
         f = self.format
-        integer = f.grid.uniform and f.grid.name == f"int{f.bits}" and f.bits in (1, 2, 4, 8)
-        if not (integer or f.grid is E4M3) or f.learned or f.block == "tensor" or f.scale not in SCALE_DTYPES:
+        integer = f.bits in (1, 2, 4, 8) and f.code is INT[f.bits]
+        if not (integer or f.code is E4M3) or f.block == "tensor" or f.scale.type not in SCALE_DTYPES:
             raise RecipeError(
                 f"compressed-tensors has no stable packing for {f.name}",
                 where="format",
                 fix="Use int2, int4, int8 or fp8 per channel or group, or --simulate to write decoded float weights",
             )
-        if self.activations != "none" and (f.block != "channel" or f.zero != "none" or f.bits != 8):
+        if self.activations != "none" and (f.block != "channel" or f.zero is not None or f.bits != 8):
             raise RecipeError(
                 f"{self.activations} activations need symmetric 8-bit weights per channel, not {f.name}",
                 where="activations",
                 fix="Use --bits 8 --group channel, or leave activations alone",
             )
-        if (f.grid is E4M3) != (self.activations == "fp8") and self.activations != "none":
+        if (f.code is E4M3) != (self.activations == "fp8") and self.activations != "none":
             raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8")
 
     def specs(self, module: str, rows: int, columns: int) -> list[Spec]:
         """The tensors that store a [rows, columns] matrix of `module`."""
         f, groups = self.format, columns // self.format.block_size(columns)
-        scale = Spec(f"{module}.weight_scale", SCALE_DTYPES[f.scale], (rows, groups))
+        scale = Spec(f"{module}.weight_scale", SCALE_DTYPES[f.scale.type], (rows, groups))
         if self.kind != PACKED:
             dtype = torch.float8_e4m3fn if self.kind == FLOAT8 else torch.int8
             return [Spec(f"{module}.weight", dtype, (rows, columns)), scale]
         packed = Spec(f"{module}.weight_packed", torch.int32, (rows, bits.packed_size(columns, f.bits, WORD)))
         specs = [packed, scale, Spec(f"{module}.weight_shape", torch.int64, (2,))]
-        if f.zero == "integer":
+        if f.zero is not None:
             words = bits.packed_size(rows, f.bits, WORD)
             specs.append(Spec(f"{module}.weight_zero_point", torch.int32, (words, groups)))
         return specs
@@ -83,7 +84,7 @@ class Scheme:
     def pack(self, module: str, q: QTensor, rows: int) -> dict[str, torch.Tensor]:
         """The stored tensors of `q`: all of a matrix of `rows` rows, or a run of whole words of rows of it."""
         f = self.format
-        scale = q.scale.to(SCALE_DTYPES[f.scale])
+        scale = q.scale.to(SCALE_DTYPES[f.scale.type])
         if self.kind == FLOAT8:
             return {f"{module}.weight": q.codes.view(torch.float8_e4m3fn), f"{module}.weight_scale": scale}
         if self.kind == INT8:
@@ -102,16 +103,14 @@ class Scheme:
     def config(self, targets: list[str]) -> dict[str, Any]:
         """This scheme as one entry of `config_groups`."""
         f = self.format
-        kind = "float" if f.grid is E4M3 else "int"
+        kind = "float" if f.code is E4M3 else "int"
         group = f.block if isinstance(f.block, int) else None
         activations = None
         if self.activations != "none":
             activations = _arguments(8, kind, True, "token", None, dynamic=True)
         return {
             "targets": targets,
-            "weights": _arguments(
-                f.bits, kind, f.zero == "none", "group" if group else "channel", group, dynamic=False
-            ),
+            "weights": _arguments(f.bits, kind, f.zero is None, "group" if group else "channel", group, dynamic=False),
             "input_activations": activations,
             "output_activations": None,
             "format": self.kind,
@@ -197,9 +196,9 @@ def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
     rows, columns = (int(n) for n in tensors["weight_shape"])
     codes = bits.unpack(tensors["weight_packed"].contiguous().view(torch.uint8), f.bits, columns)
     zero = None
-    if f.zero == "integer":
+    if f.zero is not None:
         packed = tensors["weight_zero_point"].T.clone(memory_format=torch.contiguous_format).view(torch.uint8)
-        zero = f.grid.value(bits.unpack(packed, f.bits, rows).T.contiguous())
+        zero = f.grid.decode(bits.unpack(packed, f.bits, rows).T.contiguous())
     return QTensor(f, codes, scale.reshape(rows, -1), zero)
 
 

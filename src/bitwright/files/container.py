@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bitwright.core import formats
-from bitwright.core.format import Block, Format
+from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
-from bitwright.core.scaling import ScaleType
+from bitwright.core.scaling import Block
+
 from bitwright.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Container(ABC):
         *,
         group: Block | None = None,
         symmetric: bool = True,
-        scale: ScaleType = "fp16",
+        scale: str = "fp16",
         activations: str = "none",
         where: str = "format",
     ) -> Format:

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.core.bits import pack, unpack
+from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import ModelError, TensorError
 from bitwright.files.layers import Network, names_read
@@ -87,7 +88,7 @@ def _store(
 ) -> tuple[list[str], int, int]:
     """Put B, scales and zero points into `new`; their names, the bits and the block size."""
     n, k = shape
-    grid, columns = tensor.format.grid, int(tensor.codes.shape[1])
+    grid, columns = tensor.format.code, int(tensor.codes.shape[1])
     scale = np.asarray(tensor.scale, np.float32)
     bits = tensor.format.bits
     block = columns // scale.shape[1] if scale.shape[1] > 1 else columns
@@ -95,10 +96,14 @@ def _store(
         # One scale a row: the same scale in every group of the largest size that fits.
         block = next((size for size in reversed(GROUPS) if size <= k), GROUPS[0])
         scale = np.repeat(scale, -(-k // block), axis=1)
-    whole = grid.uniform and grid.low % 1 == 0 and tensor.table is None and tensor.shift is None
     if tuple(tensor.codes.shape) != shape or scale.shape[0] != n:
         raise TensorError(f"codes {list(tensor.codes.shape)} for a matrix {list(shape)}", where=weight)
-    if bits not in BITS or block not in GROUPS or not whole:
+    if (
+        not (isinstance(grid, Grid) and grid.uniform and grid.low % 1 == 0)
+        or tensor.shift is not None
+        or bits not in BITS
+        or block not in GROUPS
+    ):
         raise TensorError(
             f"format {tensor.format.name} in groups of {block} does not fit MatMulNBits",
             where=weight,

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bitwright
 from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.grid import Grid
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor, encode
@@ -32,14 +33,11 @@ INT32 = 2**31 - 1
 
 
 def weight_format(bits: int, block: Literal["tensor", "channel"] | int = "channel") -> Format:
-    """Symmetric integers whose scale is always positive: -(2^(b-1) - 1) ... 2^(b-1) - 1, float32 scales.
+    """The narrow integers (`int8_narrow`: -127 ... 127), whose scale is always positive, with float32 scales.
 
-    The core's `int8` may choose a negative scale (it gives the extra level -128 to the longer tail). Negating the codes
-    would then need +128, which int8 cannot hold; ONNX kernels expect positive scales. Formats of 7 bits and fewer may
-    keep their negative scales where the codes are stored as int8.
+    Formats of 7 bits and fewer may keep two's complement and negative scales where the codes are stored as int8.
     """
-    top = 2 ** (bits - 1) - 1
-    return Format(f"int{bits}", Grid(f"int{bits}s", tuple(float(i) for i in range(-top, top + 1))), block, "fp32")
+    return named(f"int{bits}_narrow", group=block, scale="fp32")
 
 
 def bias_bound(bias: Floats | None, input_scale: float) -> Floats | None:
@@ -469,8 +467,8 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
     Codes [rows, columns], scale and zero [rows, groups]. A negative scale is made positive by negating codes and zero.
     Raises TensorError for grids that are not whole numbers one apart, learned tables and shifts.
     """
-    grid = tensor.format.grid
-    if tensor.table is not None or tensor.shift is not None or not grid.uniform or grid.low % 1:
+    grid = tensor.format.code
+    if tensor.shift is not None or not isinstance(grid, Grid) or not grid.uniform or grid.low % 1:
         raise TensorError(f"format {tensor.format.name} has no place in ONNX", where=where, fix="Use int2 to int8")
     codes = np.asarray(tensor.codes).astype(np.int64) + int(grid.low)
     scale = np.asarray(tensor.scale, np.float32)

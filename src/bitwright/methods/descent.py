@@ -38,7 +38,7 @@ def quantize(
     Each round visits every column once and gives every weight the code that minimises tr(E H E^T) with all others
     fixed, then moves each block's scale to its exact minimiser, as stored, where that lowers the objective. The
     objective never rises. Sources: cyclic coordinate descent as in QuantEase (Behdin et al. 2023, arXiv 2309.01885);
-    start: GPTQ. Raises RecipeError without stats or for a learned format.
+    start: GPTQ. Raises RecipeError without stats or for a codebook.
     """
     gptq.require(format, stats, "descent")
     assert stats is not None
@@ -51,11 +51,11 @@ def refine(w: Array, q: QTensor, factor: Factor, sweeps: int) -> QTensor:
     rows, columns = w.shape
     steps = Steps.of(q.format, q.scale, q.zero, factor.order, rows, columns)
     hessian, decoded = factor.hessian, gptq.in_order(q.decode(), factor.order)
-    values = gptq.in_order(q.format.grid.value(q.codes), factor.order)
+    values = gptq.in_order(q.format.grid.decode(q.codes), factor.order)
     pull = hessian @ (gptq.in_order(float32(w), factor.order) - decoded)
     for _ in range(sweeps):
         if q.scale.shape[0] > 1:
-            visit_scales(values, decoded, pull, hessian, steps, q.unit)
+            visit_scales(values, decoded, pull, hessian, steps, q.outer)
         visit_codes(values, decoded, pull, hessian, steps)
     scale = like(namespace(steps.scale).asarray(steps.scale.T, copy=True), w)
     return replace(q, codes=gptq.codes_of(values, q.format, factor.order), scale=scale)
@@ -84,7 +84,9 @@ def visit_codes(values: Array, decoded: Array, pull: Array, hessian: Array, step
         subtract_product(pull, hessian[:, start:stop], moved)
 
 
-def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, steps: Steps, unit: float) -> None:
+def visit_scales(
+    values: Array, decoded: Array, pull: Array, hessian: Array, steps: Steps, outer: tuple[Array, ...]
+) -> None:
     """Move each block's scale to the minimiser of the objective, in place, where the stored value lowers it.
 
     For a block with levels v = grid value - zero, the objective is a parabola in the scale: slope v^T pull,
@@ -103,7 +105,8 @@ def visit_scales(values: Array, decoded: Array, pull: Array, hessian: Array, ste
         curvature = (level * (xp.take(block, inside, axis=0) @ level)).sum(axis=0)
         old = scale[group]
         wanted = old + slope / curvature.clip(1e-30, None)
-        new = steps.format.round_scale(xp.where(wanted * old > 0, wanted, old), unit)
+        around = tuple(factor[:, group * factor.shape[1] // scale.shape[0]] for factor in outer)
+        new = steps.format.scale.round(xp.where(wanted * old > 0, wanted, old), around)
         step = new - old
         step = xp.where(step * (2 * slope - step * curvature) > 0, step, xp.zeros_like(step))
         scale[group] = xp.where(step == 0, old, new)  # old + step may be off by a rounding

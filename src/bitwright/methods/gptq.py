@@ -57,21 +57,21 @@ def quantize(
     factorisation succeeds; `factor` passes one in that other matrices with the same input already paid for.
 
     Sources: GPTQ (Frantar et al. 2023, arXiv 2210.17323) in its equivalent LDL form (QuIP, Chee et al. 2023,
-    arXiv 2307.13304), which needs no inverse. Raises RecipeError without stats or for a learned format.
+    arXiv 2307.13304), which needs no inverse. Raises RecipeError without stats or for a codebook.
     """
     require(format, stats, "gptq")
     assert stats is not None
     factor = factorise(stats, damping, order) if factor is None else factor
-    scale, zero, unit = search(w, format, stats)
+    scale, zero, outer = search(w, format, stats)
     columns = feed_back(float32(w), format, scale, zero, factor)
-    return QTensor(format, columns, scale, zero, unit=unit, notes=factor.notes)
+    return QTensor(format, columns, scale, zero, outer=outer, notes=factor.notes)
 
 
 def require(format: Format, stats: Stats | None, method: str) -> None:
-    """Raise RecipeError where a calibrated method got no stats, or a format whose grid is learned."""
+    """Raise RecipeError where a calibrated method got no stats, or a format whose values are free."""
     if stats is None:
         raise RecipeError("needs calibration data", where=f"method {method}", fix="Give --calib, or use --method rtn")
-    if format.learned:
+    if format.code.table_bits:
         raise RecipeError(
             f"cannot fit the codebook of {format.name}", where=f"method {method}", fix="Use --method lloyd"
         )

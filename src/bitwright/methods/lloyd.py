@@ -10,9 +10,9 @@ O(levels log n): find the cells' borders by bisection, take their means as diffe
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from bitwright.core.array import Array, float32, namespace
+from bitwright.core.code import middles, rank
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
@@ -39,7 +39,7 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, rounds: in
     x = format.blocks(float32(w))
     rows, groups, size = x.shape
     importance = None if stats is None else _importance(stats.power)
-    levels = len(format.grid.values)
+    levels = 2**format.bits
     if format.block == "tensor":
         flat, h = _sample(xp.reshape(x, (1, -1)), importance, int(w.shape[1]))
         tables = [xp.reshape(fit(flat, h, levels, rounds), (1, 1, levels))]
@@ -59,17 +59,9 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, rounds: in
 def nearest(w: Array, format: Format, table: Array) -> QTensor:
     """The QTensor whose codes are the nearest values of `table` [rows or 1, groups or 1, levels], ascending."""
     xp = namespace(w)
-    levels = table.shape[-1]
-    borders = xp.reshape(_middles(table), (-1, levels - 1))
-    x = xp.reshape(format.blocks(float32(w)), (borders.shape[0], -1))
-    codes = xp.empty(x.shape, dtype=xp.uint8, device=x.device)
-    step, width = (1, CHUNK) if x.shape[1] > CHUNK else (max(1, CHUNK // x.shape[1]), x.shape[1])
-    for i in range(0, x.shape[0], step):
-        for j in range(0, x.shape[1], width):
-            rank = _rank(borders[i : i + step], x[i : i + step, j : j + width])
-            codes[i : i + step, j : j + width] = xp.astype(rank, xp.uint8)
-    one = xp.ones(table.shape[:2], dtype=xp.float32, device=x.device)
-    return replace(QTensor(format, xp.reshape(codes, w.shape), one), table=table)
+    codes = format.code.nearest(format.blocks(float32(w)), table)
+    one = xp.ones(table.shape[:2], dtype=xp.float32, device=table.device)
+    return QTensor(format, xp.reshape(codes, w.shape), one, table=table)
 
 
 def fit(x: Array, weight: Array | None, levels: int, rounds: int) -> Array:
@@ -96,7 +88,7 @@ def fit(x: Array, weight: Array | None, levels: int, rounds: int) -> Array:
     first = xp.zeros((x.shape[0], 1), dtype=xp.int64, device=x.device)
     before = None
     for i in range(rounds):
-        ends = xp.concat([first, _rank(x, _middles(table), above=True), first + n], axis=1)
+        ends = xp.concat([first, rank(x, middles(table), above=True), first + n], axis=1)
         if i % EVERY == 1 and bool(xp.all(ends == before)):
             break
         before = ends
@@ -115,7 +107,7 @@ def _move(x: Array, mass: Array, moment: Array, ends: Array, total: Array, mean:
     """
     xp = namespace(x)
     levels = mean.shape[1]
-    cut = xp.minimum(xp.maximum(_rank(x, mean, above=True), ends[:, :-1]), ends[:, 1:])
+    cut = xp.minimum(xp.maximum(rank(x, mean, above=True), ends[:, :-1]), ends[:, 1:])
     a, left = _cells(mass, moment, ends[:, :-1], cut, mean)
     b, right = _cells(mass, moment, cut, ends[:, 1:], mean)
     gain = a * b / xp.where(total > 0, total, xp.ones_like(total)) * xp.astype(left - right, xp.float64) ** 2
@@ -139,30 +131,6 @@ def _move(x: Array, mass: Array, moment: Array, ends: Array, total: Array, mean:
     return xp.sort(xp.where(moves, new, xp.where(splits, left, mean)), axis=-1)
 
 
-def _rank(rows: Array, queries: Array, above: bool = False) -> Array:
-    """How many entries of each ascending row [blocks, n] lie below each query [blocks, m] (`above`: or equal it)."""
-    xp = namespace(rows)
-    if rows.shape[0] == 1:
-        side = "right" if above else "left"
-        found = xp.searchsorted(xp.reshape(rows, (-1,)), xp.reshape(queries, (-1,)), side=side)
-        return xp.reshape(found, queries.shape)
-    n = rows.shape[1]
-    count = xp.zeros(queries.shape, dtype=xp.int64, device=rows.device)
-    step = 1 << (n.bit_length() - 1)
-    while step:
-        probe = count + step
-        entry = xp.take_along_axis(rows, xp.clip(probe, 1, n) - 1, axis=-1)
-        below = (entry <= queries) if above else (entry < queries)
-        count = xp.where(below & (probe <= n), probe, count)
-        step //= 2
-    return count
-
-
-def _middles(table: Array) -> Array:
-    """The borders between neighbouring levels; a weight on a border belongs to the level below it."""
-    return table[..., :-1] + (table[..., 1:] - table[..., :-1]) / 2
-
-
 def _cells(mass: Array, moment: Array, first: Array, last: Array, otherwise: Array) -> tuple[Array, Array]:
     """Mass float64 and mean float32 of the sorted weights `first` to `last` (exclusive), `otherwise` if none."""
     xp = namespace(mass)
@@ -183,7 +151,7 @@ def _start(x: Array, mass: Array, levels: int) -> Array:
     border = xp.astype(xp.take(x, xp.clip(at, 0, n - 1), axis=1), xp.float64)
     density = xp.cumulative_sum(share ** (1 / 3) * (border[:, 1:] - border[:, :-1]) ** (2 / 3), axis=-1)
     wanted = (xp.arange(levels, dtype=xp.float64, device=x.device) + 0.5) / levels * density[:, -1:]
-    found = xp.clip(_rank(density, wanted), 0, slices - 1)
+    found = xp.clip(rank(density, wanted), 0, slices - 1)
     return xp.astype(xp.take_along_axis(border, found, axis=-1), xp.float32)
 
 
@@ -209,7 +177,7 @@ def _sample(x: Array, importance: Array | None, columns: int) -> tuple[Array, Ar
 
 def fits(format: Format) -> str | None:
     """Why there is no codebook to fit; None where there is one."""
-    return None if format.learned else f"{format.name} has fixed values, so there is no codebook to fit"
+    return None if format.code.table_bits else f"{format.name} has fixed values, so there is no codebook to fit"
 
 
 METHOD = Method(

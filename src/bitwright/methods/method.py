@@ -55,8 +55,10 @@ Solve = Callable[[Array, Format, Seen, Any], QTensor]
 
 
 def fits_fixed(format: Format) -> str | None:
-    """Why a method that chooses among given values cannot take `format`: it has none. None where it can."""
-    return f"cannot fit the codebook of {format.name}" if format.learned else None
+    """Why a method that chooses among given values cannot take `format`; None where it can."""
+    if format.code.table_bits:
+        return f"cannot fit the codebook of {format.name}"
+    return f"no method finds the shifts of {format.name} yet" if format.shift is not None else None
 
 
 @dataclass(frozen=True)

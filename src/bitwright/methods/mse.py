@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor, encode
+from bitwright.core.scaling import rows_of
 from bitwright.core.stats import Stats
 from bitwright.methods.method import Method
 from bitwright.methods.rtn import ranges
@@ -20,23 +21,22 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, steps: int
     sum_i p_i (w_i - w^_i)^2, where p is E[x^2] of the input (`stats.power`) or 1 without stats. Clipping a few
     outliers buys all other weights a finer step (the MSE-optimal clipping of Banner et al. 2019, arXiv 1810.05723).
     """
-    scale, zero, unit = search(w, format, stats, steps=steps, least=least)
-    return encode(w, format, scale, zero, unit=unit)
+    scale, zero, outer = search(w, format, stats, steps=steps, least=least)
+    return encode(w, format, scale, zero, outer=outer)
 
 
 def search(
     w: Array, format: Format, stats: Stats | None = None, *, steps: int = 10, least: float = 0.5
-) -> tuple[Array, Array | None, float]:
-    """The best scale and zero (float32 [rows, groups], as stored) and unit for each block of `w` [rows, columns]."""
+) -> tuple[Array, Array | None, tuple[Array, ...]]:
+    """The best scale and zero (float32 [rows, groups], as stored) of `w` [rows, columns], and the outer factors."""
     xp = namespace(w)
-    unit = format.unit(ranges(format.blocks(float32(w)), format)[0])
+    outer = format.scale.fit(ranges(format.blocks(float32(w)), format)[0])
     rows = w.shape[0] if format.block == "tensor" else max(1, CHUNK // w.shape[1])
-    parts = [
-        _search(format.blocks(float32(w[i : i + rows])), format, _weight(stats, format, w.shape), unit, steps, least)
-        for i in range(0, w.shape[0], rows)
-    ]
+    weight = _weight(stats, format, w.shape)
+    pieces = ((w[i : i + rows], rows_of(outer, i, i + rows)) for i in range(0, w.shape[0], rows))
+    parts = [_search(format.blocks(float32(x)), format, weight, around, steps, least) for x, around in pieces]
     zeros = [zero for _, zero in parts if zero is not None]
-    return xp.concat([scale for scale, _ in parts]), xp.concat(zeros) if zeros else None, unit
+    return xp.concat([scale for scale, _ in parts]), xp.concat(zeros) if zeros else None, outer
 
 
 def _weight(stats: Stats | None, format: Format, shape: tuple[int, int]) -> Array | None:
@@ -47,14 +47,14 @@ def _weight(stats: Stats | None, format: Format, shape: tuple[int, int]) -> Arra
 
 
 def _search(
-    x: Array, format: Format, weight: Array | None, unit: float, steps: int, least: float
+    x: Array, format: Format, weight: Array | None, outer: tuple[Array, ...], steps: int, least: float
 ) -> tuple[Array, Array | None]:
     xp = namespace(x)
     best = None
     for step in range(steps):
         shrink = 1 - (1 - least) * step / max(steps - 1, 1)
         scale, zero = ranges(x, format, shrink)
-        scale = format.round_scale(scale, unit)
+        scale = format.scale.round(scale, outer)
         error = (_round(x, format, scale, zero) - x) ** 2
         loss = (error if weight is None else error * weight).sum(axis=-1)
         if best is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bitwright.core.array import Array, float32, namespace
-from bitwright.core.format import UNSIGNED, Format
+from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
 from bitwright.methods.method import Method
+from bitwright.errors import RecipeError
 
 
 def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
@@ -15,21 +16,25 @@ def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
     Source: the standard affine quantizer (Jacob et al. 2018, arXiv 1712.05877). `stats` is not used.
     """
     scale, zero = ranges(format.blocks(float32(w)), format)
-    unit = format.unit(scale)
-    return encode(w, format, format.round_scale(scale, unit), zero, unit=unit)
+    outer = format.scale.fit(scale)
+    return encode(w, format, format.scale.round(scale, outer), zero, outer=outer)
 
 
 def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array, Array | None]:
     """Scale and zero (float32 [rows, groups]) that map the range of `x` [rows, groups, size] * `shrink` to the grid.
 
     The range always holds 0, so that 0 stays exact. An asymmetric integer zero is a value of the grid; a symmetric
-    integer scale is negative where the positive tail is the longer one.
+    integer scale is negative where the positive tail is the longer one. Raises RecipeError for a format with shifts.
     """
+    if format.shift is not None:
+        raise RecipeError(
+            f"no method finds the shifts of {format.name} yet", where="format", fix="Use q3_k, q6_k or int4"
+        )
     xp = namespace(x)
     grid = format.grid
     high, low = xp.max(x, axis=-1) * shrink, xp.min(x, axis=-1) * shrink
-    if format.zero == "none":
-        if grid.uniform and grid.low < -grid.high and format.scale not in UNSIGNED:
+    if format.zero is None:
+        if grid.uniform and grid.low < -grid.high and format.scale.signed:
             # Two's complement has one more negative level: a negative scale gives it to the longer tail.
             return xp.where(high > -low, -high, -low) / -grid.low, None
         return xp.maximum(high, -low) / grid.high, None

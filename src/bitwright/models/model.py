@@ -71,7 +71,7 @@ class Item:
 def describe(format: Format, activations: str = "none") -> str:
     """A format in words, e.g. `int4 g128 asym` or `int8 channel + int8 activations`."""
     block = f"g{format.block}" if isinstance(format.block, int) else format.block
-    zero = " asym" if format.zero == "integer" else ""
+    zero = " asym" if format.zero is not None else ""
     return f"{format.name} {block}{zero}" + (f" + {activations} activations" if activations != "none" else "")
 
 

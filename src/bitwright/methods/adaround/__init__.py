@@ -5,14 +5,14 @@ from __future__ import annotations
 from bitwright.core.array import Array
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
-from bitwright.methods.method import Method, Options, Seen
+from bitwright.methods.method import Method, Options, Seen, fits_fixed
 
 
 def fits(format: Format) -> str | None:
     """Why a format has no neighbouring codes to choose between; None where it has."""
-    if format.learned or not format.grid.uniform:
+    if format.code.table_bits or not format.grid.uniform:
         return f"cannot learn the rounding of {format.name}"
-    return None
+    return fits_fixed(format)
 
 
 def solve(w: Array, format: Format, seen: Seen, options: Options) -> QTensor:

@@ -90,7 +90,7 @@ def quantize(
     batch: int = 512,
     rate: float = 0.1,
     seed: int = 0,
-    scales: tuple[Tensor, Tensor | None, float] | None = None,
+    scales: tuple[Tensor, Tensor | None, tuple[Tensor, ...]] | None = None,
 ) -> QTensor:
     """Quantize `w` [out, k] so that the layer's output on the samples stays near `target`; the loss is `Layer`'s.
 
@@ -102,7 +102,7 @@ def quantize(
     regulariser 1 - |2 h - 1|^beta is annealed. Then coordinate descent, from there and from GPTQ's codes, gives every
     weight the best of all codes with the others fixed. With `relu`, a second learning on batches of samples decides
     between each code and the one on the other side of the float weight. Scales are those of the method mse (or
-    `scales`: scale, zero, unit) and never move. A row takes the result of a stage only where its loss falls, so none
+    `scales`: scale, zero, outer) and never move. A row takes the result of a stage only where its loss falls, so none
     ends worse than by rounding to nearest. Deterministic by `seed`.
 
     Raises RecipeError for a format without evenly spaced values, TensorError for shapes that do not fit or samples
@@ -114,7 +114,7 @@ def quantize(
     w = w.detach().to(torch.float32)
     out, k = w.shape
     _check(w, x, target, groups)
-    scale, zero, unit = search(w, format) if scales is None else scales
+    scale, zero, outer = search(w, format) if scales is None else scales
     grid = format.grid
 
     def rows(values: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def quantize(
         found = torch.empty_like(values)
         for group in range(groups):
             own = slice(group * (out // groups), (group + 1) * (out // groups)) if scale.shape[0] > 1 else slice(None)
-            scales = scale[own], None if zero is None else zero[own], unit
+            scales = scale[own], None if zero is None else zero[own], outer
             found[group] = _descend(layer, weights, group, format, scales, None if start is None else start[group])
         values = keep(values, found, False)
     if relu:
@@ -159,7 +159,7 @@ def quantize(
         draws = [torch.randint(count, (min(batch, count),), generator=generator) for _ in range(steps)]
         up = _learn(layer, error(down), step, 0.25 + 0.5 * (values - down).clip(0, 1), draws, steps, rate)
         values = keep(keep(values, down + up, True), nearest, True)
-    return QTensor(format, grid.nearest(values).reshape(out, k), scale, zero, unit=unit)
+    return QTensor(format, grid.nearest(values).reshape(out, k), scale, zero, outer=outer)
 
 
 def _check(w: Tensor, x: Tensor, target: Tensor | None, groups: int) -> None:
@@ -211,7 +211,7 @@ def _descend(
     weights: Tensor,
     group: int,
     format: Format,
-    scales: tuple[Tensor, Tensor | None, float],
+    scales: tuple[Tensor, Tensor | None, tuple[Tensor, ...]],
     values: Tensor | None,
 ) -> Tensor:
     """Coordinate descent for one group on the loss without ReLU, [rows, k]: from `values`, or from error feedback.
@@ -226,7 +226,7 @@ def _descend(
         natural = torch.argsort(factor.order)
         damped = factor.hessian[natural][:, natural]
         best = w + torch.linalg.solve(damped, cross.T).T
-        values = format.grid.value(feed_back(best, format, scale, zero, factor))
+        values = format.grid.decode(feed_back(best, format, scale, zero, factor))
     steps = Steps.of(format, scale, zero, torch.arange(k), rows, k)
     decoded = QTensor(format, format.grid.nearest(values), scale, zero).decode()
     # A dead input pulls nothing; it only must not divide by zero.

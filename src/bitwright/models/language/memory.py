@@ -53,7 +53,7 @@ def working_memory(item: Item, step: int) -> int:
     weights, each = rows * item.columns, 10 * 4
     if item.method.needs != "nothing":
         return each * max(weights, min(SOLVE, 4 * weights))  # up to four matrices that share an input go together
-    if f.learned:
+    if f.code.table_bits:
         # Sorting, sums in float64, and about 18 numbers per level (measured).
         each += 24 + 8 * 18 * 2**f.bits // f.block_size(item.columns)
     return each * weights * (torch.get_num_threads() if rows < item.rows else 1)

@@ -13,7 +13,7 @@ from bitwright import machine
 from bitwright.core.format import Format
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
-from bitwright.core.scaling import ScaleType
+
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
 from bitwright.files.folder import copy_sidecars, require_finite, write_config
@@ -106,7 +106,7 @@ class LanguageModel(Model):
         return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
-        scale: ScaleType = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
+        scale: str = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
         format, note = self._format(layer, scale, plan), None
         if not format.fits(part.columns):
             why = f"{part.columns} inputs do not divide by {format.block}"
@@ -133,7 +133,7 @@ class LanguageModel(Model):
         method = registry.get(layer.method)
         return Item(part, format, method, layer.options, layer.activations, note)
 
-    def _format(self, layer: Layer, scale: ScaleType, plan: Plan) -> Format:
+    def _format(self, layer: Layer, scale: str, plan: Plan) -> Format:
         return plan.container.format(  # type: ignore[no-any-return]
             layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright.core.format import Format
-from bitwright.core.grid import INT
+from bitwright.core.formats import named
 from bitwright.core.observe import Affine, Histogram, affine, choose
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.errors import RecipeError, TensorError
@@ -89,7 +89,7 @@ def held(scale: float, bits: int, target: str) -> Affine:
 
 def weight_format(bits: int) -> Format:
     """A float32 scale a row. Below 8 bits two's complement: at 2 bits the fourth level is worth having."""
-    return Format(f"int{bits}", INT[bits], "channel", "fp32") if bits < EDGE else qdq_format(bits)
+    return named(f"int{bits}", group="channel", scale="fp32") if bits < EDGE else qdq_format(bits)
 
 
 def observe(replay: Replay, placement: Placement, batches: Iterable[Batch]) -> dict[str, Histogram]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
 from bitwright.methods import rtn

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
 from bitwright.files.onnx import Placement, from_matrix

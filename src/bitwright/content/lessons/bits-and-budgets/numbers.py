@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.methods import descent, gptq
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant

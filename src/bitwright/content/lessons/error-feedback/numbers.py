@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
 from bitwright.methods import descent, gptq, mse

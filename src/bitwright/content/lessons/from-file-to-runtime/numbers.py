@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.core import bits
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
 from bitwright.files.compressed_tensors import Scheme, decode_by_library, unpack
 from bitwright.files.nbits import DOMAIN, decode_node

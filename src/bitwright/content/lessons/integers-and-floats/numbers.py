@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.grid import E4M3, E5M2, FP4, INT, Grid
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
+from bitwright.core.scaling import Levels
 from bitwright.methods import rtn
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import scientific, significant
@@ -30,7 +32,7 @@ EIGHT = {"E4M3": torch.float8_e4m3fn, "E5M2": torch.float8_e5m2}
 
 def tensor_format(grid: Grid) -> Format:
     """One float32 scale for a whole matrix."""
-    return Format(grid.name, grid, "tensor", "fp32")
+    return Format(grid.name, grid, Levels.of(("tensor", "fp32")))
 
 
 def as_is(w: np.ndarray, grid: Grid) -> QTensor:

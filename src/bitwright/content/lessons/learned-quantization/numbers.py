@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch.nn.utils import parametrize
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
 from bitwright.methods import lsq, mse

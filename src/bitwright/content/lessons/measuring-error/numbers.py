@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error, kl, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import descent, gptq, mse, rtn

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.grid import FP4, INT, NF4, Grid
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
@@ -259,7 +260,7 @@ def model(key: str, how: str) -> tuple[float, float, float]:
 
     def change(name: str) -> QTensor:
         w = lab.weight(name)
-        if format.learned:
+        if format.code.table_bits:
             return lloyd.quantize(w, format, lab.stats(name) if how == "careful" else None)
         return mse.quantize(w, format) if how == "careful" else rtn.quantize(w, format)
 
@@ -284,7 +285,7 @@ def bill() -> tuple[dict[tuple[str, str], tuple[float, float, float]], Figure]:
         bars = []
         for key, (label, format) in fits().items():
             bits, kl, _ = found[key, how]
-            tone: Any = "good" if format.learned else "float" if key.startswith("int") else "quant"
+            tone: Any = "good" if format.code.table_bits else "float" if key.startswith("int") else "quant"
             bars.append(Bar(id=key, label=f"{label}: {bits:.2f} bits", value=kl, text=significant(kl, 2), tone=tone))
         best = min(bars, key=lambda bar: bar.value)
         return {

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import SCALE_BITS, Block, Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import NUMBERS, Block
 from bitwright.methods import descent, rtn
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant
@@ -117,7 +119,7 @@ def words() -> Figure:
                 "value": significant(scale),
             }
         ]
-        overhead = SCALE_BITS["fp16"]
+        overhead = NUMBERS["fp16"].bits
         if q.zero is not None:
             value = int(q.zero[0, 0])
             code = value - int(format.grid.low)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import Format, named
+from bitwright.core.formats import named
 from bitwright.core.grid import INT
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
@@ -133,7 +133,7 @@ def comb(x: np.ndarray) -> tuple[dict[str, float], Figure]:
 def sweep(x: np.ndarray) -> tuple[dict[str, float], Figure]:
     """SQNR at eight bits against the zero point, with the clamp and without it."""
     s, z = parameters(whole(x, 8, False))
-    format = Format("int8", INT[8], "tensor", "fp32", "integer")
+    format = named("int8", group="tensor", symmetric=False, scale="fp32")
     scale = np.full((1, 1), s, np.float32)
     clamped, free = {}, {}
     for zero in sorted({*range(-128, 128, 12), int(z)}):
@@ -220,7 +220,7 @@ def numbers() -> dict[str, Any]:
     value = float(np.sort(x.reshape(-1))[-200])
     q = encode(
         np.array([[value]], np.float32),
-        Format("int8", INT[8], "tensor", "fp32", "integer"),
+        named("int8", group="tensor", symmetric=False, scale="fp32"),
         np.full((1, 1), swept["s"], np.float32),
         np.full((1, 1), swept["z"], np.float32),
     )

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.core.format import Block, named
+from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode
+from bitwright.core.scaling import Block
 from bitwright.methods import mse, rtn
 from bitwright.rewrites import equalize
 from bitwright.studio.worker import lab
@@ -134,7 +135,7 @@ def ruler_story() -> tuple[Figure, dict[str, Any]]:
     line = named("int3", group="channel")
 
     def scale_of(value: float) -> npt.NDArray[np.float32]:
-        return np.asarray(line.round_scale(np.full((1, 1), value, np.float32)))
+        return np.asarray(line.scale.round(np.full((1, 1), value, np.float32)))
 
     unsigned = scale_of(top / line.grid.high)
     signed = rtn.quantize(x, line).scale
@@ -207,7 +208,7 @@ def clipping() -> tuple[Figure, dict[str, Any]]:
     def parts(bits: int, clip: float) -> tuple[float, float]:
         """Mean squared error of the weights inside and outside the ruler, as a share of the mean square."""
         format = named(f"int{bits}", group="channel", scale="fp32")
-        scale = format.round_scale(rtn.ranges(format.blocks(w), format, clip)[0])
+        scale = format.scale.round(rtn.ranges(format.blocks(w), format, clip)[0])
         error = (w - encode(w, format, scale).decode()) ** 2
         ends = np.stack([scale * format.grid.low, scale * format.grid.high])
         outside = (w < ends.min(0)) | (w > ends.max(0))
@@ -351,7 +352,7 @@ def sign(bits: int) -> tuple[float, float]:
     format, positive, signed = named(f"int{bits}"), Error(), Error()
     for name in lab.names():
         w = lab.weight(name)
-        scale = format.round_scale(np.abs(format.blocks(w)).max(-1) / np.float32(format.grid.high))
+        scale = format.scale.round(np.abs(format.blocks(w)).max(-1) / np.float32(format.grid.high))
         positive += Error.between(w, encode(w, format, scale).decode())
         signed += Error.between(w, rtn.quantize(w, format).decode())
     return positive.sqnr, signed.sqnr

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import Format, named
+from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.grid import INT
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
+from bitwright.core.scaling import Levels
 from bitwright.methods import lloyd, mse, rtn
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import scientific, significant
@@ -33,7 +35,7 @@ def draw(base: dict[str, Any], bits: int, clip: float, scheme: str) -> dict[str,
         used = len(np.unique(nearest))
         room, scale = None, None
     else:
-        q = encode(w, Format("int", INT[bits], "tensor", "fp32"), np.full((1, 1), step, np.float32))
+        q = encode(w, whole(bits), np.full((1, 1), step, np.float32))
         decoded, scale = q.decode(), step
         levels = [step * value for value in INT[bits].values]
         used = len(np.unique(q.codes))
@@ -58,10 +60,15 @@ def draw(base: dict[str, Any], bits: int, clip: float, scheme: str) -> dict[str,
     }
 
 
+def whole(bits: int) -> Format:
+    """Integers with one float32 scale for all weights."""
+    return Format("int", INT[bits], Levels.of(("tensor", "fp32")))
+
+
 def rounded(w: np.ndarray, bits: int, clip: float) -> QTensor:
     """`w` rounded to evenly spaced levels inside `clip` times its largest size, as the first figure does it."""
     step = clip * float(np.abs(w).max()) / (2 ** (bits - 1) - 1)
-    return encode(w.reshape(1, -1), Format("int", INT[bits], "tensor", "fp32"), np.full((1, 1), step, np.float32))
+    return encode(w.reshape(1, -1), whole(bits), np.full((1, 1), step, np.float32))
 
 
 def story(w: np.ndarray, best: float) -> Figure:
@@ -76,7 +83,7 @@ def story(w: np.ndarray, best: float) -> Figure:
             return {"low": -1.4 * peak, "high": 1.15 * peak, "dots": dots, "x": "weight", "say": "Nine weights."}
         bits, clip, moved = chosen[step - 1]
         s = clip * peak / (2 ** (bits - 1) - 1)
-        grid = Format("int", INT[bits], "tensor", "fp32")
+        grid = whole(bits)
         back = encode(picked[None, :], grid, np.full((1, 1), s, np.float32)).decode()[0]
         largest = float(np.abs(picked - back).max())
         return {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.format import named
+from bitwright.core.formats import named
 from bitwright.files.safetensors import read_header
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant
