@@ -10,7 +10,8 @@ import onnx
 
 from bitwright.core.format import Format
 from bitwright.core.observe import Affine, affine
-from bitwright.files.onnx import Placement, to_qdq, weight_format
+from bitwright.files.containers.qdq.writer import to_qdq, weight_format
+from bitwright.files.layers import Placement
 from bitwright.methods import rtn
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.placement import place

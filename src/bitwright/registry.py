@@ -24,13 +24,22 @@ class Registry(Generic[T]):
     'Round to nearest'
     """
 
-    def __init__(self, package: str, attribute: str, *, besides: tuple[str, ...] = (), key: str | None = None) -> None:
+    def __init__(
+        self,
+        package: str,
+        attribute: str,
+        *,
+        group: str | None = None,
+        besides: tuple[str, ...] = (),
+        key: str | None = None,
+    ) -> None:
         """`besides` names modules of the package that provide nothing, `key` the recipe's key that chooses one.
 
-        What a thing is called in errors is the attribute in lower case; its plugins come through the entry points of
-        the package's name.
+        What a thing is called in errors is the attribute in lower case; plugins come through the entry points of
+        `group`, by default the package's name.
         """
         self.package, self.attribute, self.key = package, attribute, key
+        self.group = group or package
         self._besides = besides
         self._given: dict[str, T] = {}
         self._found: dict[str, T] = {}
@@ -75,15 +84,18 @@ class Registry(Generic[T]):
 
     def _modules(self) -> list[str]:
         package = importlib.import_module(self.package)
-        return [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+        modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        return [name.replace("_", "-") for name in modules if not name.startswith("_")]
 
     def _plugins(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.package)}
+        return {point.name: point for point in entry_points(group=self.group)}
 
     def _load(self, name: str) -> T:
         plugins = self._plugins()
         if name in self.names() and name not in plugins:
-            return self._checked(name, getattr(importlib.import_module(f"{self.package}.{name}"), self.attribute))
+            return self._checked(
+                name, getattr(importlib.import_module(f"{self.package}.{name.replace('-', '_')}"), self.attribute)
+            )
         if name in plugins:
             try:
                 return self._checked(name, plugins[name].load())

@@ -15,7 +15,7 @@ from bitwright.engine import plan as planning
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, TensorError
 from bitwright.events import Finished, Row, Started
-from bitwright.files.compressed_tensors import Scheme
+from bitwright.files.containers.compressed_tensors.layout import Scheme
 from bitwright.files.folder import open_checkpoint
 from bitwright.recipe import Recipe
 from tests import tiny

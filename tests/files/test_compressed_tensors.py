@@ -17,7 +17,13 @@ from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Levels
 from bitwright.errors import FileError, RecipeError
-from bitwright.files.compressed_tensors import Scheme, decode_by_library, quantization_config, scheme_of, unpack
+from bitwright.files.containers.compressed_tensors.layout import (
+    Scheme,
+    decode_by_library,
+    quantization_config,
+    scheme_of,
+    unpack,
+)
 from bitwright.methods import rtn
 
 COLUMNS = 64

@@ -9,7 +9,7 @@ import compressed_tensors
 import pytest
 import torch
 
-from bitwright.files.compressed_tensors import Scheme, decode_by_library, quantization_config, unpack
+from bitwright.files.containers.compressed_tensors.layout import Scheme, decode_by_library, quantization_config, unpack
 from bitwright.files.folder import QuantizedCheckpoint, open_checkpoint
 from bitwright.files.safetensors import Layout
 from bitwright.methods import rtn

@@ -17,19 +17,11 @@ from bitwright.core.formats import named
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, ModelError, TensorError
-from bitwright.files.onnx import (
-    Layer,
-    decode,
-    fit_bias,
-    from_matrix,
-    matmul_nbits,
-    read,
-    to_matrix,
-    to_qdq,
-    upgrade,
-    weight_format,
-    write,
-)
+from bitwright.files.containers.nbits.packing import matmul_nbits
+from bitwright.files.containers.qdq.writer import fit_bias, to_qdq, weight_format
+from bitwright.files.layers import Layer, from_matrix, to_matrix
+from bitwright.files.onnx import decode, read, write
+from bitwright.files.opset import upgrade
 from bitwright.methods import rtn
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.placement import place

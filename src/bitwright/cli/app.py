@@ -75,8 +75,7 @@ class Show:
 
     def event(self, event: Any) -> None:
         """Show one event."""
-        from bitwright.engine.check import Finding
-        from bitwright.events import Note, Progress, Row, Started
+        from bitwright.events import Finding, Note, Progress, Row, Started
 
         if self.json:
             typer.echo(json.dumps(event.json()))

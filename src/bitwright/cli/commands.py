@@ -11,7 +11,6 @@ import typer
 
 from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.options import (
-    NETWORK_LAYER,
     Acts,
     Bind,
     Bits,
@@ -29,56 +28,27 @@ from bitwright.cli.options import (
     MethodName,
     Model,
     Out,
+    Output,
     RecipeFile,
     Simulate,
     Symmetric,
     Threads,
     WindowCount,
-    find_model,
-    is_network,
-    make_network_recipe,
     make_recipe,
     size,
 )
 from bitwright.engine.libraries import load, silence
 from bitwright.errors import BitwrightError, RecipeError
+from bitwright.events import Finding, Finished, Row, plain
 
 
-def prepare_torch(threads: int | None) -> None:
+def prepare_torch(threads: int | None = None) -> None:
     """Load the libraries and set the number of threads."""
     load()
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-
-
-def show_plan(plan: Any, show: Show) -> None:
-    """Print the plan on one screen."""
-    from collections import Counter
-
-    from bitwright.engine.plan import describe
-
-    if show.json:
-        typer.echo(json.dumps({"event": "plan", **plan.summary()}))
-        return
-    kinds = Counter((describe(i.scheme), i.layer.method) for i in plan.items.values())
-    show.line(f"plan: {plan.source} -> {plan.out}")
-    for (kind, method), count in kinds.items():
-        show.line(f"  {count} matrices as {kind} by {method}")
-    kept = sum(e.size for e in plan.copies)
-    show.line(f"  {len(plan.copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: embedding, norms, head)")
-    final, source = plan.layout.total_bytes, plan.source_bytes
-    show.line(
-        f"  {source / 1e6:,.1f} MB -> {final / 1e6:,.1f} MB ({final / source:.0%}), "
-        f"{plan.stored_bits:.3f} stored bits per quantized weight"
-    )
-    show.line(
-        f"  memory: about {plan.peak_memory() / 1e6:,.0f} MB; time: about {plan.seconds():,.0f} s on this machine"
-    )
-    show.line(f"  loads in: {'; '.join(plan.runtimes())}")
-    for note in plan.notes[:8]:
-        show.line(f"  note: {note}")
 
 
 @app.command()
@@ -94,7 +64,9 @@ def plan(
     windows: WindowCount = None,
     length: Length = None,
     simulate: Simulate = False,
+    output: Output = None,
     indivisible: Indivisible = None,
+    max_drop: MaxDrop = None,
     bind: Bind = None,
     recipe: RecipeFile = None,
     device: Device = "cpu",
@@ -103,24 +75,22 @@ def plan(
     """Show what `quantize` would do: formats, final bytes, memory, time, runtimes. Nothing runs."""
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
-        calib=calib, windows=windows, length=length, simulate=simulate, indivisible=indivisible, bind=bind,
+        calib=calib, windows=windows, length=length, simulate=simulate, output=output,
+        indivisible=indivisible, max_drop=max_drop, bind=bind,
     )  # fmt: skip
 
     def work(show: Show) -> None:
-        if is_network(model):
-            from bitwright.engine.integer import plan as networks
-
-            network_recipe, source = make_network_recipe(recipe, given), Path(model)
-            out = source.with_name(f"{source.stem}-int.onnx")
-            known = network_recipe.data.source is not None
-            show_network_plan(networks.make(source, out, network_recipe, check_out=False, needs_data=known), show)
-            return
-        made = make_recipe(recipe, given)
-        prepare_torch(None)
         from bitwright.engine import plan as planning
+        from bitwright.models import find, kind_of
 
-        source = find_model(model)
-        show_plan(planning.make(source, Path(f"{source.name}-small"), made, device=device, check_out=False), show)
+        source = find(model)
+        kind = kind_of(source)
+        made = make_recipe(kind, recipe, given)
+        prepare_torch()
+        job = planning.make(
+            source, kind.beside(source), made, device=device, check_out=False, needs_data=kind.has_data(made)
+        )
+        show_plan(job, show)
 
     guarded(as_json, work)
 
@@ -141,6 +111,7 @@ def quantize(
     heldout: Heldout = None,
     heldout_windows: HeldoutCount = None,
     simulate: Simulate = False,
+    output: Output = None,
     indivisible: Indivisible = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -150,64 +121,30 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on (ONNX: starts again)."""
+    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on."""
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, indivisible=indivisible, max_drop=max_drop, bind=bind,
+        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, bind=bind,
     )  # fmt: skip
 
     def work(show: Show) -> None:
-        ceiling = size(max_ram)
-        if is_network(model):
-            do_network(show, Path(model), out, make_network_recipe(recipe, given), ceiling, device, threads)
-        else:
-            do_quantize(show, find_model(model), out, make_recipe(recipe, given), ceiling, device, threads)
+        from bitwright.models import find, kind_of
 
-    guarded(as_json, work, resume=not is_network(model), out=out)
+        source = find(model)
+        do_quantize(show, source, out, make_recipe(kind_of(source), recipe, given), size(max_ram), device, threads)
 
-
-def do_network(
-    show: Show,
-    source: Path,
-    out: Path,
-    recipe: Any,
-    ceiling: int | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-) -> None:
-    """Plan, run, certify and print the verdict for an ONNX file."""
-    from bitwright import machine
-    from bitwright.engine.integer import plan as networks
-    from bitwright.engine.integer.run import run
-    from bitwright.engine.report import certificate_path, verdict_lines
-    from bitwright.events import Finished
-
-    if device != "cpu":
-        raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    made = networks.make(source, out, recipe)
-    machine.enforce(ceiling)
-    show_network_plan(made, show)
-    for event in run(made):
-        show.event(event)
-        if isinstance(event, Finished):
-            show.close()
-            for line in verdict_lines(event.certificate):
-                show.line(line)
-            show.line(f"written: {out} and {certificate_path(out).name}")
+    guarded(as_json, work, resume=True, out=out)
 
 
-def show_network_plan(plan: Any, show: Show) -> None:
-    """Print the plan of an ONNX network on one screen."""
+def show_plan(plan: Any, show: Show) -> None:
+    """Print the plan on one screen."""
+    from bitwright.engine.plan import lines, summary
+
     if show.json:
-        typer.echo(json.dumps({"event": "plan", **plan.summary()}))
+        typer.echo(json.dumps({"event": "plan", **plain(summary(plan))}))
         return
-    show.line(f"plan: {plan.source} -> {plan.out}")
-    for line in plan.lines():
+    for line in lines(plan):
         show.line(line)
 
 
@@ -216,7 +153,7 @@ def do_quantize(
     source: Path,
     out: Path,
     recipe: Any,
-    ceiling: int | None,
+    ceiling: int | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -224,21 +161,19 @@ def do_quantize(
     prepare_torch(threads)
     silence()
     from bitwright.engine import plan as planning
-    from bitwright.engine.report import verdict_lines
+    from bitwright.engine.report import certificate_path, verdict_lines
     from bitwright.engine.run import run
-    from bitwright.engine.text import prepare
-    from bitwright.events import Finished
 
     made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
     show_plan(made, show)
-    text = drain(prepare(made), show)
-    for event in run(made, text):
+    for event in run(made):
         show.event(event)
         if isinstance(event, Finished):
             show.close()
             for line in verdict_lines(event.certificate):
                 show.line(line)
-            show.line(f"written: {out}")
+            beside = certificate_path(out)
+            show.line(f"written: {out}" + ("" if beside.parent == out else f" and {beside.name}"))
 
 
 def drain(events: Iterator[Any], show: Show) -> Any:
@@ -265,54 +200,44 @@ def measure(
     """Compare two models on the same text or samples: KL, agreement, perplexity, accuracy, with intervals."""
 
     def work(show: Show) -> None:
-        if is_network(a):
-            result = measure_networks(Path(a), Path(b), heldout, recipe)
-            if as_json:
-                typer.echo(json.dumps({"event": "comparison", **result.summary()}))
-            for line in result.lines():
-                show.line(line)
-            return
-        prepare_torch(threads)
-        from bitwright.engine.check import compare_weights
-        from bitwright.engine.measure import measure_folders
-        from bitwright.engine.text import read_heldout, require_fit
-        from bitwright.events import Row
-        from bitwright.files.folder import open_checkpoint
+        from bitwright.models import find
 
-        first, second = find_model(a), find_model(b)
-        words = read_heldout(first, heldout, windows, length)
-        require_fit(second, words.ids)
-        result = drain(measure_folders(first, second, words.ids), show)
-        show.close()
-        if as_json:
-            typer.echo(json.dumps({"event": "comparison", **result.summary()}))
-        for line in result.lines():
-            show.line(line)
-        if not weights:
-            return
-        for event in compare_weights(open_checkpoint(first), open_checkpoint(second)):
-            show.event(event)
-            if isinstance(event, Row):
-                show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.mse:.3e} MSE  {event.format:<16} {event.name}")
+        prepare_torch(threads)
+        first, second = find(a), find(b)
+        tell_comparison(show, first, second, heldout, recipe, windows, length)
+        if weights:
+            for event in check_weights(second, first):
+                tell_row(show, event)
 
     guarded(as_json, work)
 
 
-def measure_networks(a: Path, b: Path, heldout: str, recipe: Path | None) -> Any:
-    """The verdict on two ONNX files over the samples of `heldout`, read as the recipe's [data] says."""
-    from bitwright.engine.integer.verdict import measure as compare
-    from bitwright.files.onnx import read
-    from bitwright.models.network.graph import inputs_of
-    from bitwright.models.samples.open import open_samples
+def tell_comparison(show: Show, a: Path, b: Path, heldout: str, recipe: Path | None, windows: int, length: int) -> None:
+    """Compare two models on held-out data and say how far they are apart."""
+    from bitwright.engine.measure import measure
     from bitwright.recipe import Recipe
 
-    if heldout == "stdlib":
-        raise RecipeError(
-            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
-        )
     made = Recipe.load(recipe) if recipe else Recipe()
-    read(a)
-    return compare(open_samples(heldout, inputs_of(read(b)), made.data), made.data, a, b)
+    text = made.calibration.model_copy(update={"heldout_windows": windows, "length": length})
+    result = drain(measure(a, b, heldout, made.model_copy(update={"calibration": text})), show)
+    show.close()
+    if show.json:
+        typer.echo(json.dumps({"event": "comparison", **result.summary()}))
+    for line in result.lines():
+        show.line(line)
+
+
+def check_weights(path: Path, against: Path) -> Iterator[Any]:
+    """Rows of every matrix in which two models differ."""
+    from bitwright.models import kind_of
+
+    return (event for event in kind_of(path).check(path, against) if isinstance(event, Row))
+
+
+def tell_row(show: Show, row: Any) -> None:
+    """The error of one matrix in a line, or an event."""
+    show.event(row)
+    show.line(f"  {row.sqnr:6.2f} dB SQNR  {row.mse:.3e} MSE  {row.format:<16} {row.name}")
 
 
 @app.command()
@@ -328,37 +253,20 @@ def check(
     wrong: list[str] = []
 
     def work(show: Show) -> None:
-        prepare_torch(None)
-        from bitwright.engine.check import Finding
         from bitwright.engine.check import check as look
-        from bitwright.engine.measure import measure_folders
-        from bitwright.engine.text import read_heldout
-        from bitwright.events import Row
+        from bitwright.models import find
 
-        if is_network(folder):
-            from bitwright.engine.integer.check import check as look_at
-
-            path, original = Path(folder), Path(against) if against else None
-            events = look_at(path, original)
-        else:
-            path, original = find_model(folder), find_model(against) if against else None
-            events = look(path, original)
-        for event in events:
-            show.event(event)
+        prepare_torch()
+        path, original = find(folder), find(against) if against else None
+        for event in look(path, original):
             if isinstance(event, Row):
-                show.line(f"  {event.sqnr:6.2f} dB SQNR  {event.format:<16} {event.name}")
+                tell_row(show, event)
+            else:
+                show.event(event)
             if isinstance(event, Finding) and not event.good:
                 wrong.append(event.detail)
         if original is not None and heldout is not None and not wrong:
-            if is_network(folder):
-                result = measure_networks(original, path, heldout, recipe)
-            else:
-                result = drain(measure_folders(original, path, read_heldout(original, heldout, windows, 256).ids), show)
-            show.close()
-            if as_json:
-                typer.echo(json.dumps({"event": "comparison", **result.summary()}))
-            for line in result.lines():
-                show.line(line)
+            tell_comparison(show, original, path, heldout, recipe, windows, 256)
         show.close()
         show.line("not sound" if wrong else "sound")
         if wrong:
@@ -414,27 +322,21 @@ def demo(
 
         from bitwright.engine import demo as demos
         from bitwright.engine import report as reports
+        from bitwright.models import kind_of
 
-        if task not in ("language", *demos.NETWORKS):
-            raise RecipeError(f"{task!r} is not a task", where="--task", fix="Choose language, vision or speech")
         if out.exists():
             if not any(out.glob("*certificate.json")):
                 raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
             shutil.rmtree(out)
-        if task == "language":
-            model, made = demos.language(bits or 4)
-            do_quantize(show, model, out, made, None)
-            result = out
-        else:
-            result = out / f"{demos.NETWORKS[task]}.onnx"
-            try:
-                model, made = demos.network(task, out / "data", NETWORK_LAYER | {"format": f"int{bits or 8}"})
-                do_network(show, model, result, made)
-            except BaseException:
-                shutil.rmtree(out, ignore_errors=True)  # half a demo would bar the way to the next
-                raise
+        try:
+            model, made = demos.make(task, out / "data", bits)
+            result = out if kind_of(model).holds == "tensors" else out / f"{model.parent.name}.onnx"
+            do_quantize(show, model, result, made)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)  # half a demo would bar the way to the next
+            raise
         page = out / "report.html"
         page.write_text(reports.to_html([reports.load(result)]), "utf-8")
         show.line(f"report:  {page}")
 
-    guarded(as_json, work, resume=task == "language", out=out)
+    guarded(as_json, work, out=out)

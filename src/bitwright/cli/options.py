@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.errors import InputError, RecipeError
+from bitwright import methods
+from bitwright.errors import RecipeError
+from bitwright.files import containers
+
+if TYPE_CHECKING:
+    from bitwright.models.kind import Kind
+    from bitwright.recipe import Recipe
 
 Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
 Bits = Annotated[int | None, typer.Option(help="Bits per weight (integer format); 4 unless a recipe says otherwise.")]
@@ -18,7 +24,11 @@ FormatName = Annotated[
 Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default 128.")]
 Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
 MethodName = Annotated[
-    str | None, typer.Option("--method", help="rtn, mse, gptq, descent (default), lloyd; ONNX: adaround, lsq.")
+    str | None, typer.Option("--method", help=f"{', '.join(methods.registry.names())}. Default: descent.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--to", help=f"The container: {', '.join(containers.registry.names())}. Default: what fits."),
 ]
 Acts = Annotated[
     str | None, typer.Option("--activations", help="Of layer inputs: none, int8 or fp8 (ONNX: none or int8).")
@@ -28,11 +38,14 @@ WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Defa
 Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
 Heldout = Annotated[str | None, typer.Option(help="For the verdict; by default a part of --calib kept apart.")]
 HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 8.")]
-Simulate = Annotated[bool, typer.Option("--simulate", help="Write decoded float weights: any format, nothing smaller.")]
+Simulate = Annotated[bool, typer.Option("--simulate", help="The same as --to float: any format, nothing smaller.")]
 Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
 MaxDrop = Annotated[
-    float | None, typer.Option(min=0, help="ONNX: points of accuracy it may lose; else layers stay float.")
+    float | None,
+    typer.Option(
+        min=0, help="Points of accuracy (language: percent of perplexity) it may lose; else parts stay float."
+    ),
 ]
 Bind = Annotated[list[str] | None, typer.Option(help="ONNX: an open input dimension, NAME=SIZE or NAME=any.")]
 MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
@@ -57,65 +70,57 @@ def size(text: str | None, where: str = "--max-ram") -> int | None:
     return int(number * (1024 if match[3] else 1000) ** power)
 
 
-def make_recipe(path: Path | None, given: dict[str, Any]) -> Any:
-    """The recipe of a file, or the default, with the options that were given, for a language model."""
+COMMON = {"max_drop": "max_drop", "output": "output"}
+"""Options for every kind of model, and the recipe's keys that they mean."""
+
+
+def make_recipe(kind: Kind, path: Path | None, given: dict[str, Any]) -> Recipe:
+    """The recipe of a file, or an empty one, with the options that were given; `kind` says what they mean for it.
+
+    RecipeError for an option that is of no use to this kind, and for options that contradict one another.
+    """
     from bitwright.recipe import Recipe
 
-    for key in ("max_drop", "bind"):
-        if given.get(key):
-            raise RecipeError("is for ONNX networks", where=f"--{key.replace('_', '-')}", fix="Leave it out")
-    raw = {"layer": {}, "calibration": {}} | (_read(path, "ONNX networks", ("data", "network")) if path else {})
-    raw["layer"] |= layer_options(given) | _given(given, "activations")
-    raw["calibration"] |= _given(given, "windows", "length", "heldout", "heldout_windows", calib="source")
-    raw |= _given(given, "indivisible")
-    if given.get("simulate"):
-        raw["output"] = "float"
+    recipe = Recipe.load(path) if path else Recipe()
+    raw = recipe.model_dump(mode="python", exclude_unset=True)
+    given = dict(given)
+    layer = layer_options(given)
+    if given.pop("simulate", False):
+        if given.get("output") not in (None, "float"):
+            raise RecipeError("contradicts --to", where="--simulate", fix="Give one of them")
+        given["output"] = "float"
+    keys = COMMON | dict(kind.options)
+    for name, value in given.items():
+        if value is None or value == [] or name in LAYER:
+            continue
+        if name not in keys:
+            where = f"--{name.replace('_', '-')}"
+            raise RecipeError("is for another kind of model", where=where, fix=f"Leave it out for a {kind.words.whole}")
+        value = dict(map(_size_of, value)) if isinstance(value, list) else value
+        *tables, key = keys[name].split(".")
+        if tables == ["layer"]:
+            layer[key] = value
+            continue
+        table = raw
+        for step in tables:
+            table = table.setdefault(step, {})
+        table[key] = value
+    if layer:
+        raw["layer"] = _overlaid(raw.get("layer", {}), layer)
     return Recipe.read(raw, "options")
 
 
-def make_network_recipe(path: Path | None, given: dict[str, Any]) -> Any:
-    """The same for an ONNX network, whose default is int8 per channel."""
-    from bitwright.recipe import Recipe
-
-    for key in ("windows", "length", "heldout_windows", "simulate", "indivisible"):
-        if given.get(key):
-            where = f"--{key.replace('_', '-')}"
-            raise RecipeError("is for language model folders", where=where, fix="Leave it out for an ONNX file")
-    raw = {"layer": {}, "data": {}, "network": {}} | (_read(path, "language models", LANGUAGE) if path else {})
-    options = {"options": NETWORK_LAYER["options"] | raw["layer"].get("options", {})}
-    raw["layer"] = NETWORK_LAYER | raw["layer"] | options | layer_options(given)
-    raw["data"] |= _given(given, "heldout", calib="source")
-    raw["network"] |= _given(given, "activations", "max_drop")
-    if given.get("bind"):
-        raw["network"]["bind"] = dict(_size_of(text) for text in given["bind"])
-    return Recipe.read(raw, "options")
+LAYER = ("bits", "format", "group", "symmetric", "method")
+"""Options that make up the `[layer]` table."""
 
 
-NETWORK_LAYER: dict[str, Any] = {
-    "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
-}  # fmt: skip
-"""How the layers of an ONNX network are stored unless a recipe or option says otherwise."""
-
-
-LANGUAGE = ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
-"""What in a recipe is of no use to an ONNX network."""
-
-
-def _read(path: Path, others: str, foreign: tuple[str, ...]) -> dict[str, Any]:
-    """The keys that a recipe file sets; RecipeError for one of `foreign`, which is for `others`."""
-    from bitwright.recipe import Recipe
-
-    raw = Recipe.load(path).model_dump(mode="python", exclude_unset=True)
-    for key in foreign:
-        if key in raw:
-            raise RecipeError(f"is for {others}", where=f"{path}: {key}", fix="Leave it out for this model")
-    return raw
-
-
-def _given(given: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
-    """The options among `names` that were given, some under another name in the recipe."""
-    keys = {name: name for name in names} | renamed
-    return {key: given[name] for name, key in keys.items() if given.get(name) is not None}
+def _overlaid(table: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A `[layer]` table with what was given instead; options of a method that gave way to another go with it."""
+    method = given.get("method")
+    if method in methods.registry.names() and "options" in table:
+        known = methods.registry.get(method).options.model_fields
+        table = table | {"options": {key: value for key, value in table["options"].items() if key in known}}
+    return table | given
 
 
 def _size_of(text: str) -> tuple[str, int | str]:
@@ -143,24 +148,4 @@ def layer_options(given: dict[str, Any]) -> dict[str, Any]:
             layer["method"] = "lloyd"
     if group is not None:
         layer["group"] = int(group) if group.isdigit() else group
-    return layer | _given(given, "symmetric", "method")
-
-
-def is_network(model: str) -> bool:
-    """Whether a MODEL argument is an ONNX file rather than a model folder."""
-    return model.lower().endswith(".onnx")
-
-
-def find_model(text: str) -> Path:
-    """The folder a MODEL argument means; `hub:OWNER/NAME` downloads it, and nothing else touches the network."""
-    if not text.startswith("hub:"):
-        return Path(text)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
-    try:
-        return Path(snapshot_download(text.removeprefix("hub:"), allow_patterns=wanted))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"cannot be downloaded ({line})", where=text, fix="Check the name and the network") from error
+    return layer | {key: given[key] for key in ("symmetric", "method") if given.get(key) is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,5 +67,6 @@ def hashes(files: Iterable[Path]) -> dict[str, str]:
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> None:
     """Give the output and its certificate their final names, durably; what only resuming needs goes last."""
-    text = json.dumps(certificate, indent=1, allow_nan=False, default=float)
-    plan.model.publish(plan, text + "\n")
+    plan.model.seal(plan, json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n")
+    (plan.partial / journal.NAME).unlink(missing_ok=True)
+    plan.model.publish(plan)

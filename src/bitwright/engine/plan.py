@@ -221,6 +221,8 @@ def lines(plan: Plan) -> list[str]:
         f"  {before / 1e6:,.1f} MB -> {after / 1e6:,.1f} MB ({after / max(before, 1):.0%}), "
         f"{plan.stored_bits:.3f} stored bits per quantized weight"
     )
-    found.append(f"  memory: about {estimate.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine")
+    found.append(
+        f"  memory: about {estimate.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine"
+    )
     found.append(f"  loads in: {'; '.join(runtimes(plan))}")
     return found + [f"  note: {note}" for note in plan.notes[:8]]

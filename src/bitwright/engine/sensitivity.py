@@ -56,7 +56,9 @@ def fall_back(writer: Writer, data: Any) -> Generator[Event, None, Writer]:
             low = middle
     best, reached = tried[high]
     if reached > limit:
-        note = f"even with {high} {words.parts} float {first.name} drops by {reached:.2f} {first.unit} (limit {limit:g})"
+        note = (
+            f"even with {high} {words.parts} float {first.name} drops by {reached:.2f} {first.unit} (limit {limit:g})"
+        )
         plan.notes.append(note)
         yield Note(note)
     return _decided(writer, best.plan, best)
@@ -73,4 +75,3 @@ def _decided(writer: Writer, chosen: Plan, made: Writer | None = None) -> Writer
 
 FINAL = "final:"
 """Begins the journal's names of what lies in its final place, where there was a trial."""
-

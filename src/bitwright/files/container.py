@@ -14,14 +14,13 @@ from bitwright.core import formats
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
-
 from bitwright.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
 
     from bitwright.files.quantized import QuantizedCheckpoint
-    from bitwright.files.safetensors import Entry, Spec
+    from bitwright.files.safetensors import Spec
 
 
 class Stored(NamedTuple):
@@ -30,6 +29,18 @@ class Stored(NamedTuple):
     name: str
     tensor: torch.Tensor
     first: int
+
+
+class Place(NamedTuple):
+    """Where a matrix [rows, columns] goes: its module's name, how its inputs are rounded, and how its source had it."""
+
+    module: str
+    rows: int
+    columns: int
+    activations: str
+    dtype: torch.dtype
+    transposed: bool = False
+    """The source stores it as [columns, rows]."""
 
 
 class Held(NamedTuple):
@@ -71,6 +82,10 @@ class Container(ABC):
         return format
 
     @abstractmethod
+    def decoders(self) -> dict[str, str]:
+        """The libraries that read it back independently, and their versions."""
+
+    @abstractmethod
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         """Which runtimes load it as it stands, and what limits them."""
 
@@ -89,16 +104,12 @@ class TensorContainer(Container):
         return 1
 
     @abstractmethod
-    def specs(
-        self, module: str, format: Format, activations: str, shape: tuple[int, int], source: Entry
-    ) -> list[Spec]:
-        """The tensors that store a matrix of `shape` [rows, columns] of `module`, which comes from `source`."""
+    def specs(self, format: Format, place: Place) -> list[Spec]:
+        """The tensors that store a matrix."""
 
     @abstractmethod
-    def pack(
-        self, module: str, q: QTensor, activations: str, rows: int, start: int, source: Entry
-    ) -> list[Stored]:
-        """The stored tensors of `q`, which are rows [start, ...) of a matrix of `rows` rows."""
+    def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
+        """The stored tensors of `q`, which are rows [start, ...) of the matrix that goes to `place`."""
 
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         """What config.json must say: modules by format and activations, and linear modules that stay float."""
@@ -111,10 +122,6 @@ class TensorContainer(Container):
     def open(self, folder: Path, config: Mapping[str, Any]) -> QuantizedCheckpoint:
         """A folder that it claims, read back."""
         raise NotImplementedError
-
-    def decoders(self) -> dict[str, str]:
-        """The libraries that read it back independently, and their versions."""
-        return {}
 
     def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
         """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
@@ -142,6 +149,10 @@ class GraphContainer(Container):
         self, graph: Any, placement: Any, weights: Mapping[str, QTensor], activations: Mapping[str, Any], network: Any
     ) -> Any:
         """The ONNX model of a float graph with these weights and activations; `network` is the recipe's table."""
+
+    @abstractmethod
+    def decode(self, model: Any) -> dict[str, Any]:
+        """The float32 values of every constant that an ONNX model stores in this container, by the weight's name."""
 
 
 def refuse(what: str, fix: str, key: str = "layer.format", where: str | None = None) -> RecipeError:

@@ -1,22 +1,22 @@
-"""A model folder of either kind, float or compressed-tensors, read as float tensors under their original names."""
+"""A model folder, float or in any container, read as float tensors under their original names."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import re
+import os
 import shutil
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitwright.core.array import float32
-from bitwright.core.qtensor import QTensor
-from bitwright.errors import FileError, ModelError, TensorError
-from bitwright.files.compressed_tensors import SUFFIXES, WORD, Scheme, scheme_of, unpack
-from bitwright.files.safetensors import Checkpoint, Entry
+from bitwright.errors import CertificationError, ModelError, TensorError
+from bitwright.files.container import TensorContainer
+from bitwright.files.containers import registry
+from bitwright.files.safetensors import Checkpoint
 
 SIDECARS = (
     "*.json",
@@ -59,128 +59,54 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """The folder's tensors: a plain `Checkpoint`, or a `QuantizedCheckpoint` where config.json says so."""
+    """The folder's tensors: a plain `Checkpoint`, or a `QuantizedCheckpoint` where a container claims it."""
     config = read_config(folder)
     quantization = config.get("quantization_config")
-    if not quantization:
-        return Checkpoint(folder)
-    if not isinstance(quantization, dict):
+    if quantization is not None and not isinstance(quantization, dict):
         raise ModelError(
             "quantization_config is not a table", where=str(folder / "config.json"), fix="Download it again"
         )
-    method = quantization.get("quant_method")
-    if method != "compressed-tensors":
+    known = [container for container in registry.all() if isinstance(container, TensorContainer)]
+    for container in known:
+        if container.claims(config):
+            return container.open(folder, config)
+    if quantization:
+        names = ", ".join(container.name for container in known)
         raise ModelError(
-            f"quantized with {method!r}, which Bitwright does not read",
+            f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read",
             where=str(folder),
-            fix="Supported: compressed-tensors",
+            fix=f"Supported: {names}",
         )
-    return QuantizedCheckpoint(folder, quantization)
+    return Checkpoint(folder)
 
 
-class QuantizedCheckpoint(Checkpoint):
-    """A compressed-tensors folder whose quantized matrices appear as one float tensor each, decoded when read.
+def sync(files: Iterable[Path]) -> None:
+    """Have the disk hold what was written to these files."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
-    `quantized[name]` tells the stored tensors and the scheme of each matrix; reading gives the scale's dtype, which is
-    what the runtime's own decoder gives.
-    """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        """Open `folder` under its `quantization_config`; FileError or ModelError where they disagree."""
-        super().__init__(folder)
-        self.config = config
-        self.stored = dict(self.tensors)
-        self.quantized: dict[str, tuple[dict[str, Entry], Scheme]] = {}
-        for name in list(self.stored):
-            if name.endswith(".weight_scale"):
-                self._adopt(name.removesuffix(".weight_scale"))
+def write_config(source: Path, out: Path, changes: dict[str, Any]) -> None:
+    """config.json of an output: the source's with `changes`."""
+    config = json.loads((source / "config.json").read_text("utf-8")) | changes
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
-    def _adopt(self, module: str) -> None:
-        where = f"{self.folder}: {module}"
-        suffixes = (*SUFFIXES, "weight")
-        parts = {s: self.stored[f"{module}.{s}"] for s in suffixes if f"{module}.{s}" in self.stored}
-        scale = parts["weight_scale"]
-        scheme = scheme_of(self._group(module), scale.dtype, where)
-        if "weight" not in parts and not {"weight_packed", "weight_shape"} <= set(parts):
-            raise FileError("a scale without codes", where=where, fix="The file is incomplete: write it again")
-        for suffix in parts:
-            self.tensors.pop(f"{module}.{suffix}", None)
-        name = f"{module}.weight"
-        if "weight" in parts:
-            shape = parts["weight"].shape
-        else:
-            shape = tuple(int(n) for n in super().read_entry(parts["weight_shape"]))
-        f = scheme.format
-        if len(shape) == 2:
-            rows, columns = shape
-            expected = {s.name.rpartition(".")[2]: s for s in scheme.specs(module, rows, columns)}
-            for suffix, spec in expected.items():
-                got = parts.get(suffix)
-                want = (1,) if f.block == "tensor" and suffix == "weight_scale" else spec.shape
-                if got is None or (got.shape != want and got.shape != spec.shape):
-                    raise FileError(
-                        f"{suffix} is {list(got.shape) if got else 'absent'}, "
-                        f"{f.name} of {list(shape)} needs {list(want)}",
-                        where=where,
-                        fix="config.json and the weights disagree: quantize again",
-                    )
-        self.tensors[name] = replace(
-            scale, name=name, shape=shape, size=shape[0] * shape[1] * scale.dtype.itemsize, offset=-1
-        )
-        self.quantized[name] = (parts, scheme)
 
-    def _group(self, module: str) -> dict[str, Any]:
-        groups = list((self.config.get("config_groups") or {}).values())
-        for group in groups:
-            for target in group.get("targets", ()):
-                exact = module == target or module.endswith("." + target)
-                if exact or (target.startswith("re:") and re.match(target[3:], module)):
-                    return dict(group)
-        for group in groups:
-            if "Linear" in group.get("targets", ()):
-                return dict(group)
-        raise FileError(
-            "quantized, but no config group targets it",
-            where=f"{self.folder}: {module}",
-            fix="Repair quantization_config",
-        )
+def load_in_transformers(folder: Path, **options: Any) -> Any:
+    """The folder as a user loads it, in float32 and without running its code; CertificationError where that fails."""
+    from transformers import AutoModelForCausalLM
 
-    def parts(self, name: str, start: int = 0, stop: int | None = None) -> dict[str, torch.Tensor]:
-        """The stored tensors of rows [start, stop) of a quantized matrix, by suffix: a smaller matrix of their own.
-
-        `start` is a multiple of the scheme's `rows_per_word`, so that no word of zero points is cut.
-        """
-        entries, scheme = self.quantized[name]
-        rows = self.tensors[name].shape[0]
-        stop = rows if stop is None else min(stop, rows)
-        if start % scheme.rows_per_word:
-            raise ValueError(f"row {start} does not begin a word of {scheme.rows_per_word} rows")
-        if (start, stop) == (0, rows):
-            return {suffix: self.read_entry(entry) for suffix, entry in entries.items()}
-        parts = {}
-        for suffix, entry in entries.items():
-            if suffix == "weight_shape":
-                parts[suffix] = torch.tensor([stop - start, self.tensors[name].shape[1]])
-            elif suffix == "weight_zero_point":
-                bits = scheme.format.bits
-                parts[suffix] = self.read_entry(entry, start * bits // WORD, -(-stop * bits // WORD))
-            elif suffix == "weight_scale" and scheme.format.block == "tensor":
-                parts[suffix] = self.read_entry(entry)
-            else:
-                parts[suffix] = self.read_entry(entry, start, stop)
-        return parts
-
-    def qtensor(self, name: str, start: int = 0, stop: int | None = None) -> QTensor:
-        """Rows [start, stop) of a quantized matrix as codes, scales and zeros; `start` as for `parts`."""
-        return unpack(self.parts(name, start, stop), self.quantized[name][1])
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in its scale's dtype."""
-        if name not in self.quantized:
-            return super().read(name, start, stop)
-        first = start - start % self.quantized[name][1].rows_per_word
-        decoded: torch.Tensor = self.qtensor(name, first, stop).decode()
-        return decoded.to(self.tensors[name].dtype)[start - first :]
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
+        ).eval()
+    except (RuntimeError, ValueError) as error:
+        raise CertificationError(
+            f"transformers cannot load the folder ({str(error).splitlines()[0]})",
+            where=str(folder),
+            fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18, or --symmetric",
+        ) from error
 
 
 def copy_sidecars(source: Path, out: Path) -> list[str]:

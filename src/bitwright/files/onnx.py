@@ -1,7 +1,6 @@
 """ONNX models: a reader that checks everything first, and a writer whose bytes depend on the model alone.
 
 Format: https://onnx.ai/onnx/repo-docs/IR.html; tensors beyond 2 GB: https://onnx.ai/onnx/repo-docs/ExternalData.html.
-The integer forms (`to_qdq`, `matmul_nbits`, `decode`) live in `qdq` and `nbits` and are named here too.
 """
 
 from __future__ import annotations
@@ -9,25 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.external_data_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, numpy_helper
 
 from bitwright.errors import FileError, ModelError, TensorError
-from bitwright.files.layers import Floats, Layer, Placement, attribute, from_matrix, to_matrix
-from bitwright.files.nbits import decode_node, matmul_nbits
-from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset, upgrade
-from bitwright.files.qdq import bias_bound, fit_bias, to_qdq, weight_format
-
-__all__ = [
-    "LIMIT", "Layer", "Placement", "bias_bound", "decode", "fit_bias", "from_matrix", "matmul_nbits", "opset", "read",
-    "side_file", "tensors", "to_matrix", "to_qdq", "upgrade", "weight_format", "write",
-]  # fmt: skip
+from bitwright.files.container import GraphContainer
+from bitwright.files.containers import registry
+from bitwright.files.layers import Floats
+from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset
 
 LIMIT = 2**31 - 2**20
 """Bytes up to which a model is one file: protobuf ends at 2 GB."""
@@ -196,34 +187,10 @@ def side_file(path: Path) -> Path:
 def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     """The float32 values of every constant that `model` stores as integers, by the name its readers use.
 
-    Our own reading of DequantizeLinear (per tensor, per axis, in blocks; weights, biases and constants alike) and of
-    MatMulNBits ([K, N], by the name of the node's B), so that a file can be checked without the runtime that runs it.
+    Our own reading, container by container, so that a file can be checked without the runtime that runs it.
     """
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    out: dict[str, Floats] = {}
-    for node in model.graph.node:
-        if node.op_type == "MatMulNBits" and node.domain == "com.microsoft":
-            out[node.input[1]] = decode_node(node, stored)
-        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
-            continue
-        codes = _integers(stored[node.input[0]])
-        scale = numpy_helper.to_array(stored[node.input[1]]).astype(np.float32)
-        zero = _integers(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
-        axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
-        assert isinstance(axis, int) and isinstance(block, int)
-
-        def spread(values: npt.NDArray[Any], axis: int = axis, block: int = block, rank: int = codes.ndim,
-                   size: tuple[int, ...] = codes.shape) -> npt.NDArray[Any]:  # fmt: skip
-            if block:
-                return np.repeat(values, block, axis).take(range(size[axis]), axis)
-            if values.ndim == 0 or rank == 0:
-                return values
-            return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
-
-        out[node.output[0]] = ((codes - spread(zero)) * spread(scale)).astype(np.float32)
-    return out
-
-
-def _integers(tensor: TensorProto) -> npt.NDArray[np.int64]:
-    """The values of an integer tensor of any width."""
-    return numpy_helper.to_array(tensor).astype(np.int64)
+    found: dict[str, Floats] = {}
+    for container in registry.all():
+        if isinstance(container, GraphContainer):
+            found |= container.decode(model)
+    return found

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import FileError, ModelError, ResourceError, TensorError
+from bitwright.files.container import Held
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -168,6 +169,8 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Open `folder`; raises ModelError or FileError, naming the file and the fix."""
         self.folder = folder
+        self.quantized: Mapping[str, Held] = {}
+        """Matrices that are held in a container, and how."""
         if folder.is_file():
             raise ModelError("a file, not a folder", where=str(folder), fix=f"Give the model's folder, {folder.parent}")
         if not folder.is_dir():

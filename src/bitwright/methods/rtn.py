@@ -6,8 +6,8 @@ from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
-from bitwright.methods.method import Method
 from bitwright.errors import RecipeError
+from bitwright.methods.method import Method
 
 
 def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:

@@ -1,7 +1,7 @@
 """Models: what is compressed. A kind of model is a folder here that provides `KIND`; `open` finds the right one.
 
-    model = models.open("model.onnx")
-    model.kind.name, [part.name for part in model.parts(Recipe())]
+model = models.open("model.onnx")
+model.kind.name, [part.name for part in model.parts(Recipe())]
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from bitwright.registry import Registry
 if TYPE_CHECKING:
     from bitwright.models.model import Model
 
-kinds: Registry[Kind] = Registry(
-    "bitwright.models", "KIND", besides=("demos", "kind", "model", "samples", "tasks")
-)
+kinds: Registry[Kind] = Registry("bitwright.models", "KIND", besides=("demos", "kind", "model", "samples", "tasks"))
 
 __all__ = ["Kind", "find", "kind_of", "kinds", "open"]
 

@@ -77,6 +77,10 @@ class Kind(ABC):
     def output(self, recipe: Recipe) -> str:
         """The container that is written where the recipe names none."""
 
+    def has_data(self, recipe: Recipe) -> bool:
+        """Whether the recipe names all the data that planning looks at."""
+        return True
+
     @abstractmethod
     def beside(self, source: Path) -> Path:
         """Where an output might go: what `plan` shows."""

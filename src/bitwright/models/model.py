@@ -224,7 +224,8 @@ class Plan:
 
     def stored(self, item: Item) -> int:
         """Bits on disk of a matrix: codes as the container holds them, scales, zero points."""
-        return self.container.stored(item.format, self.recipe).stored_bits(item.rows, item.columns)
+        held: Format = self.container.stored(item.format, self.recipe)
+        return held.stored_bits(item.rows, item.columns)
 
     @property
     def stored_bits(self) -> float:
@@ -359,8 +360,13 @@ class Model(ABC):
         """Take a matrix of a trial over into the final output; its {stored name: CRC-32}."""
         raise NotImplementedError
 
-    def clean(self, plan: Plan) -> None:
-        """Take away what only resuming needs."""
+    @abstractmethod
+    def seal(self, plan: Plan, certificate: str) -> None:
+        """Put the certificate beside the partial output and make all of it durable."""
+
+    @abstractmethod
+    def publish(self, plan: Plan) -> None:
+        """Give the output its final name; what only resuming needed goes."""
 
 
 class Drop(NamedTuple):

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from bitwright.engine.integer.calibrate import Seen, observe
-from bitwright.engine.integer.rewrite import absorb_axes, absorb_biases
-
 from bitwright.engine.integer.plan import Plan, make
+from bitwright.engine.integer.rewrite import absorb_axes, absorb_biases
 from bitwright.engine.integer.run import run
+
 from bitwright.engine.report import certificate_path
 from bitwright.errors import DataError, RecipeError
 from bitwright.events import Finished, Row

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.errors import ModelError, RecipeError, TensorError
-from bitwright.files.onnx import read, to_matrix
+from bitwright.files.layers import to_matrix
+from bitwright.files.onnx import read
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session

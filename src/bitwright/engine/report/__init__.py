@@ -1,7 +1,7 @@
 """Certificates as something to read: the verdict of one screen, Markdown, JSON, and one self-contained HTML page.
 
 Everything said here is computed from the certificates alone; no model is opened, and neither torch nor onnx is needed.
-What differs between language models and ONNX networks is in `certificate` and `measures`; all else serves both.
+What differs between kinds of models is in their own folders (`models/*/facts`); all else serves every kind.
 """
 
 from bitwright.engine.report.certificate import (
@@ -27,9 +27,10 @@ from bitwright.engine.report.judgement import (
     ranking,
     summary,
 )
-from bitwright.engine.report.measures import Fact, facts, measures, speed
+from bitwright.engine.report.measures import facts, measures, speed
 from bitwright.engine.report.page import to_html
 from bitwright.engine.report.text import LINES, WIDTH, to_json, to_markdown, verdict_lines
+from bitwright.models.kind import Fact
 from bitwright.words import measured
 
 __all__ = [

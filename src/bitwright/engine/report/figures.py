@@ -7,10 +7,19 @@ import re
 from itertools import groupby
 from typing import Any
 
-from bitwright.engine.report.certificate import Certificate, decibel, kind, label, module, short_scheme, sqnr, worst
+from bitwright.engine.report.certificate import (
+    Certificate,
+    decibel,
+    kind,
+    label,
+    module,
+    short_scheme,
+    sqnr,
+    words,
+    worst,
+)
 from bitwright.engine.report.judgement import JUDGEMENTS, SCALES
-from bitwright.engine.report.measures import lowest_output, row_name
-from bitwright.words import megabytes, number, share
+from bitwright.words import lowest_output, megabytes, number, share
 
 MAX_BARS = 96
 """Parts that the bar figure draws; of a larger model it shows the worst so many, and says so."""
@@ -26,7 +35,7 @@ def bars(certificate: Certificate) -> dict[str, Any]:
     top = max(known.values(), default=0.0)
     blocks = {row["name"]: _block(row["name"]) for row in rows}
     if not any(inside for inside, _ in blocks.values()):
-        blocks = {name: (f"All {kind(certificate).parts}", module(name)) for name in blocks}
+        blocks = {name: (f"All {words(certificate).parts}", module(name)) for name in blocks}
     groups: list[tuple[str, list[dict[str, Any]]]] = []
     for block, members in groupby(rows, key=lambda r: blocks[r["name"]][0] or "Outside the blocks"):
         lines = [
@@ -67,7 +76,7 @@ def disagreement(certificate: Certificate) -> str | None:
     if output is None or weights is None or weights["output_error"] is None:
         return None
     errors = [row["output_error"] for row in certificate["rows"] if row["output_error"] is not None]
-    place, part = 1 + sum(error > weights["output_error"] for error in errors), kind(certificate).part
+    place, part = 1 + sum(error > weights["output_error"] for error in errors), words(certificate).part
     if len(errors) == 1:
         return None
     if place == 1:
@@ -135,8 +144,8 @@ def scatter(certificates: list[Certificate]) -> dict[str, Any] | None:
         x = 100 * c["output"]["bytes"] / 1e6 / right
         place = {"x": x, "y": y(loss), "top": y(loss + spread), "bottom": y(loss - spread), "left": x > 50}
         value = f"KL {loss:.2g} nats" if scale == "kl" else f"output error {share(loss)}"
-        words = {"name": c.get("folder", ""), "scheme": short_scheme(c), "value": value}
-        points.append({**place, **words, "size": megabytes(c["output"]["bytes"])})
+        told = {"name": c.get("folder", ""), "scheme": short_scheme(c), "value": value}
+        points.append({**place, **told, "size": megabytes(c["output"]["bytes"])})
     for above, point in zip([None, *points], points, strict=False):
         # Labels keep 5 percent of the height between them, where their points are close.
         close = above is not None and abs(above["x"] - point["x"]) < 45
@@ -145,10 +154,10 @@ def scatter(certificates: list[Certificate]) -> dict[str, Any] | None:
     limits = [(bound, j.words) for bound, j in zip(bounds, JUDGEMENTS, strict=False) if 10.0**low < bound < 10.0**high]
     return {
         "scale": scale,
-        "row": " or ".join(sorted({row_name(c["verdict"]) for c in known})) if scale == "kl" else "",
+        "row": " or ".join(sorted({kind(c).sample(c["verdict"]) for c in known})) if scale == "kl" else "",
         "unit": " nats" if scale == "kl" else "",
         "points": points,
-        "limits": [(y(bound), f"{words}, at most", f"{bound:.2g}") for bound, words in limits],
+        "limits": [(y(bound), f"{told}, at most", f"{bound:.2g}") for bound, told in limits],
         "decades": [(y(10.0**k), f"{10.0**k:g}") for k in range(low, high + 1)],
         "sizes": [(100 * k * step / right, f"{k * step:g}") for k in range(int(right / step) + 1)],
         "floats": sorted({(100 * c["source"]["bytes"] / 1e6 / right, megabytes(c["source"]["bytes"])) for c in known}),

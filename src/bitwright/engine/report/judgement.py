@@ -6,9 +6,10 @@ import json
 import math
 from typing import NamedTuple
 
-from bitwright.engine.report.certificate import Certificate, data, kind, label, rounds_activations
-from bitwright.engine.report.measures import Fact, kl_text, leading, lowest_output, measures, row_name, speed
-from bitwright.words import megabytes, number, share
+from bitwright.engine.report.certificate import Certificate, data, kind, label, rounds_activations, words
+from bitwright.engine.report.measures import leading, measures, speed
+from bitwright.models.kind import Fact
+from bitwright.words import kl_text, lowest_output, megabytes, number, share
 
 
 class Judgement(NamedTuple):
@@ -79,7 +80,7 @@ def told(certificate: Certificate) -> str:
     verdict, (name, _) = certificate["verdict"], loss(certificate) or ("", 0.0)
     if name == "kl":
         weights = ", weights only" if rounds_activations(certificate) else ""
-        return f"mean KL {kl_text(verdict)} per {row_name(verdict)} (95 % interval{weights})"
+        return f"mean KL {kl_text(verdict)} per {kind(certificate).sample(verdict)} (95 % interval{weights})"
     first = measures(certificate)[0]
     return f"{first.label[0].lower() if name == 'sqnr' else first.label[0]}{first.label[1:]} {first.text}"
 
@@ -88,7 +89,7 @@ def headline(certificate: Certificate) -> str:
     """The sentence of judgement."""
     found = judge(certificate)
     if found is None:
-        return f"{kind(certificate).unmeasured}."
+        return f"{words(certificate).unmeasured}."
     return f"{found.words.capitalize()}: {told(certificate)}."
 
 
@@ -118,7 +119,7 @@ def comparability(certificates: list[Certificate]) -> list[str]:
         reasons.append("They are judged by different measures, as their outputs allow.")
     if len(seen) > 1:
         names = ", ".join(dict.fromkeys(m.label for c in judged for m in leading(c)))
-        word = " or ".join(dict.fromkeys(kind(c).data for c in judged))
+        word = " or ".join(dict.fromkeys(words(c).data for c in judged))
         reasons.append(f"They were measured on different held-out {word}: do not compare {names}.")
     if len(runs) > 1:
         reasons.append("Their latencies were measured with different batches or threads.")
@@ -136,8 +137,8 @@ def ranking(certificates: list[Certificate]) -> str:
         best = min(known, key=lambda pair: (pair[0].rank, _cost(pair[1])))[1]
         opening = "None stays close to the float model; the nearest"
     else:
-        words = kind(certificates[0])
-        return f"{words.unmeasured}. Measure it: {words.remedy}"
+        first = words(certificates[0])
+        return f"{first.unmeasured}. Measure it: {first.remedy}"
     return f"{opening} is {label(best)}, {megabytes(best['output']['bytes'])}: {told(best)}."
 
 

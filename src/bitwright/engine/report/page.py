@@ -22,6 +22,7 @@ from bitwright.engine.report.certificate import (
     rounds_activations,
     scheme,
     short_scheme,
+    words,
 )
 from bitwright.engine.report.figures import bars, disagreement, histogram, scatter
 from bitwright.engine.report.judgement import (
@@ -34,13 +35,13 @@ from bitwright.engine.report.judgement import (
     ranking,
     summary,
 )
-from bitwright.engine.report.measures import facts, measures, row_name
+from bitwright.engine.report.measures import facts, measures
 from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
-    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations, row_name),
-    *(scheme, share, short_scheme, some),
+    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations),
+    *(scheme, share, short_scheme, some, words),
 )
 """What the template calls."""
 

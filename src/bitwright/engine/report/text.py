@@ -14,7 +14,6 @@ from bitwright.engine.report.certificate import (
     decibel,
     fallbacks,
     floats,
-    kind,
     label,
     lint,
     module,
@@ -23,6 +22,7 @@ from bitwright.engine.report.certificate import (
     remarks,
     saved,
     scheme,
+    words,
     worst,
 )
 from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, summary
@@ -41,7 +41,7 @@ def verdict_lines(certificate: Certificate) -> list[str]:
     bits = certificate["stored_bits_per_weight"]
     lines = [headline(certificate), *cautions(certificate)]
     if certificate["verdict"] is None:
-        lines.append(f"Measure it  {kind(certificate).remedy}")
+        lines.append(f"Measure it  {words(certificate).remedy}")
     lines += [
         f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), "
         f"{bits:.3f} stored bits per quantized weight",
@@ -106,19 +106,19 @@ def to_markdown(certificates: list[Certificate]) -> str:
 
 
 def _markdown_one(certificate: Certificate) -> list[str]:
-    words = kind(certificate)
+    called = words(certificate)
     name = _cell(f"{certificate['source']['folder']}, {label(certificate)}")
     blocks = [f"## {name}", f"**{_cell(headline(certificate))}**"]
     blocks += [_cell(line) for line in cautions(certificate)]
     if certificate["verdict"] is None:
-        blocks.append(f"Measure it with `{words.remedy}`.")
+        blocks.append(f"Measure it with `{called.remedy}`.")
     figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]
     blocks.append(_table(("Figure", "Value", "Of"), figures))
     blocks.append(_list([*readers(certificate), *fallbacks(certificate)]))
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
         blocks.append(_list(reasons))
-    head = (words.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Output error", "SQNR")
+    head = (called.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Output error", "SQNR")
     rows = [
         (
             module(r["name"]),
@@ -131,9 +131,13 @@ def _markdown_one(certificate: Certificate) -> list[str]:
         )
         for r in certificate["rows"]
     ]
-    total = plural(len(rows), words.part, words.parts)
+    total = plural(len(rows), called.part, called.parts)
     blocks.append(f"<details><summary>All {total}</summary>\n\n{_table(head, rows)}\n\n</details>")
-    seen = [f"{name} {words.data}: {line}" for name, p in data(certificate).items() for line in [*lint(p), *remarks(p)]]
+    seen = [
+        f"{name} {called.data}: {line}"
+        for name, p in data(certificate).items()
+        for line in [*lint(certificate, p), *remarks(p)]
+    ]
     if seen:
         blocks.append(_list(seen))
     blocks.append("\n".join(f"- {_cell(what)} `{digest}`" for what, digest in proofs(certificate)))

@@ -10,8 +10,8 @@ import torch
 from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError, CertificationError
 from bitwright.events import Event, Finding, Note, Progress, Row
-from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.model import describe

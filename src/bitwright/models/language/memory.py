@@ -117,6 +117,4 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     solve = sum(2 * i.rows * i.columns**2 * i.method.work(i.options) for i in items)
     verdict = 4 * c.heldout_windows * c.length * sum(e.count for e in arch.checkpoint.tensors.values())
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
-    return (
-        6 + (forward * 1.4 + moments) / rate + solve / (slow / 4) + (verdict / slow if evaluates(plan) else 0) + copy
-    )
+    return 6 + (forward * 1.4 + moments) / rate + solve / (slow / 4) + (verdict / slow if evaluates(plan) else 0) + copy

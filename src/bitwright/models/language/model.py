@@ -13,10 +13,9 @@ from bitwright import machine
 from bitwright.core.format import Format
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
-
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import copy_sidecars, require_finite, write_config
+from bitwright.files.folder import copy_sidecars, require_finite, sync, write_config
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
 from bitwright.models.language import memory, sensitivity, text, verify
@@ -28,7 +27,6 @@ from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
 from bitwright.recipe import Layer, Recipe, matches
-
 
 TRIAL = "trial"
 """The folder below a partial output that holds all matrices quantized, while it is found out which must stay float."""
@@ -56,9 +54,8 @@ class LanguageModel(Model):
                 "already quantized: quantizing twice only adds error", where=str(path), fix="Start from the float model"
             )
         outside = self.arch.outside
-        self.notes = [f"{len(outside)} tensors outside the network are kept as they are, first {outside[0]}"] * bool(
-            outside
-        )
+        if outside:
+            self.notes = [f"{len(outside)} tensors outside the network are kept as they are, first {outside[0]}"]
 
     @property
     def files(self) -> list[Path]:
@@ -229,7 +226,9 @@ class LanguageModel(Model):
                 if entry.name not in plan.items or finished(entry.name):
                     yield progress(entry.size, entry.name)
             least = plan.recipe.calibration.min_expert_tokens
-            for items, seen, fallback in group(todo, recorder, finished, lambda item: self.piece_rows(plan, item), least):
+            for items, seen, fallback in group(
+                todo, recorder, finished, lambda item: self.piece_rows(plan, item), least
+            ):
                 left_ = [item.name for item in items if not finished(item.name)]
                 yield Turn(items, (seen,), fallback, self._settle(seen))
                 size = sum(arch.checkpoint.entry(name).size for name in left_)
@@ -278,7 +277,8 @@ class LanguageModel(Model):
             groups.setdefault((item.format, item.activations), []).append(module)
         done = {item.part.param.removesuffix(".weight") for item in plan.items.values()}
         linear = {name for name, m in self.arch.model.named_modules() if isinstance(m, torch.nn.Linear)}
-        return changes | plan.container.config(groups, linear - done)
+        config: dict[str, Any] = plan.container.config(groups, linear - done)
+        return changes | config
 
     # --- judging
 
@@ -311,6 +311,11 @@ class LanguageModel(Model):
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:
         return sensitivity.rank(plan, self.arch, data)
 
-    def clean(self, plan: Plan) -> None:
-        (plan.partial / text.OWN).unlink(missing_ok=True)
+    def seal(self, plan: Plan, certificate: str) -> None:
+        self.kind.certificate(plan.partial).write_text(certificate, "utf-8")
         shutil.rmtree(plan.partial / TRIAL, ignore_errors=True)
+        sync(plan.partial.iterdir())
+
+    def publish(self, plan: Plan) -> None:
+        (plan.partial / text.OWN).unlink(missing_ok=True)
+        plan.partial.rename(plan.out)

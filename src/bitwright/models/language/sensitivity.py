@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 import torch
 
 from bitwright.events import Event, Progress, Started
-from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.folder import open_checkpoint
+from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder
 from bitwright.models.language.compare import compare_decoders, decoder_of

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bitwright.errors import CertificationError
+from bitwright.files.container import Place
 from bitwright.files.folder import require_finite
 from bitwright.files.safetensors import Entry, Layout, Spec
 from bitwright.models.language.arch import Architecture
@@ -36,9 +37,12 @@ class FolderSink(Sink):
 
     def _stored(self, item: Item) -> list[Spec]:
         """The tensors that hold one matrix."""
-        entry = self.arch.checkpoint.entry(item.name)
-        shape = (item.rows, item.columns)
-        return self.plan.container.specs(self.module(item), item.format, item.activations, shape, entry)
+        specs: list[Spec] = self.plan.container.specs(item.format, self._place(item))
+        return specs
+
+    def _place(self, item: Item) -> Place:
+        dtype = self.arch.checkpoint.entry(item.name).dtype
+        return Place(self.module(item), item.rows, item.columns, item.activations, dtype, item.part.transposed)
 
     def module(self, item: Item) -> str:
         """The module name under which a matrix is stored: its own, or the head's where it was tied to the embedding."""
@@ -58,8 +62,7 @@ class FolderSink(Sink):
         self.layout.create(self.folder)
 
     def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
-        entry = self.arch.checkpoint.entry(item.name)
-        stored = self.plan.container.pack(self.module(item), outcome.q, item.activations, item.rows, start, entry)
+        stored = self.plan.container.pack(outcome.q, start, self._place(item))
         for name, tensor, first in stored:
             sums[name] = self.layout.write(self.folder, name, tensor.cpu(), first, sums.get(name, 0))
 

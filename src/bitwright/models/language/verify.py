@@ -11,8 +11,8 @@ from bitwright import machine
 from bitwright.core.measure import Error, kl
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.compare import decoder_of

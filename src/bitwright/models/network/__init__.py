@@ -51,6 +51,9 @@ class Networks(Kind):
     def output(self, recipe: Recipe) -> str:
         return "nbits" if recipe.network.activations == "none" else "qdq"
 
+    def has_data(self, recipe: Recipe) -> bool:
+        return recipe.data.source is not None
+
     def beside(self, source: Path) -> Path:
         return source.with_name(f"{source.stem}-int.onnx")
 

@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding, Row
-from bitwright.files.onnx import decode, read, to_matrix
+from bitwright.files.layers import to_matrix
+from bitwright.files.onnx import decode, read
 from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.session import Session
 

@@ -25,9 +25,10 @@ from bitwright.core.formats import named
 from bitwright.core.observe import Affine, Histogram, affine, choose
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.errors import RecipeError, TensorError
-from bitwright.files.onnx import Placement, fit_bias, to_matrix, to_qdq
-from bitwright.files.onnx import weight_format as qdq_format
-from bitwright.methods import lsq, mse, rtn
+from bitwright.files.containers.qdq.writer import fit_bias, to_qdq
+from bitwright.files.containers.qdq.writer import weight_format as qdq_format
+from bitwright.files.layers import Placement, to_matrix
+from bitwright.methods import Options, lsq, mse, rtn
 from bitwright.methods.lsq import training
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.replay import Replay, Rounding
@@ -261,7 +262,7 @@ def finetune(
     bits: int,
     activation_bits: int | None = None,
     *,
-    options: lsq.Options = lsq.Options(),  # noqa: RUF009
+    options: Options = lsq.Options(),
     solve: Callable[..., Iterator[training.Epoch]] = lsq.solve,
     soft: float = 1.0,
     start: Integers | None = None,

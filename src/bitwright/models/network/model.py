@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 from bitwright.core.observe import Affine
 from bitwright.errors import RecipeError
 from bitwright.events import Event, Progress, Row, Started
+from bitwright.files.folder import sync
 from bitwright.files.layers import Layer, Placement
-from bitwright.files.onnx import read, write
+from bitwright.files.onnx import read, side_file, write
 from bitwright.methods import registry
 from bitwright.models import kinds
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
@@ -41,6 +44,10 @@ def sink_of(plan: Plan) -> LayerSink:
     """The plan's sink, as what it is."""
     assert isinstance(plan.sink, LayerSink)
     return plan.sink
+
+
+def _restore(layer: Settling, sink: LayerSink, item: Item) -> None:
+    layer.restore(*sink.read(item))
 
 
 class NetworkModel(Model):
@@ -97,7 +104,9 @@ class NetworkModel(Model):
             return {layer.name: why for layer in self.graph.layers if layer.op != "MatMul"}
         found: dict[str, str] = {}
         if self.network.entrance == "float" and not learned:
-            found = dict.fromkeys(estimate.entrance(self.graph, kept), "at the entrance: rounding it costs all the rest")
+            found = dict.fromkeys(
+                estimate.entrance(self.graph, kept), "at the entrance: rounding it costs all the rest"
+            )
         placement = self._place([*kept, *found])
         self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
         return found | {name: placement.floats[name] for name in chosen if name in self._unplaced}
@@ -179,7 +188,9 @@ class NetworkModel(Model):
         if plan.container.integer:
             placement = self.placement(plan)
             kind = "uint8" if self.network.target == "x86" else "int8"
-            lines.append(f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}")
+            lines.append(
+                f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
+            )
             reasons = Counter(placement.floats.values())
             lines += [
                 f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
@@ -255,7 +266,7 @@ class NetworkModel(Model):
                 affine = sink.affines.get(step.layer.input)
             layer = Settling(self.graph, step, self.network, affine, corrections)
             seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs)
-            yield Turn([item], seen, fallback, layer.settle, lambda item, layer=layer: layer.restore(*sink.read(item)))
+            yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
             done += 1
             yield Progress("quantize", done, len(plan.items), item.name)
 
@@ -298,6 +309,23 @@ class NetworkModel(Model):
 
     def finish(self, plan: Plan) -> list[Path]:
         return write(self.graph_of(plan), plan.partial / plan.out.name)
+
+    def seal(self, plan: Plan, certificate: str) -> None:
+        self._certificate(plan).write_text(certificate, "utf-8")
+        sync(self._written(plan))
+
+    def publish(self, plan: Plan) -> None:
+        for path in self._written(plan):
+            path.rename(plan.out.with_name(path.name))
+        shutil.rmtree(plan.partial)
+
+    def _certificate(self, plan: Plan) -> Path:
+        return self.kind.certificate(plan.partial / plan.out.name)
+
+    def _written(self, plan: Plan) -> list[Path]:
+        """The files of the output: the network comes last, so that it never has its name without the others."""
+        network = plan.partial / plan.out.name
+        return [path for path in (self._certificate(plan), side_file(network), network) if path.exists()]
 
     # --- judging
 

@@ -21,8 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.errors import ModelError
 from bitwright.files.layers import attribute, names_read
-from bitwright.files.onnx import opset, upgrade
-from bitwright.files.opset import OLDEST
+from bitwright.files.opset import OLDEST, opset, upgrade
 from bitwright.models.network.rewrite import rewrite, static_shape
 
 SMALL = 1 << 12

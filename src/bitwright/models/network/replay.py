@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright.errors import ModelError
-from bitwright.files.onnx import Layer
+from bitwright.files.layers import Layer
 
 Rounding = Callable[[Tensor], Tensor]
 Attributes = Mapping[str, Any]

@@ -13,8 +13,8 @@ from bitwright.core.array import Array as Anything
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats, add_gram, mirror
+from bitwright.files.containers.qdq.writer import fit_bias
 from bitwright.files.layers import Layer, from_matrix
-from bitwright.files.onnx import fit_bias
 from bitwright.methods import Samples, Seen
 from bitwright.methods.method import Needs
 from bitwright.models.model import Item, Outcome

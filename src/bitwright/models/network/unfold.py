@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from bitwright.files.onnx import Layer
+from bitwright.files.layers import Layer
 
 Array = npt.NDArray[Any]
 

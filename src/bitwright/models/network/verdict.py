@@ -101,9 +101,7 @@ def drop(verdict: Verdict) -> Drop:
             return Drop(name, 100 * sign * (float(found[before]) - float(found[after])))
     if verdict.scores is not None:
         return Drop("top-1 agreement", 100 * (1 - verdict.scores.agree.value))
-    raise DataError(
-        "nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop"
-    )
+    raise DataError("nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop")
 
 
 def _speed(before: Path, after: Path, batch: Batch, size: int) -> dict[str, Any]:

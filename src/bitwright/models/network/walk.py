@@ -19,7 +19,7 @@ import torch
 from onnx import helper
 
 from bitwright.core.observe import Affine
-from bitwright.files.onnx import Layer, Placement
+from bitwright.files.layers import Layer, Placement
 from bitwright.models.language.blocks import Activations
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.prepare import captured

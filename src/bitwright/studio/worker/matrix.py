@@ -86,7 +86,7 @@ def _finished(source: Path, out: Path, name: str, recipe: dict[str, Any], bundle
 def _partial(source: Path, out: Path, name: str, recipe: dict[str, Any], bundled: str | None) -> Iterator[Pair]:
     """The same of a run that is still going: the plan knows what config.json will say."""
     from bitwright.engine import plan as planning
-    from bitwright.files.compressed_tensors import unpack
+    from bitwright.files.containers.compressed_tensors.layout import unpack
     from bitwright.files.safetensors import Checkpoint
 
     plan = planning.make(source, out, recipe_of(recipe, bundled), check_out=False)

@@ -10,8 +10,8 @@ from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
-from bitwright.files.onnx import Placement, from_matrix
-from bitwright.files.qdq import weight_format
+from bitwright.files.containers.qdq.writer import weight_format
+from bitwright.files.layers import Placement, from_matrix
 from bitwright.methods import rtn
 from bitwright.models.demos import digits
 from bitwright.models.network.graph import Graph

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bitwright.core import bits
 from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
-from bitwright.files.compressed_tensors import Scheme, decode_by_library, unpack
-from bitwright.files.nbits import DOMAIN, decode_node
+from bitwright.files.containers.compressed_tensors.layout import Scheme, decode_by_library, unpack
+from bitwright.files.containers.nbits.packing import DOMAIN, decode_node
 from bitwright.methods import mse
 from bitwright.studio.worker import lab
 from bitwright.studio.worker.compile import significant

@@ -20,6 +20,7 @@ from bitwright.core.formats import named
 from bitwright.core.grid import E4M3, INT
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError, RecipeError
+from bitwright.files.container import Stored
 from bitwright.files.safetensors import Spec
 
 Activations = Literal["none", "int8", "fp8"]
@@ -56,16 +57,19 @@ class Scheme:
             raise RecipeError(
                 f"compressed-tensors has no stable packing for {f.name}",
                 where="format",
+                key="layer.format",
                 fix="Use int2, int4, int8 or fp8 per channel or group, or --simulate to write decoded float weights",
             )
         if self.activations != "none" and (f.block != "channel" or f.zero is not None or f.bits != 8):
             raise RecipeError(
                 f"{self.activations} activations need symmetric 8-bit weights per channel, not {f.name}",
                 where="activations",
+                key="layer.activations",
                 fix="Use --bits 8 --group channel, or leave activations alone",
             )
         if (f.code is E4M3) != (self.activations == "fp8") and self.activations != "none":
-            raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8")
+            raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8",
+                              key="layer.activations")  # fmt: skip
 
     def specs(self, module: str, rows: int, columns: int) -> list[Spec]:
         """The tensors that store a [rows, columns] matrix of `module`."""
@@ -81,8 +85,21 @@ class Scheme:
             specs.append(Spec(f"{module}.weight_zero_point", torch.int32, (words, groups)))
         return specs
 
-    def pack(self, module: str, q: QTensor, rows: int) -> dict[str, torch.Tensor]:
-        """The stored tensors of `q`: all of a matrix of `rows` rows, or a run of whole words of rows of it."""
+    def pack(self, module: str, q: QTensor, rows: int, start: int = 0) -> list[Stored]:
+        """The stored tensors of `q`: all of a matrix of `rows` rows, or a run of whole words of them from `start` on.
+
+        Each comes with the row of the stored tensor that it begins at: a word of zero points holds several rows.
+        """
+        f = self.format
+        parts = self._parts(module, q, rows)
+        words = {f"{module}.weight_zero_point": start * f.bits // WORD, f"{module}.weight_shape": 0}
+        return [
+            Stored(name, tensor, words.get(name, start))
+            for name, tensor in parts.items()
+            if not (start and name == f"{module}.weight_shape")
+        ]
+
+    def _parts(self, module: str, q: QTensor, rows: int) -> dict[str, torch.Tensor]:
         f = self.format
         scale = q.scale.to(SCALE_DTYPES[f.scale.type])
         if self.kind == FLOAT8:

@@ -139,3 +139,10 @@ def decode_node(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> npt.
         zero = unpack(numpy_helper.to_array(stored[node.input[3]]).reshape(n, -1), bits, blocks).astype(np.float32)
     values = (codes - zero[..., None]) * scale[..., None]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :k].T)
+
+
+def decode(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """The matrix [K, N] of every MatMulNBits node, by the name of its B without the ending that we write."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type == "MatMulNBits" and node.domain == DOMAIN]
+    return {node.input[1].removesuffix("_packed"): decode_node(node, stored) for node in nodes}

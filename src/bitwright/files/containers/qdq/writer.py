@@ -480,3 +480,36 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
         zero = None if zero is None else zero * sign
         scale = np.abs(scale)
     return codes, scale, zero
+
+
+def decode(model: onnx.ModelProto) -> dict[str, Floats]:
+    """The float32 values of every constant behind a DequantizeLinear of `model`, by the name its readers use.
+
+    Per tensor, per axis and in blocks; weights, biases and constants alike.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    out: dict[str, Floats] = {}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+            continue
+        codes = _integers(stored[node.input[0]])
+        scale = numpy_helper.to_array(stored[node.input[1]]).astype(np.float32)
+        zero = _integers(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
+        axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
+        assert isinstance(axis, int) and isinstance(block, int)
+
+        def spread(values: npt.NDArray[Any], axis: int = axis, block: int = block, rank: int = codes.ndim,
+                   size: tuple[int, ...] = codes.shape) -> npt.NDArray[Any]:  # fmt: skip
+            if block:
+                return np.repeat(values, block, axis).take(range(size[axis]), axis)
+            if values.ndim == 0 or rank == 0:
+                return values
+            return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+        out[node.output[0]] = ((codes - spread(zero)) * spread(scale)).astype(np.float32)
+    return out
+
+
+def _integers(tensor: TensorProto) -> npt.NDArray[np.int64]:
+    """The values of an integer tensor of any width."""
+    return numpy_helper.to_array(tensor).astype(np.int64)

@@ -1,0 +1,16 @@
+"""Containers: how a quantized model is stored, one file (or folder) each, found by being there.
+
+    from bitwright.files import containers
+    containers.registry.get("compressed-tensors").title
+
+A module of this folder provides `CONTAINER`; its name has hyphens where the module's has underscores.
+"""
+
+from bitwright.files.container import Container, GraphContainer, Held, Place, Stored, TensorContainer
+from bitwright.registry import Registry
+
+registry: Registry[Container] = Registry(
+    "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
+)
+
+__all__ = ["Container", "GraphContainer", "Held", "Place", "Stored", "TensorContainer", "registry"]

@@ -1,0 +1,89 @@
+"""compressed-tensors: what transformers and vLLM load as it stands. The bytes are `layout`'s, `reader` reads them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.core.format import Format
+from bitwright.core.qtensor import QTensor
+from bitwright.files.container import Place, Stored, TensorContainer
+
+if TYPE_CHECKING:
+    from bitwright.files.quantized import QuantizedCheckpoint
+    from bitwright.files.safetensors import Spec
+
+
+class CompressedTensors(TensorContainer):
+    """Packed integers and FP8 in safetensors files, described in config.json."""
+
+    name = "compressed-tensors"
+    title = "compressed-tensors, for transformers and vLLM"
+
+    def require(self, format: Format, activations: str = "none") -> None:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme
+
+        Scheme(format, activations).require_packing()  # type: ignore[arg-type]
+
+    def step(self, format: Format) -> int:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme
+
+        return Scheme(format).rows_per_word
+
+    def specs(self, format: Format, place: Place) -> list[Spec]:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme
+
+        scheme = Scheme(format, place.activations)  # type: ignore[arg-type]
+        return scheme.specs(place.module, place.rows, place.columns)
+
+    def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme
+
+        return Scheme(q.format, place.activations).pack(place.module, q, place.rows, start)  # type: ignore[arg-type]
+
+    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme, quantization_config
+
+        schemes = {Scheme(*key): modules for key, modules in groups.items()}  # type: ignore[arg-type]
+        return {"quantization_config": quantization_config(schemes, floats, version("compressed-tensors"))}
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        found = config.get("quantization_config")
+        return isinstance(found, dict) and found.get("quant_method") == self.name
+
+    def open(self, folder: Path, config: Mapping[str, Any]) -> QuantizedCheckpoint:
+        from bitwright.files.containers.compressed_tensors.reader import Reader
+
+        return Reader(folder, config["quantization_config"])
+
+    def decoders(self) -> dict[str, str]:
+        return {self.name: version(self.name), "transformers": version("transformers")}
+
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+        from bitwright.files.folder import load_in_transformers
+
+        if not experts:
+            return load_in_transformers(folder), False
+        from transformers import CompressedTensorsConfig
+
+        with warnings.catch_warnings():
+            # "You passed quantization_config, but the model has one": that is how `dequantize` is asked for.
+            warnings.simplefilter("ignore", UserWarning)
+            return load_in_transformers(folder, quantization_config=CompressedTensorsConfig(dequantize=True)), True
+
+    def keep_inputs(self, model: Any) -> None:
+        from compressed_tensors.quantization import disable_quantization
+
+        model.apply(disable_quantization)
+
+    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+        how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""
+        kernels = {format.bits for format in formats} <= {4, 8}
+        vllm = "vLLM" if kernels else "not vLLM: it has kernels for 4 and 8 bits only"
+        return [f"transformers with compressed-tensors{how}", vllm]
+
+
+CONTAINER = CompressedTensors()

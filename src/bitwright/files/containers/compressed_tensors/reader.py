@@ -1,0 +1,132 @@
+"""A compressed-tensors folder, anyone's, read back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.core.qtensor import QTensor
+from bitwright.errors import FileError
+from bitwright.files.container import Held
+from bitwright.files.containers.compressed_tensors.layout import (
+    SUFFIXES,
+    WORD,
+    Scheme,
+    decode_by_library,
+    scheme_of,
+    unpack,
+)
+from bitwright.files.quantized import QuantizedCheckpoint
+from bitwright.files.safetensors import Entry
+
+
+class Reader(QuantizedCheckpoint):
+    """A compressed-tensors folder whose quantized matrices appear as one float tensor each, decoded when read.
+
+    Reading gives the scale's dtype, which is what the runtime's own decoder gives.
+    """
+
+    library = "the compressed-tensors library"
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        """Open `folder` under its `quantization_config`; FileError or ModelError where they disagree."""
+        super().__init__(folder)
+        self.config = config
+        self.stored = dict(self.tensors)
+        self.quantized: dict[str, Held] = {}
+        self._schemes: dict[str, tuple[dict[str, Entry], Scheme]] = {}
+        for name in list(self.stored):
+            if name.endswith(".weight_scale"):
+                self._adopt(name.removesuffix(".weight_scale"))
+
+    def _adopt(self, module: str) -> None:
+        where = f"{self.folder}: {module}"
+        suffixes = (*SUFFIXES, "weight")
+        parts = {s: self.stored[f"{module}.{s}"] for s in suffixes if f"{module}.{s}" in self.stored}
+        scale = parts["weight_scale"]
+        scheme = scheme_of(self._group(module), scale.dtype, where)
+        if "weight" not in parts and not {"weight_packed", "weight_shape"} <= set(parts):
+            raise FileError("a scale without codes", where=where, fix="The file is incomplete: write it again")
+        for suffix in parts:
+            self.tensors.pop(f"{module}.{suffix}", None)
+        name = f"{module}.weight"
+        if "weight" in parts:
+            shape = parts["weight"].shape
+        else:
+            shape = tuple(int(n) for n in super().read_entry(parts["weight_shape"]))
+        f = scheme.format
+        if len(shape) == 2:
+            rows, columns = shape
+            expected = {s.name.rpartition(".")[2]: s for s in scheme.specs(module, rows, columns)}
+            for suffix, spec in expected.items():
+                got = parts.get(suffix)
+                want = (1,) if f.block == "tensor" and suffix == "weight_scale" else spec.shape
+                if got is None or (got.shape != want and got.shape != spec.shape):
+                    raise FileError(
+                        f"{suffix} is {list(got.shape) if got else 'absent'}, "
+                        f"{f.name} of {list(shape)} needs {list(want)}",
+                        where=where,
+                        fix="config.json and the weights disagree: quantize again",
+                    )
+        self.tensors[name] = replace(
+            scale, name=name, shape=shape, size=shape[0] * shape[1] * scale.dtype.itemsize, offset=-1
+        )
+        self._schemes[name] = (parts, scheme)
+        self.quantized[name] = Held(scheme.format, scheme.activations)
+
+    def _group(self, module: str) -> dict[str, Any]:
+        groups = list((self.config.get("config_groups") or {}).values())
+        for group in groups:
+            for target in group.get("targets", ()):
+                exact = module == target or module.endswith("." + target)
+                if exact or (target.startswith("re:") and re.match(target[3:], module)):
+                    return dict(group)
+        for group in groups:
+            if "Linear" in group.get("targets", ()):
+                return dict(group)
+        raise FileError(
+            "quantized, but no config group targets it",
+            where=f"{self.folder}: {module}",
+            fix="Repair quantization_config",
+        )
+
+    def parts(self, name: str, start: int = 0, stop: int | None = None) -> dict[str, torch.Tensor]:
+        """The stored tensors of rows [start, stop) of a quantized matrix, by suffix: a smaller matrix of their own.
+
+        `start` is a multiple of the scheme's `rows_per_word`, so that no word of zero points is cut.
+        """
+        entries, scheme = self._schemes[name]
+        rows = self.tensors[name].shape[0]
+        stop = rows if stop is None else min(stop, rows)
+        if start % scheme.rows_per_word:
+            raise ValueError(f"row {start} does not begin a word of {scheme.rows_per_word} rows")
+        if (start, stop) == (0, rows):
+            return {suffix: self.read_entry(entry) for suffix, entry in entries.items()}
+        parts = {}
+        for suffix, entry in entries.items():
+            if suffix == "weight_shape":
+                parts[suffix] = torch.tensor([stop - start, self.tensors[name].shape[1]])
+            elif suffix == "weight_zero_point":
+                bits = scheme.format.bits
+                parts[suffix] = self.read_entry(entry, start * bits // WORD, -(-stop * bits // WORD))
+            elif suffix == "weight_scale" and scheme.format.block == "tensor":
+                parts[suffix] = self.read_entry(entry)
+            else:
+                parts[suffix] = self.read_entry(entry, start, stop)
+        return parts
+
+    def qtensor(self, name: str, start: int = 0, stop: int | None = None) -> QTensor:
+        """Rows [start, stop) of a quantized matrix as codes, scales and zeros; `start` as for `parts`."""
+        return unpack(self.parts(name, start, stop), self._schemes[name][1])
+
+    def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """The same as the compressed-tensors library decodes it, in the scale's dtype."""
+        return decode_by_library(self.parts(name, start, stop), self._schemes[name][1])
+
+    def step(self, name: str) -> int:
+        """Rows whose zero points fill whole words."""
+        return self._schemes[name][1].rows_per_word

@@ -1,0 +1,46 @@
+"""Decoded float weights in the model's own dtype: any format can be studied, and nothing gets smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from bitwright.core.format import Format
+from bitwright.core.qtensor import QTensor
+from bitwright.files.container import Place, Stored, TensorContainer
+
+if TYPE_CHECKING:
+    from bitwright.files.safetensors import Spec
+
+
+class Float(TensorContainer):
+    """Writes what the codes decode to, each matrix under its own name and in its own shape."""
+
+    name = "float"
+    title = "Decoded float weights, for study"
+    transposes = True
+    slack = 0.05
+
+    def require(self, format: Format, activations: str = "none") -> None:
+        """Every format decodes to floats."""
+
+    def specs(self, format: Format, place: Place) -> list[Spec]:
+        from bitwright.files.safetensors import Spec
+
+        shape = (place.columns, place.rows) if place.transposed else (place.rows, place.columns)
+        return [Spec(f"{place.module}.weight", place.dtype, shape)]
+
+    def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
+        decoded = q.decode()
+        value = decoded.T.contiguous() if place.transposed else decoded
+        return [Stored(f"{place.module}.weight", value.to(place.dtype), start)]
+
+    def decoders(self) -> dict[str, str]:
+        return {"transformers": version("transformers")}
+
+    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+        return ["transformers and vLLM (float weights: a study copy, nothing gets smaller)"]
+
+
+CONTAINER = Float()

@@ -1,0 +1,44 @@
+"""A quantized model folder, whatever its container, read as float tensors under their original names."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+
+from bitwright.core.qtensor import QTensor
+from bitwright.files.safetensors import Checkpoint
+
+
+class QuantizedCheckpoint(Checkpoint):
+    """A folder whose quantized matrices appear as one float tensor each, decoded when read.
+
+    `quantized` says how each is held. A container's reader fills it, and takes the stored parts out of `tensors`.
+    """
+
+    library: str
+    """Whose code `by_library` is, with its name in words."""
+
+    @abstractmethod
+    def step(self, name: str) -> int:
+        """A run of rows of a matrix must begin at a multiple of so many."""
+
+    @abstractmethod
+    def parts(self, name: str, start: int = 0, stop: int | None = None) -> dict[str, torch.Tensor]:
+        """The stored tensors of rows [start, stop) of a quantized matrix, by what they are."""
+
+    @abstractmethod
+    def qtensor(self, name: str, start: int = 0, stop: int | None = None) -> QTensor:
+        """Rows [start, stop) of a quantized matrix as codes, scales and zeros: our own decoder."""
+
+    @abstractmethod
+    def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows [start, stop) of a quantized matrix as an independent decoder gives them."""
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in the dtype of its entry."""
+        if name not in self.quantized:
+            return super().read(name, start, stop)
+        first = start - start % self.step(name)
+        decoded: torch.Tensor = self.qtensor(name, first, stop).decode()
+        return decoded.to(self.tensors[name].dtype)[start - first :]
