@@ -97,7 +97,7 @@ def networks(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
         "digits int4 lsq",
         model,
         ["--bits", "4", "--method", "lsq"],
-        table + (f"[network.training]\n{lsq}" if old() else f"[layer]\nmethod = "lsq"\n[layer.options]\n{lsq}"),
+        table + (f"[network.training]\n{lsq}" if old() else f"[layer]\nmethod = 'lsq'\n[layer.options]\n{lsq}"),
     )
     for target in ("arm", "gpu"):
         yield f"digits {target}", model, [], f'{table}[network]\ntarget = "{target}"\n'
