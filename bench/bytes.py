@@ -52,9 +52,14 @@ def cases(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
     for form in ("int3", "midrise2", "nf4", "fp4", "mxfp4", "nvfp4", "ternary", "codebook3", "fp8_e5m2"):
         yield f"demo simulate {form}", demo, ["--format", form, "--simulate", *TEXT], ""
     yield "demo simulate int4 tensor", demo, ["--bits", "4", "--group", "tensor", "--method", "rtn", "--simulate"], ""
-    yield "demo mixed", demo, TEXT, (
-        '[[rules]]\nmatch = "*down_proj*"\nformat = "int8"\ngroup = "channel"\nmethod = "rtn"\n'
-        '[[rules]]\nmatch = "*o_proj*"\nformat = "float"\n[layer.options]\ndamping = 0.05\norder = "natural"\nsweeps = 2\n'
+    yield (
+        "demo mixed",
+        demo,
+        TEXT,
+        (
+            '[[rules]]\nmatch = "*down_proj*"\nformat = "int8"\ngroup = "channel"\nmethod = "rtn"\n'
+            '[[rules]]\nmatch = "*o_proj*"\nformat = "float"\n[layer.options]\ndamping = 0.05\norder = "natural"\nsweeps = 2\n'
+        ),
     )
     wide = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 256}
     llama = tiny.make("llama", folder / "llama", **wide)
@@ -63,7 +68,12 @@ def cases(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
     gpt2 = tiny.make("gpt2", folder / "gpt2")
     for method in ("rtn", "mse", "gptq", "descent"):
         yield f"llama int4 {method}", llama, ["--bits", "4", "--method", method, *TEXT], ""
-        yield f"moe int4 {method}", moe, ["--bits", "4", "--method", method, *TEXT], "[calibration]\nmin_expert_tokens = 8\n"
+        yield (
+            f"moe int4 {method}",
+            moe,
+            ["--bits", "4", "--method", method, *TEXT],
+            "[calibration]\nmin_expert_tokens = 8\n",
+        )
     yield "odd channel", small, ["--bits", "4", "--indivisible", "channel", *TEXT], ""
     yield "llama head", llama, TEXT, '[[rules]]\nmatch = "lm_head"\nformat = "int8"\n'
     tied = tiny.make("qwen2", folder / "tied", **wide)
@@ -83,16 +93,24 @@ def networks(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
         yield f"digits int8 {method}", model, ["--method", method], table
         yield f"digits int4 {method}", model, ["--bits", "4", "--method", method], table
     lsq = "epochs = 2\npenalty = 0.5\n"
-    yield "digits int4 lsq", model, ["--bits", "4", "--method", "lsq"], table + (
-        f"[network.training]\n{lsq}" if old() else f"[layer.options]\n{lsq}"
+    yield (
+        "digits int4 lsq",
+        model,
+        ["--bits", "4", "--method", "lsq"],
+        table + (f"[network.training]\n{lsq}" if old() else f"[layer.options]\n{lsq}"),
     )
     for target in ("arm", "gpu"):
         yield f"digits {target}", model, [], f'{table}[network]\ntarget = "{target}"\n'
     yield "digits packed int4", model, ["--bits", "4"], f'{table}[network]\nstorage = "int4"\nentrance = "int8"\n'
     yield "digits rewrites", model, [], f'{table}[network]\nabsorb = true\nbias = "analytic"\nobserver = "entropy"\n'
-    yield "digits options", model, [], (
-        f'{table}[layer.options]\ndamping = 0.05\n[[rules]]\nmatch = "*body.0*"\nformat = "float"\n'
-        '[[rules]]\nmatch = "*body.3*"\nformat = "int4"\nmethod = "mse"\n'
+    yield (
+        "digits options",
+        model,
+        [],
+        (
+            f'{table}[layer.options]\ndamping = 0.05\n[[rules]]\nmatch = "*body.0*"\nformat = "float"\n'
+            '[[rules]]\nmatch = "*body.3*"\nformat = "int4"\nmethod = "mse"\n'
+        ),
     )
     yield "digits fallback", model, ["--bits", "2", "--max-drop", "5"], table
     only = '[network]\nactivations = "none"\n'
@@ -105,9 +123,14 @@ def networks(folder: Path) -> Iterator[tuple[str, Path, list[str], str]]:
     if (shared / "models" / "resnet20-cifar10").exists():
         resnet = next((shared / "models" / "resnet20-cifar10").glob("*.onnx"))
         cifar = shared / "data" / "cifar10"
-        yield "resnet20", resnet, [], (
-            f'[data]\nsource = "{cifar / "calibration"}"\nheldout = "{cifar / "test"}"\nsamples = 32\n'
-            "heldout_samples = 32\n[data.image]\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
+        yield (
+            "resnet20",
+            resnet,
+            [],
+            (
+                f'[data]\nsource = "{cifar / "calibration"}"\nheldout = "{cifar / "test"}"\nsamples = 32\n'
+                "heldout_samples = 32\n[data.image]\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
+            ),
         )
 
 

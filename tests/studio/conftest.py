@@ -20,7 +20,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bitwright.studio.db import Database, open_database
+from bitwright.studio.store.database import Database
+from bitwright.studio.store.open import open_database
 from tests.studio.browser import chromium, compiled, studio, tab  # noqa: F401, fixtures of all tests in this folder
 
 # The server ends, and its folder goes, when the tests' end of the pipe is closed, however the tests ended.

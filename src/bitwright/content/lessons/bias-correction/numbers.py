@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import significant
+from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore
 from bitwright.core.format import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
@@ -20,9 +23,6 @@ from bitwright.models.network.walk import Walk, simulate
 from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Network
 from bitwright.rewrites import bias
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore
 
 LAYER = "/widen/widen.1/widen.1.0/Conv"
 """A convolution of one pixel, so a plain matrix at every place; a batch norm and a ReLU stand before it."""

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import significant
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
 from bitwright.core.format import Format, named
 from bitwright.methods import descent, gptq
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
 
 WIDTHS = (2, 3, 4, 5)
 ENDS = (2, 4)

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import significant
+from bitwright.authoring.figures import Axis, Choice, Figure, Mark, Point, Series, Steps, explore, still
 from bitwright.core.format import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
 from bitwright.methods import descent, gptq, mse
 from bitwright.methods.gptq import Factor
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Mark, Point, Series, Steps, explore, still
 
 LAYER = "layers.1.mlp.gate_proj"
 FLAT = "layers.1.mlp.down_proj"

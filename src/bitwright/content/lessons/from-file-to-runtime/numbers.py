@@ -9,16 +9,16 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import significant
+from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.trace import run_code
 from bitwright.core import bits
 from bitwright.core.format import named
 from bitwright.core.qtensor import QTensor
 from bitwright.files.compressed_tensors import Scheme, decode_by_library, unpack
 from bitwright.files.nbits import DOMAIN, decode_node
 from bitwright.methods import mse
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore
-from bitwright.studio.worker.trace import run_code
 
 LAYER = "layers.1.self_attn.o_proj"
 ROW = 1

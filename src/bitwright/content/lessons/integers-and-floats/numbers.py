@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import scientific, significant
+from bitwright.authoring.figures import Choice, Figure, Steps, explore
 from bitwright.core.format import Format, named
 from bitwright.core.grid import E4M3, E5M2, FP4, INT, Grid
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.methods import rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore
 
 LAYER = "layers.1.mlp.down_proj"
 SMALL: dict[str, tuple[Grid, int]] = {"E4M3": (E4M3, 4), "E5M2": (E5M2, 5), "FP4 E2M1": (FP4, 2)}

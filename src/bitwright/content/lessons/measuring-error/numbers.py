@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import scientific
+from bitwright.authoring.figures import Choice, Figure, Steps, explore, still
 from bitwright.core.format import named
 from bitwright.core.measure import Error, kl, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import descent, gptq, mse, rtn
 from bitwright.models.tasks.estimate import Estimate
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore, still
 
 METHODS = {
     "rtn": "round to nearest",

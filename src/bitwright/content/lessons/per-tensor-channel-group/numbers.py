@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import significant
+from bitwright.authoring.figures import Choice, Figure, Slider, Steps, explore, still
 from bitwright.core.format import SCALE_BITS, Block, Format, named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import descent, rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Choice, Figure, Slider, Steps, explore, still
 
 LAYER = "layers.0.mlp.down_proj"
 BITS = 4

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import scientific, significant
+from bitwright.authoring.figures import Choice, Figure, Slider, Steps, explore
 from bitwright.core.format import Block, named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode
 from bitwright.methods import mse, rtn
 from bitwright.rewrites import equalize
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Choice, Figure, Slider, Steps, explore
 
 SHOWN = {
     "layers.1.mlp.up_proj": "up, layer 1",

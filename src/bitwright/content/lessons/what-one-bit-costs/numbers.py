@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import scientific, significant
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, live, still
 from bitwright.core.format import Format, named
 from bitwright.core.grid import INT
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.methods import lloyd, mse, rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, live, still
 
 LAYER = "layers.1.mlp.down_proj"
 BINS = 96
