@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from bitwright.authoring import compile as compiling
-from bitwright.authoring.compile import compile_lesson, fill, scientific, significant
+from bitwright.authoring.compile import compile_lesson, fill
 from bitwright.authoring.figures import Choice, Histogram, Slider, Steps, explore, plain, still, views
+from bitwright.authoring.filters import scientific, significant
 from bitwright.authoring.markdown import Document, formula
 from bitwright.authoring.proof import typed_numbers
 from bitwright.authoring.trace import run_code

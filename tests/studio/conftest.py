@@ -21,6 +21,7 @@ import psycopg
 import pytest
 
 from bitwright.studio.store.database import Database
+from bitwright.studio.store.learners import current
 from bitwright.studio.store.open import open_database
 from tests.studio.browser import chromium, compiled, studio, tab  # noqa: F401, fixtures of all tests in this folder
 
@@ -132,6 +133,12 @@ def database(place: Place) -> Iterator[Database]:
     made = place.open()
     yield made
     made.close()
+
+
+@pytest.fixture
+def you(database: Database) -> int:
+    """The number of the local profile."""
+    return current(database).id
 
 
 def free_port() -> int:

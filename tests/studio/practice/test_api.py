@@ -15,7 +15,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from bitwright.judge import tiers
-from bitwright.studio.practice import record
+from bitwright.studio.practice.text import CODE
 from bitwright.studio.shell.app import create
 from bitwright.studio.shell.config import Config
 from tests.studio.problems import DOUBLE, RIGHT, WRONG, write
@@ -220,7 +220,7 @@ def test_a_body_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "run"), ("POST", "submit"), ("PUT", "draft")])
-@pytest.mark.parametrize("code", ["#" * (record.CODE + 1), "ü" * (record.CODE // 2 + 1), "a\0"])
+@pytest.mark.parametrize("code", ["#" * (CODE + 1), "ü" * (CODE // 2 + 1), "a\0"])
 def test_a_program_that_cannot_be_kept_is_refused(client: TestClient, method: str, path: str, code: str) -> None:
     error(client.request(method, f"{API}/{path}", json={"code": code}), 400)
 

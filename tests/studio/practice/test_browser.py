@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from bitwright.judge import tiers
 from bitwright.studio.shell.templates import environment
-from bitwright.studio.store.learners import Settings
+from bitwright.studio.store.settings import Settings
 from tests.studio.browser import NARROW, WIDE, Look, Running, look, needs_chromium
 from tests.studio.tutor.chat import Server
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bitwright.errors import InputError, ResourceError
-from bitwright.studio.workbench.uploads import FILES, NoSpace, TooLarge, Unknown, Uploads, inside
+from bitwright.studio.shell.faults import NoSpace, TooLarge, Unknown
+from bitwright.studio.workbench.uploads import FILES, Uploads, inside
 
 
 @pytest.fixture

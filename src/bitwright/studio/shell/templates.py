@@ -11,8 +11,8 @@ import jinja2
 from bitwright import __version__
 from bitwright.errors import ResourceError
 
-HERE = Path(__file__).parent
-BUILT = HERE.parent / "built"
+STUDIO = Path(__file__).parents[1]
+BUILT = STUDIO / "built"
 ROOMS = (("/today", "Today"), ("/learn", "Learn"), ("/practice", "Practice"), ("/workbench", "Workbench"))
 
 
@@ -20,7 +20,7 @@ ROOMS = (("/today", "Today"), ("/learn", "Learn"), ("/practice", "Practice"), ("
 def environment() -> jinja2.Environment:
     """The templates, strict about unknown names."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(STUDIO / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

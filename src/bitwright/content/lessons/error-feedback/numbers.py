@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import significant
 from bitwright.authoring.figures import Axis, Choice, Figure, Mark, Point, Series, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.format import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats

@@ -10,8 +10,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import significant
 from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.filters import significant
 from bitwright.authoring.trace import run_code
 from bitwright.core import bits
 from bitwright.core.format import named

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import scientific, significant
 from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.format import Format, named
 from bitwright.core.grid import E4M3, E5M2, FP4, INT, Grid
 from bitwright.core.measure import Error

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import significant
 from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.format import Format, named
 from bitwright.core.grid import FP4, INT, NF4, Grid
 from bitwright.core.measure import Error

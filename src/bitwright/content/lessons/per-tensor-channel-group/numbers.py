@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import significant
 from bitwright.authoring.figures import Choice, Figure, Slider, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.format import SCALE_BITS, Block, Format, named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import scientific, significant
 from bitwright.authoring.figures import Choice, Figure, Slider, Steps, explore
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.format import Block, named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import scientific, significant
 from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, live, still
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.format import Format, named
 from bitwright.core.grid import INT
 from bitwright.core.measure import Error
