@@ -24,11 +24,12 @@ from pathlib import Path
 import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from bitwright.studio import jobs, learner, record
-from bitwright.studio.db import open_database
+from bitwright.studio.practice import submissions
+from bitwright.studio.store import jobs, learners
+from bitwright.studio.store.open import open_database
 from tests.studio.house import Studio
+from tests.studio.practice.test_judging import audited, verdicts
 from tests.studio.problems import RIGHT, WRONG, write
-from tests.studio.test_judging import audited, verdicts
 
 
 class Client(threading.Thread):
@@ -86,7 +87,7 @@ def bench(asked: argparse.Namespace, folder: Path) -> int:
     """How many submissions came to harm."""
     data, chosen = folder / "data", random.Random(asked.seed)
     database = open_database(asked.database, data)
-    learner.current(database)
+    learners.current(database)
     audited(database)
     (folder / "content").mkdir()
     options = {"content": str(write(folder / "content")), "database": asked.database}
@@ -114,7 +115,7 @@ def bench(asked: argparse.Namespace, folder: Path) -> int:
     kept, given = found
     sent = {id: verdict for client in clients for id, verdict in client.sent.items()}
     seconds = sorted(second for client in clients for second in client.seconds)
-    again = sum(job.attempts > 1 for job in jobs.list(database, record.KIND, limit=10 * asked.count))
+    again = sum(job.attempts > 1 for job in jobs.list(database, submissions.KIND, limit=10 * asked.count))
     harm = {
         "lost": len(set(sent) - set(kept)),
         "without a verdict": sum(verdict is None for verdict in kept.values()),

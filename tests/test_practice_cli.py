@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bitwright.authoring.folder import CONTENT
 from bitwright.cli import app
-from bitwright.studio.config import CONTENT
 
 SLUG = "product-except-self"
 FOLDER = CONTENT / "problems" / SLUG
@@ -122,7 +122,7 @@ def test_a_new_problem_proves_itself_but_for_its_place(tmp_path: Path, monkeypat
     shelf = tmp_path / "content"
     (shelf / "problems").mkdir(parents=True)
     shutil.copy(CONTENT / "collections.toml", shelf)
-    monkeypatch.setattr("bitwright.studio.config.CONTENT", shelf)
+    monkeypatch.setattr("bitwright.authoring.folder.CONTENT", shelf)
     folder = shelf / "problems" / "my-own"
     run("content", "new", "problem", "my-own")
     assert "is there already" in run("content", "new", "problem", "my-own", code=2)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bitwright.authoring.folder import CONTENT
 from bitwright.judge import tiers, values
 from bitwright.judge.cases import Test as Given
 from bitwright.judge.explain import Explanation, explain
@@ -24,7 +25,6 @@ from bitwright.judge.relatives import likeness
 from bitwright.judge.shrink import Rules, minimize
 from bitwright.judge.values import Array
 from bitwright.judge.verdict import Verdict
-from bitwright.studio.config import CONTENT
 
 SHELF = Shelf(CONTENT)
 SAMPLED = ("product-except-self", "peak-over-a-window", "pair-for-a-budget", "scale-of-a-range", "stable-softmax")

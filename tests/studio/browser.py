@@ -18,8 +18,8 @@ from filelock import FileLock
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import bitwright.studio
-from bitwright.studio.config import CONTENT
-from bitwright.studio.content import Library
+from bitwright.authoring.folder import CONTENT
+from bitwright.authoring.library import Library
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path(bitwright.studio.__file__).parent / "web" / "node_modules" / "axe-core" / "axe.min.js"

@@ -20,7 +20,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bitwright.studio.db import Database, open_database
+from bitwright.studio.store.database import Database
+from bitwright.studio.store.learners import current
+from bitwright.studio.store.open import open_database
 from tests.studio.browser import chromium, compiled, studio, tab  # noqa: F401, fixtures of all tests in this folder
 
 # The server ends, and its folder goes, when the tests' end of the pipe is closed, however the tests ended.
@@ -131,6 +133,12 @@ def database(place: Place) -> Iterator[Database]:
     made = place.open()
     yield made
     made.close()
+
+
+@pytest.fixture
+def you(database: Database) -> int:
+    """The number of the local profile."""
+    return current(database).id
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from bitwright.studio.config import CONTENT
+from bitwright.authoring.folder import CONTENT
 
 DEMO = CONTENT / "demo-model"
 DIGITS = CONTENT / "digits" / "model.onnx"
@@ -89,7 +89,7 @@ class Studio:
     def error(self, answer: httpx2.Response, status: int) -> dict[str, Any]:
         assert answer.status_code == status, answer.text
         error = answer.json()["error"]
-        assert set(error) == {"kind", "text", "fix"}
+        assert set(error) == {"kind", "text", "fix", "key"}
         assert "Traceback" not in error["text"]
         return error  # type: ignore[no-any-return]
 
@@ -139,9 +139,10 @@ def application(config: Any) -> Any:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from bitwright.studio import api, practice
-    from bitwright.studio.db import open_database
-    from bitwright.studio.house import build
+    from bitwright.studio.practice import api as practice
+    from bitwright.studio.shell.house import build
+    from bitwright.studio.store.open import open_database
+    from bitwright.studio.workbench import api, check
 
     database = open_database(config.database, config.data)
     parts = build(config, database)
@@ -159,7 +160,7 @@ def application(config: Any) -> Any:
     async def pids(request: Request) -> Response:
         return JSONResponse({"quick": parts.quick.pid, "runs": parts.runs.worker.pid})
 
-    app = Starlette(routes=[*api.routes, *practice.routes, Route("/pids", pids)], lifespan=life)
+    app = Starlette(routes=[*api.routes, *check.routes, *practice.routes, Route("/pids", pids)], lifespan=life)
     app.state.house = parts
     return app
 
@@ -167,7 +168,7 @@ def application(config: Any) -> Any:
 def main() -> None:
     import uvicorn
 
-    from bitwright.studio.config import Config
+    from bitwright.studio.shell.config import Config
 
     raw = json.loads(sys.argv[1])
     for key in ("data", "content"):

@@ -42,10 +42,10 @@ def check(
 
 
 def _findings(slugs: list[str]) -> Iterator[Any]:
+    from bitwright.authoring.folder import CONTENT
+    from bitwright.authoring.library import Library
+    from bitwright.authoring.proof import prove as prove_lessons
     from bitwright.judge.proof import prove as prove_problem
-    from bitwright.studio.config import CONTENT
-    from bitwright.studio.content import Library
-    from bitwright.studio.worker.proof import prove as prove_lessons
 
     problems = sorted(path.name for path in (CONTENT / "problems").iterdir() if path.is_dir())
     lessons = [slug for slug in slugs if slug not in problems]
@@ -82,8 +82,8 @@ def new(
     """Make the folder of a new problem, with every file it needs and the gaps to fill marked TODO."""
 
     def work(show: Show) -> None:
+        from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import SLUG
-        from bitwright.studio.config import CONTENT
 
         if kind != "problem":
             raise InputError(f"{kind!r} cannot be made", where="content new", fix="Write: content new problem SLUG")

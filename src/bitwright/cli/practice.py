@@ -35,11 +35,11 @@ LEASE = 120.0
 @contextmanager
 def judging(cache: Path | None) -> Iterator[tuple[Any, Any]]:
     """The shelf of problems and a judge, whose faults are errors of Bitwright; prepared tests are kept in `cache`."""
+    from bitwright.authoring.folder import CONTENT
     from bitwright.judge.judge import Judge
     from bitwright.judge.pool import Busy, Unavailable
     from bitwright.judge.problem import ProblemError, Shelf
     from bitwright.judge.tiers import open_pool
-    from bitwright.studio.config import CONTENT
 
     try:
         with open_pool() as pool:
@@ -53,9 +53,9 @@ def judging(cache: Path | None) -> Iterator[tuple[Any, Any]]:
 @contextmanager
 def recording(data: Path | None, url: str | None) -> Iterator[tuple[Any, int]]:
     """The studio's database and the learner in it: the first profile."""
-    from bitwright.studio.config import default_data
-    from bitwright.studio.db import open_database
-    from bitwright.studio.learner import current
+    from bitwright.studio.shell.config import default_data
+    from bitwright.studio.store.learners import current
+    from bitwright.studio.store.open import open_database
 
     database = open_database(url, data or default_data())
     try:
@@ -65,7 +65,7 @@ def recording(data: Path | None, url: str | None) -> Iterator[tuple[Any, int]]:
 
 
 def _cache(data: Path | None = None) -> Path:
-    from bitwright.studio.config import default_data
+    from bitwright.studio.shell.config import default_data
 
     return (data or default_data()) / "problems"
 
@@ -78,8 +78,8 @@ def list_problems(
     """All problems, by collection."""
 
     def work(show: Show) -> None:
+        from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import Shelf
-        from bitwright.studio.config import CONTENT
 
         shelf = Shelf(CONTENT)
         if collection and collection not in [found.slug for found in shelf.collections]:
@@ -139,8 +139,8 @@ def start(
     """Write the starter of a problem to a file."""
 
     def work(display: Show) -> None:
+        from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import ProblemError, Shelf
-        from bitwright.studio.config import CONTENT
 
         path = out or Path(f"{slug}.py")
         try:
@@ -164,8 +164,8 @@ def hint(
     """A hint: each says a little more; the fourth is the approach."""
 
     def work(display: Show) -> None:
+        from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import ProblemError, Shelf
-        from bitwright.studio.config import CONTENT
 
         try:
             display.line(Shelf(CONTENT).problem(slug).hints[number - 1])
@@ -202,16 +202,16 @@ def submit(
     """Submit a program: the verdict on every test and the first difference, kept where the studio keeps them."""
 
     def work(display: Show) -> None:
-        from bitwright.studio import ranking, record
+        from bitwright.studio.practice import ranking, submissions
 
         with judging(_cache(data)) as (shelf, judge), recording(data, database) as (db, learner):
             code, found = _read(program, problem, shelf)
             now = datetime.now().astimezone()
             me = f"terminal:{os.getpid()}"
-            number, job = record.submit(db, learner, found.slug, code, now, me, LEASE)
+            number, job = submissions.submit(db, learner, found.slug, code, now, me, LEASE)
             result = judge.submit(found, code)
             rank = ranking.measure(judge, found, code) if result.verdict == "AC" else None
-            record.judged(db, number, job, me, result.json(), now.date(), rank)
+            submissions.judged(db, number, job, me, result.json(), now.date(), rank)
             _tell(display, as_json, result, whole=False)
             if rank:
                 display.line(f"{ranking.unit(found)}: {rank['quality']:.2f} at {rank['bits']:.3f} bits a weight")
@@ -261,7 +261,7 @@ def export(
     """Write your solutions, notes, submissions and progress to a folder to take along."""
 
     def work(display: Show) -> None:
-        from bitwright.studio.portable import export_to
+        from bitwright.studio.practice.archive import export_to
 
         with recording(data, database) as (db, learner):
             display.line(f"written: {export_to(db, learner, folder)} files in {folder}")
@@ -278,7 +278,7 @@ def bring(
     """Bring an exported folder back; what is there already is not doubled."""
 
     def work(display: Show) -> None:
-        from bitwright.studio.portable import import_from
+        from bitwright.studio.practice.archive import import_from
 
         with recording(data, database) as (db, learner):
             counts = import_from(db, learner, folder)

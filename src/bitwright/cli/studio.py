@@ -38,8 +38,8 @@ def studio(
     """Open the studio: today's edition, lessons and the workbench, in your browser, on this machine."""
 
     def work(show: Show) -> None:
-        from bitwright.studio.config import Config, default_data
-        from bitwright.studio.serve import serve
+        from bitwright.studio.shell.config import Config, default_data
+        from bitwright.studio.shell.serve import serve
 
         config = Config(
             data=(data or default_data()).absolute(),
@@ -65,25 +65,28 @@ def edition(
     """The daily edition of a date as Markdown, HTML or a mail: the same for everyone."""
 
     def work(show: Show) -> None:
-        from bitwright.studio import edition as editions
-        from bitwright.studio.config import CONTENT, default_data
-        from bitwright.studio.content import Library
+        from bitwright.authoring.folder import CONTENT
+        from bitwright.authoring.library import Library
+        from bitwright.studio.shell.config import default_data
+        from bitwright.studio.today import letter
+        from bitwright.studio.today.edition import day_of
+        from bitwright.studio.today.edition import edition as edition_of
 
         writers: dict[str, Any] = {
-            "md": lambda *a: editions.to_markdown(*a).encode(),
-            "html": lambda *a: editions.to_html(*a).encode(),
-            "eml": editions.to_mail,
+            "md": lambda *a: letter.to_markdown(*a).encode(),
+            "html": lambda *a: letter.to_html(*a).encode(),
+            "eml": letter.to_mail,
         }
         if kind not in writers:
             raise RecipeError(f"{kind!r} is not a form of an edition", where="--format", fix="Choose md, html or eml")
         library = Library(CONTENT, (data or default_data()) / "lessons")
-        chosen = editions.edition(library, editions.day_of(day) if day else date.today())
+        chosen = edition_of(library, day_of(day) if day else date.today())
         for slug in (chosen.lesson, chosen.question[0]):
             if library.page(slug) is None:
                 load()
-                from bitwright.studio.worker.prepare import lesson
+                from bitwright.authoring.compile import page_of
 
-                lesson(str(library.folder), str(library.cache), slug)
+                page_of(library, slug)
         text = writers[kind](library, chosen)
         if out is None:
             sys.stdout.buffer.write(text)

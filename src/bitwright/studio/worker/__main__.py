@@ -26,7 +26,7 @@ from bitwright.errors import BitwrightError, Interrupted, ResourceError
 
 CALLS = {
     "lesson": "prepare:lesson",
-    "statement": "statement:statement",
+    "statement": "prepare:statement",
     "plan": "plan:plan",
     "quantize": "quantize:quantize",
     "check": "check:check",

@@ -13,9 +13,6 @@ from bitwright.core.observe import Affine, Channels, Histogram, affine, choose
 from bitwright.methods import rtn
 from bitwright.models.language.data import Windows, cut
 from bitwright.rewrites import smooth
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still
 
 ATTENTION = "layers.1.self_attn.q_proj"
 DOWN = "layers.1.mlp.down_proj"

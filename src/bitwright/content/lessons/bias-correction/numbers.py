@@ -20,9 +20,6 @@ from bitwright.models.network.walk import Walk, simulate
 from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Network
 from bitwright.rewrites import bias
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore
 
 LAYER = "/widen/widen.1/widen.1.0/Conv"
 """A convolution of one pixel, so a plain matrix at every place; a batch norm and a ReLU stand before it."""

@@ -8,9 +8,6 @@ import numpy as np
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.methods import descent, gptq
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
 
 WIDTHS = (2, 3, 4, 5)
 ENDS = (2, 4)

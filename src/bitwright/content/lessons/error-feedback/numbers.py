@@ -9,9 +9,6 @@ from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
 from bitwright.methods import descent, gptq, mse
 from bitwright.methods.gptq import Factor
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Mark, Point, Series, Steps, explore, still
 
 LAYER = "layers.1.mlp.gate_proj"
 FLAT = "layers.1.mlp.down_proj"

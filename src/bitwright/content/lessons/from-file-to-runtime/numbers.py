@@ -9,16 +9,16 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.filters import significant
+from bitwright.authoring.trace import run_code
 from bitwright.core import bits
 from bitwright.core.formats import named
 from bitwright.core.qtensor import QTensor
 from bitwright.files.containers.compressed_tensors.layout import Scheme, decode_by_library, unpack
 from bitwright.files.containers.nbits.packing import DOMAIN, decode_node
 from bitwright.methods import mse
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore
-from bitwright.studio.worker.trace import run_code
 
 LAYER = "layers.1.self_attn.o_proj"
 ROW = 1

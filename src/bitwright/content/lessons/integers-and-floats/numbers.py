@@ -13,9 +13,6 @@ from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.scaling import Levels
 from bitwright.methods import rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore
 
 LAYER = "layers.1.mlp.down_proj"
 SMALL: dict[str, tuple[Grid, int]] = {"E4M3": (E4M3, 4), "E5M2": (E5M2, 5), "FP4 E2M1": (FP4, 2)}

@@ -11,6 +11,9 @@ import onnxruntime
 import torch
 from torch.nn.utils import parametrize
 
+from bitwright.authoring import lab
+from bitwright.authoring.compile import scientific, significant
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
@@ -21,9 +24,6 @@ from bitwright.models.demos import digits
 from bitwright.models.network.finetune import Integers, finetune, round_to_nearest
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.placement import place
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore
 
 EPOCHS = 2
 ROW = "layers.1.mlp.down_proj"

@@ -13,9 +13,6 @@ from bitwright.core.measure import Error, kl, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import descent, gptq, mse, rtn
 from bitwright.models.tasks.estimate import Estimate
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific
-from bitwright.studio.worker.figures import Choice, Figure, Steps, explore, still
 
 METHODS = {
     "rtn": "round to nearest",

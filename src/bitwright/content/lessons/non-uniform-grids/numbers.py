@@ -13,9 +13,6 @@ from bitwright.core.grid import FP4, INT, NF4, Grid
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import lloyd, mse, rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still
 
 LAYER = "layers.1.mlp.down_proj"
 BINS = 80

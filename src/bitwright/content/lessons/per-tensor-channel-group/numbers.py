@@ -11,9 +11,6 @@ from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS, Block
 from bitwright.methods import descent, rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Choice, Figure, Slider, Steps, explore, still
 
 LAYER = "layers.0.mlp.down_proj"
 BITS = 4

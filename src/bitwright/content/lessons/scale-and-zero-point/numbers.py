@@ -9,10 +9,6 @@ from bitwright.core.grid import INT
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.methods import rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
-from bitwright.studio.worker.trace import run_code
 
 GATE = "layers.1.mlp.gate_proj"
 TOKENS = 1024

@@ -12,9 +12,6 @@ from bitwright.core.qtensor import encode
 from bitwright.core.scaling import Block
 from bitwright.methods import mse, rtn
 from bitwright.rewrites import equalize
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Choice, Figure, Slider, Steps, explore
 
 SHOWN = {
     "layers.1.mlp.up_proj": "up, layer 1",

@@ -11,9 +11,6 @@ from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.scaling import Levels
 from bitwright.methods import lloyd, mse, rtn
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import scientific, significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, live, still
 
 LAYER = "layers.1.mlp.down_proj"
 BINS = 96

@@ -9,10 +9,6 @@ import numpy as np
 
 from bitwright.core.formats import named
 from bitwright.files.safetensors import read_header
-from bitwright.studio.worker import lab
-from bitwright.studio.worker.compile import significant
-from bitwright.studio.worker.figures import Axis, Choice, Figure, Point, Series, Slider, explore, still
-from bitwright.studio.worker.trace import run_code
 
 FILE = lab.MODEL / "model.safetensors"
 TENSOR = "model.layers.1.mlp.down_proj.weight"

@@ -1,8 +1,0 @@
-"""What Alembic runs to bring a database up to date, in the transaction that `db.open_database` has begun."""
-
-from __future__ import annotations
-
-from alembic import context
-
-context.configure(connection=context.config.attributes["connection"])
-context.run_migrations()

@@ -1,0 +1,163 @@
+"""Which models the workbench may open: the bundled ones, those below the given folders, and what runs have made."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bitwright.errors import InputError
+from bitwright.studio.shell.config import Config
+
+Kind = Literal["language", "network"]
+DEPTH = 3
+"""Folders below a root that are looked into."""
+MOST = 200
+"""Models that are listed."""
+LONGEST = 2.0
+"""Seconds that looking may take."""
+PASSED = ("node_modules", "__pycache__", "site-packages", "venv")
+"""Folders that are not looked into, besides those whose name begins with a dot."""
+BUNDLED = {
+    "demo-model": "Demo language model", "digits/model.onnx": "Digits (vision)", "words/model.onnx": "Words (speech)"
+}  # fmt: skip
+TASKS = {"demo-model": "language", "digits/model.onnx": "vision", "words/model.onnx": "speech"}
+"""The demonstration that each bundled model belongs to, as `engine.demo` calls it."""
+SOURCES = ("self", "stdlib")
+"""Calibration text that is no path."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A language model's folder, or a network's .onnx file."""
+
+    path: str
+    name: str
+    kind: Kind
+    bytes: int
+    bundled: bool
+    origin: Literal["bundled", "folder", "run"]
+
+    def json(self) -> dict[str, Any]:
+        """As a page gets it: the origin is called "from"."""
+        table = asdict(self)
+        table["from"] = table.pop("origin")
+        return table
+
+
+def bundled(config: Config, path: Path) -> str | None:
+    """The demonstration that a model belongs to: language, vision or speech; None for any other model."""
+    return next((task for place, task in TASKS.items() if path == (config.content / place).resolve()), None)
+
+
+def kind_of(path: Path) -> Kind:
+    """What a model's path is of."""
+    return "network" if path.suffix.lower() == ".onnx" else "language"
+
+
+def find(config: Config, made: Iterable[tuple[str, Path]] = ()) -> list[Model]:
+    """The models there are: bundled, below the roots in order, and `made`: the names and outputs of finished runs.
+
+    Looks into headers of nothing: a folder with config.json and .safetensors files is a language model. Bounded in
+    depth, number and time.
+    """
+    found = [
+        Model(str(path), name, kind_of(path), _size(path), True, "bundled")
+        for place, name in BUNDLED.items()
+        if (path := (config.content / place).resolve()).exists()
+    ]
+    until = time.monotonic() + LONGEST
+    seen = {model.path for model in found}
+    own = config.data.resolve()
+    for root in config.models:
+        base = root.resolve()
+        for path in _walk(base, DEPTH, until):
+            if str(path) in seen or path.is_relative_to(own):
+                continue
+            seen.add(str(path))
+            name = str(path.relative_to(base)) if path != base else path.name
+            found.append(Model(str(path), name, kind_of(path), _size(path), False, "folder"))
+            if len(found) >= MOST:
+                break
+    found += [Model(str(out), name, kind_of(out), _size(out), False, "run") for name, out in made if out.exists()]
+    return found
+
+
+def _walk(folder: Path, depth: int, until: float) -> Iterator[Path]:
+    """Models in and below a folder, nearest first; links to folders are not followed, so that nothing lies outside."""
+    if time.monotonic() > until:
+        return
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError:
+        return
+    if _is_model(entries):
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.lower().endswith(".onnx") and entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+    for entry in entries if depth else ():
+        hidden = entry.name.startswith(".") or entry.name in PASSED or entry.name.endswith(".partial")
+        if not hidden and entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), depth - 1, until)
+
+
+def _is_model(entries: list[os.DirEntry[str]]) -> bool:
+    names = [entry.name for entry in entries]
+    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
+
+
+def _size(path: Path) -> int:
+    """Bytes of the weights."""
+    try:
+        if path.is_file():
+            beside = path.with_name(path.name + ".data")
+            return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    except OSError:
+        return 0
+
+
+def roots(config: Config) -> list[Path]:
+    """Folders below which anything may be opened: the given ones, what runs made, and what was dropped."""
+    folders = [*config.models, config.data / "runs", config.data / "uploads"]
+    return [folder.resolve() for folder in folders] + [(config.content / place).resolve() for place in BUNDLED]
+
+
+def resolve(config: Config, text: str, what: str = "model") -> Path:
+    """The path that `text` means, links and dots resolved, below a root; relative ones are below the first root.
+
+    InputError for what lies elsewhere, or is not there; `what` says what it was given for.
+    """
+    if text.startswith("hub:"):
+        fix = "Download it first: huggingface-cli download OWNER/NAME --local-dir FOLDER below an opened folder"
+        raise InputError("the studio does not download models", where=text, fix=fix)
+    try:
+        given = Path(text).expanduser()
+        bases = [base for base in config.models if not given.is_absolute()] or [Path.cwd()]
+        tried = [(base / given).resolve() for base in bases]
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InputError("is not a path", where=f"{what} {text[:200]!r}", fix="Choose one from the list") from error
+    inside = [path for path in tried if any(path.is_relative_to(root) for root in roots(config))]
+    if not text or not inside:
+        folder = tried[0].parent if text else Path("DIR")
+        fix = f"Start the studio with the folder that holds it: bitwright studio --models {folder}"
+        raise InputError("lies outside the folders that this studio opens", where=f"{what} {text!r}", fix=fix)
+    path = next((path for path in inside if path.exists()), None)
+    if path is None:
+        raise InputError("does not exist", where=f"{what} {text}", fix="Choose one from the list")
+    return path
+
+
+def guard_recipe(config: Config, recipe: dict[str, Any]) -> None:
+    """Raise InputError where a recipe's data lie outside the roots, as models must not."""
+    for table, key in (("calibration", "source"), ("calibration", "heldout"), ("data", "source"), ("data", "heldout")):
+        named = (recipe.get(table) or {}).get(key)
+        if named is None or (table == "calibration" and (named in SOURCES or named.startswith("hub:"))):
+            continue
+        resolve(config, named, f"recipe: {table}.{key}")

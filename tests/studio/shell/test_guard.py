@@ -1,0 +1,114 @@
+"""Who may ask the studio, and who may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from bitwright.studio.shell.guard import BODY, COOKIE, Guard
+
+OWN = {"origin": "http://127.0.0.1:8737"}
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())} {request.url.query}")
+
+
+def client(token: str | None = None, host: str = "127.0.0.1", base: str = "http://127.0.0.1:8737") -> TestClient:
+    app = Starlette(
+        routes=[Route("/{path:path}", echo, methods=["GET", "POST"])],
+        middleware=[Middleware(Guard, host=host, token=token)],
+    )
+    return TestClient(app, base_url=base, follow_redirects=False)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]"])
+def test_answers_to_its_own_names(name: str) -> None:
+    assert client(base=f"http://{name}:8737").get("/").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.7"])
+def test_refuses_a_name_that_was_rebound(name: str) -> None:
+    assert client(base=f"http://{name}:8737").get("/").status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (OWN, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", **OWN}, 403),
+        ({"sec-fetch-site": "cross-site", **OWN}, 403),
+    ],
+)
+def test_another_site_cannot_post(headers: dict[str, str], status: int) -> None:
+    assert client().post("/", headers=headers).status_code == status
+
+
+def test_reading_needs_no_origin() -> None:
+    assert client().get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+def test_a_large_body_is_refused_before_it_is_read() -> None:
+    assert client().post("/", headers=OWN, content=b"x" * (BODY + 1)).status_code == 413
+    assert client().post("/", headers={**OWN, "content-length": "-1"}).status_code == 413
+
+
+def test_a_body_that_grows_beyond_its_promise_is_cut_off() -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(BODY // 1000 + 2):
+            yield b"x" * 1000
+
+    with pytest.raises(ClientDisconnect):
+        client().post("/", headers=OWN, content=endless())
+
+
+def test_a_token_is_demanded_and_moves_into_a_cookie() -> None:
+    asking = client(token="secret", host="0.0.0.0", base="http://board.local:8737")
+    assert asking.get("/").status_code == 401
+    assert asking.get("/?token=wrong").status_code == 401
+    answer = asking.get("/learn?token=secret&x=1")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/learn?x=1"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}=secret") and "HttpOnly" in cookie and "SameSite=strict" in cookie
+    assert asking.get("/learn").status_code == 200
+    fresh = client(token="secret", host="0.0.0.0", base="http://board.local:8737")
+    assert fresh.get("/", headers={"authorization": "Bearer secret"}).status_code == 200
+
+
+def test_a_token_does_not_lift_the_other_rules() -> None:
+    asking = client(token="secret", host="0.0.0.0", base="http://board.local:8737")
+    headers = {"authorization": "Bearer secret", "origin": "http://evil.example"}
+    assert asking.post("/", headers=headers).status_code == 403
+
+
+def test_pages_may_load_nothing_from_elsewhere() -> None:
+    headers = client().get("/").headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_refusals_to_scripts_are_json() -> None:
+    answer = client().post("/api/progress", headers={"origin": "http://evil.example"})
+    assert answer.json()["error"]["text"].startswith("The request came from another site")
+
+
+def test_what_somebody_takes_along_may_be_larger() -> None:
+    assert client().post("/api/practice/import", headers=OWN, content=b"x" * (BODY + 1)).status_code == 200
+    assert client().post("/api/practice/import", headers=OWN, content=b"x" * 32_000_001).status_code == 413
+    assert client().post("/api/practice/a/run", headers=OWN, content=b"x" * (BODY + 1)).status_code == 413
