@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.observe import Affine, Channels, Histogram, affine, choose

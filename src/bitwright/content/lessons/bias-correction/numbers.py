@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore
+from bitwright.authoring.filters import significant
 from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose

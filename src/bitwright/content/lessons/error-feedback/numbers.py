@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Choice, Figure, Mark, Point, Series, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats

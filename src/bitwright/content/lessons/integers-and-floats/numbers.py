@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.grid import E4M3, E5M2, FP4, INT, Grid

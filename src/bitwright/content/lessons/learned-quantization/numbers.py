@@ -12,8 +12,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from bitwright.authoring import lab
-from bitwright.authoring.compile import scientific, significant
 from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Choice, Figure, Steps, explore, still
+from bitwright.authoring.filters import scientific
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, kl, layer_error
 from bitwright.core.qtensor import QTensor

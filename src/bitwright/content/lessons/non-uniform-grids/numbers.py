@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore, still
+from bitwright.authoring.filters import significant
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.grid import FP4, INT, NF4, Grid

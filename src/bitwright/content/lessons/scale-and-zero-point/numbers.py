@@ -4,6 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
+from bitwright.authoring.filters import significant
+from bitwright.authoring.trace import run_code
 from bitwright.core.formats import named
 from bitwright.core.grid import INT
 from bitwright.core.measure import Error

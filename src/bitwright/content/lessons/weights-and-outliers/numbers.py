@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Choice, Figure, Slider, Steps, explore
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.formats import named
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import encode

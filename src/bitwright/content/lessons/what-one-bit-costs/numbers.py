@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, live, still
+from bitwright.authoring.filters import scientific, significant
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.grid import INT

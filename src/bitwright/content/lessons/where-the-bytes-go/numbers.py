@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.authoring import lab
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, explore, still
+from bitwright.authoring.filters import significant
+from bitwright.authoring.trace import run_code
 from bitwright.core.formats import named
 from bitwright.files.safetensors import read_header
 
