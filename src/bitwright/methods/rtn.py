@@ -40,4 +40,4 @@ def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array
     high, low = xp.clip(high, 0.0, None), xp.clip(low, None, 0.0)
     scale = (high - low) / (grid.high - grid.low)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
-    return scale, xp.clip(xp.round(grid.low - low / safe), grid.low, grid.high)
+    return scale, format.zero.round(grid.low - low / safe)
