@@ -552,6 +552,7 @@ def test_an_old_operator_set_is_raised(tmp_path: Path, base: Path) -> None:
 def test_external_data_on_both_sides(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large for one file reads and writes its tensors beside it, under names that hold in the end."""
     from bitwright.engine.integer import certify
+
     from bitwright.files.onnx import write as write_model
 
     model = onnx.load(base / "net.onnx")

@@ -93,7 +93,7 @@ def test_quantize_by_a_recipe_with_a_largest_drop(made: Path, tmp_path: Path) ->
     found = certificate(tmp_path)
     assert found["kept_float"]
     assert set(found["kept_float"]) <= set(found["float_nodes"])
-    assert {row["format"] for row in found["rows"]} == {"int2 channel"}
+    assert {row["format"] for row in found["rows"]} == {"int2_narrow channel"}
     assert found["recipe"]["network"]["max_drop"] == 0
 
 
@@ -101,14 +101,14 @@ def test_plan(made: Path) -> None:
     """With the samples it counts them; without it needs none. It writes nothing."""
     before = sorted(made.iterdir())
     words = run("plan {tmp}/net.onnx", made)
-    assert "layers as int8 channel by descent" in words
+    assert "layers as int8_narrow channel by descent" in words
     assert "samples" not in words
     assert "30 samples to calibrate, 10 for the verdict (npz)" in run(
         "plan {tmp}/net.onnx --calib {tmp}/data.npz", made
     )
     [plan] = events("plan {tmp}/net.onnx --bits 4", made)
     assert plan["event"] == "plan"
-    assert {item["format"] for item in plan["quantized"]} == {"int4 channel"}
+    assert {item["format"] for item in plan["quantized"]} == {"int4_narrow channel"}
     assert plan["final_bytes"] < plan["source_bytes"] / 2
     assert plan["activations"]
     assert sorted(made.iterdir()) == before
@@ -190,7 +190,7 @@ def test_demo(task: str, name: str, tmp_path: Path) -> None:
     run("check {tmp}/demo/" + f"{name}.onnx", tmp_path)
     if task == "vision":
         run(f"demo --task {task} -o {out} --bits 4", tmp_path)
-        assert json.loads((out / f"{name}.certificate.json").read_text())["rows"][0]["format"] == "int4 channel"
+        assert json.loads((out / f"{name}.certificate.json").read_text())["rows"][0]["format"] == "int4_narrow channel"
 
 
 def test_a_demo_that_fails_does_not_bar_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

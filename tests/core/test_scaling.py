@@ -173,6 +173,11 @@ def test_three_levels() -> None:
     assert levels.bits(3, 256) == 3 * (16 * 4 + 4 * 6 + 16)
 
 
+def test_a_missing_factor_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 factors for 2 levels"):
+        named("nvfp4").scale.round(np.ones((1, 1), np.float32))
+
+
 def test_factors_of_rows() -> None:
     levels = Levels.of((16, "i6"), (64, "fp16"))
     x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)

@@ -24,8 +24,8 @@ SCORES = ("rows", "kl", "kl_interval", "top1_agreement", "top1_agreement_low", "
 def made(tmp_path_factory) -> Path:
     """A tiny residual network in integers, with its certificate beside it."""
     import onnx
-
     from bitwright.engine.integer import plan, run
+
     from bitwright.recipe import Recipe
     from tests import networks
 
@@ -145,7 +145,7 @@ def test_verdict_holds_the_figures(real):
     for text in (
         "Close to the float model: mean KL 0.0100 ± 0.0010 nats per sample",
         f"{real['stored_bits_per_weight']:.3f} stored bits",
-        f"int8 channel by rtn (6 layers), uint8 activations ({len(real['activations'])} tensors)",
+        f"int8_narrow channel by rtn (6 layers), uint8 activations ({len(real['activations'])} tensors)",
         f"{verdict['top1_gained']} gained, {verdict['top1_lost']} lost of 32",
         f"{100 * verdict['top1_agreement']:.2f} % of 32 samples have the same best class",
         f"{verdict['sqnr_db']['t17']:.1f} dB in t17",

@@ -45,7 +45,7 @@ SCHEMES = INTEGERS + EIGHT
 
 def label(scheme: Scheme) -> str:
     f = scheme.format
-    return f"{f.name}-{'asym' if f.zero == 'integer' else 'sym'}-{f.block}-{scheme.activations}"
+    return f"{f.name}-{'asym' if f.zero else 'sym'}-{f.block}-{scheme.activations}"
 
 
 def matrix(rows: int, columns: int = COLUMNS, seed: int = 0) -> torch.Tensor:
@@ -152,7 +152,7 @@ def test_config_is_what_the_library_accepts(scheme: Scheme) -> None:
     [group] = config.config_groups.values()
     f, args = scheme.format, group.weights
     assert group.targets == ["Linear"]
-    assert (args.num_bits, args.symmetric) == (f.bits, f.zero == "none")
+    assert (args.num_bits, args.symmetric) == (f.bits, f.zero is None)
     assert args.type == ("float" if f.name == "fp8" else "int")
     assert args.strategy == ("channel" if f.block == "channel" else "group")
     assert args.group_size == (None if f.block == "channel" else f.block)

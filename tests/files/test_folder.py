@@ -47,7 +47,7 @@ def test_pieces_decode_to_the_whole(scheme: Scheme, rows: int, tmp_path: Path) -
 
 
 def test_a_piece_begins_at_a_whole_word(tmp_path: Path) -> None:
-    scheme = next(s for s in SCHEMES if s.format.bits == 4 and s.format.zero == "integer")
+    scheme = next(s for s in SCHEMES if s.format.bits == 4 and s.format.zero)
     checkpoint, _ = folder(tmp_path, with_scale(scheme, "bf16"), 64)
     assert scheme.rows_per_word == 8
     with pytest.raises(ValueError, match="row 4 does not begin a word of 8 rows"):

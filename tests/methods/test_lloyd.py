@@ -55,7 +55,7 @@ def checked(q: QTensor, w: np.ndarray) -> QTensor:
     """`q`, once its form is right: an ascending fp16 table of the right shape and nearest codes."""
     assert q.table is not None
     x, table = q.format.blocks(w), np.asarray(q.table)
-    assert table.shape == (*x.shape[:2], len(q.format.grid.values)) and table.dtype == np.float32
+    assert table.shape == (*x.shape[:2], 2**q.format.bits) and table.dtype == np.float32
     assert (table == table.astype(np.float16)).all() and (np.diff(table) >= 0).all()
     assert np.asarray(q.scale).shape == x.shape[:2] and (np.asarray(q.scale) == 1).all()
     wide, levels = x.astype(np.float64), table.astype(np.float64)

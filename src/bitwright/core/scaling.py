@@ -113,9 +113,9 @@ class Levels:
     """Levels of numbers, innermost first; what a block reads back is the product of its numbers of all levels.
 
     One level is a plain scale. Two are a small number per block times a factor per larger block (GGUF's K-quants) or
-    per tensor (NVFP4). `zeros`: 0 may be stored. Where it may not, a number that would become 0 is stored as 1, so that
-    the block of such a scale decodes to exact zeros and never to NaN; shifts, zero points and the scales of codes
-    without a zero need it.
+    per tensor (NVFP4). `zeros` says whether 0 may be stored, as shifts, zero points and the scales of codes without a
+    zero need it. Elsewhere a number that would become 0 is stored as 1: the block of such a scale decodes to exact
+    zeros, never to NaN.
 
     >>> Levels.of((128, "fp16")).bits(1, 128), Levels.of((32, "u6"), (256, "fp16")).bits(1, 256)
     (16, 64)
@@ -192,8 +192,11 @@ class Levels:
     def round(self, wanted: Array, outer: tuple[Array, ...] = ()) -> Array:
         """The `wanted` numbers (float32 [rows, groups]) as they will be read back, given `outer` factors of `fit`.
 
-        The sign is kept where the type has one. Scales are rounded *before* codes are chosen.
+        The sign is kept where the type has one. Scales are rounded *before* codes are chosen. Raises ValueError where
+        a factor is missing.
         """
+        if len(outer) != len(self.levels) - 1:
+            raise ValueError(f"{len(outer)} factors for {len(self.levels)} levels")
         xp = namespace(wanted)
         number, factor = self.levels[0].number, self._spread(outer, wanted)
         x = wanted if factor is None else wanted / factor

@@ -4,7 +4,8 @@
     method = methods.registry.get("descent")
     q = method.solve(w, format, methods.Seen(stats), method.options())
 
-A file of this folder provides `METHOD`; one that needs torch is a folder, whose `__init__` imports the rest when it runs.
+A file of this folder provides `METHOD`; one that needs torch is a folder, whose `__init__` imports the rest when it
+runs.
 """
 
 from bitwright.methods.method import Method, Options, Samples, Seen, fits_fixed

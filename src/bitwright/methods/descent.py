@@ -119,9 +119,9 @@ METHOD = Method(
     name="descent",
     title="Error feedback, then coordinate descent on the layer's output error",
     source="Behdin et al. 2023, arXiv 2309.01885",
-    solve=lambda w, format, seen, options: quantize(
+    solve=lambda w, f, seen, options: quantize(
         w,
-        format,
+        f,
         seen.stats,
         damping=options.damping,
         order=options.order,

@@ -191,8 +191,8 @@ METHOD = Method(
     name="gptq",
     title="Error feedback, column by column",
     source="Frantar et al. 2023, arXiv 2210.17323",
-    solve=lambda w, format, seen, options: quantize(
-        w, format, seen.stats, damping=options.damping, order=options.order, factor=seen.shared
+    solve=lambda w, f, seen, options: quantize(
+        w, f, seen.stats, damping=options.damping, order=options.order, factor=seen.shared
     ),
     options=Options,
     needs="moments",

@@ -184,7 +184,7 @@ METHOD = Method(
     name="lloyd",
     title="Codebooks by k-means (Lloyd-Max)",
     source="Max 1960; Lloyd 1982; weighted as in SqueezeLLM, arXiv 2306.07629",
-    solve=lambda w, format, seen, options: quantize(w, format, seen.stats),
+    solve=lambda w, f, seen, options: quantize(w, f, seen.stats),
     moments=True,
     fits=fits,
 )

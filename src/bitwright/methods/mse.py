@@ -79,6 +79,6 @@ METHOD = Method(
     name="mse",
     title="Scales of the least squared error",
     source="Banner et al. 2019, arXiv 1810.05723",
-    solve=lambda w, format, seen, options: quantize(w, format, seen.stats),
+    solve=lambda w, f, seen, options: quantize(w, f, seen.stats),
     moments=True,
 )

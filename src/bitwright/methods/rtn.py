@@ -41,12 +41,12 @@ def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array
     high, low = xp.clip(high, 0.0, None), xp.clip(low, None, 0.0)
     scale = (high - low) / (grid.high - grid.low)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
-    return scale, xp.clip(xp.round(grid.low - low / safe), grid.low, grid.high)
+    return scale, format.zero.round(grid.low - low / safe)
 
 
 METHOD = Method(
     name="rtn",
     title="Round to nearest",
     source="Jacob et al. 2018, arXiv 1712.05877",
-    solve=lambda w, format, seen, options: quantize(w, format),
+    solve=lambda w, f, seen, options: quantize(w, f),
 )

@@ -79,7 +79,7 @@ def test_every_kind_becomes_integer_and_answers_alike(kind: str, tmp_path: Path)
 def test_every_method_on_four_bits(kind: str, method: str, tmp_path: Path) -> None:
     _, certificate = quantized(kind, tmp_path, {"format": "int4", "group": "channel", "method": method})
     assert {row["method"] for row in certificate["rows"]} == {method}
-    assert {row["format"] for row in certificate["rows"]} == {"int4 channel"}
+    assert {row["format"] for row in certificate["rows"]} == {"int4_narrow channel"}
 
 
 def test_learning_from_inputs_beats_rounding(tmp_path: Path) -> None:

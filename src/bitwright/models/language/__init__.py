@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright.errors import RecipeError
 from bitwright.models.kind import Fact, Kind, Words
@@ -27,7 +27,7 @@ class Language(Kind):
     holds = "tensors"
     shows = frozenset({"nothing", "moments"})
     tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
-    options = {
+    options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
         "windows": "calibration.windows",
         "length": "calibration.length",
@@ -38,7 +38,7 @@ class Language(Kind):
     }
 
     def claims(self, path: Path) -> bool:
-        return not path.is_file() and not path.suffix.lower() == ".onnx"
+        return not path.is_file() and path.suffix.lower() != ".onnx"
 
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.language.model import LanguageModel

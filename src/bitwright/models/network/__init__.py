@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright.errors import RecipeError
 from bitwright.models.kind import Fact, Kind, Words
@@ -28,13 +28,13 @@ class Networks(Kind):
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = ("data", "network")
-    options = {
+    options: ClassVar[Mapping[str, str]] = {
         "calib": "data.source",
         "heldout": "data.heldout",
         "activations": "network.activations",
         "bind": "network.bind",
     }
-    layer = {
+    layer: ClassVar[Mapping[str, Any]] = {
         "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
     }  # fmt: skip
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bitwright import recipe
 from bitwright.errors import DataError, RecipeError
 from bitwright.models.samples import wav
 from bitwright.models.samples.images import show
-from bitwright.models.samples.preprocess import Array, Notes, Shape, SoundTable
+from bitwright.models.samples.preprocess import Array, Notes, Shape
 
 SUFFIXES = (".wav", ".wave")
 ZEROS = 16
@@ -54,7 +55,7 @@ class Sound:
         return {"audio": {name: getattr(self, name) for name in names} | {"axes": axes, "dtype": str(self.dtype)}}
 
 
-def resolve(table: SoundTable, name: str, dtype: Any, shape: Shape) -> Sound:
+def resolve(table: name: str, dtype: Any, shape: Shape) -> Sound:
     """The recipe's `[data.audio]` for a network's input `name`; raises RecipeError where the two contradict.
 
     A raw wave fits [N, samples], [N, 1, samples] and [N, samples, 1]; log-mel features fit [N, mels, frames],

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitwright import recipe
 from bitwright.errors import DataError, RecipeError, ResourceError
-from bitwright.models.samples.preprocess import Array, Notes, PictureTable, Shape
+from bitwright.models.samples.preprocess import Array, Notes, Shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,7 @@ class Picture:
         return {"image": found | {"dtype": str(self.table.dtype), "pillow": pillow().__version__}}
 
 
-def resolve(table: PictureTable, name: str, dtype: Any, shape: Shape) -> Picture:
+def resolve(table: name: str, dtype: Any, shape: Shape) -> Picture:
     """The recipe's `[data.image]` for a network's input `name` of `shape` [N, C, H, W] or [N, H, W, C].
 
     Raises RecipeError, naming the key, where the table contradicts the network or itself.

@@ -24,8 +24,9 @@ from bitwright.models.samples.arrays import Arrays
 from bitwright.models.samples.given import Given
 from bitwright.models.samples.jsonl import JsonLines
 from bitwright.models.samples.labels import guess_task, number_classes, text_of
-from bitwright.models.samples.preprocess import DataTable, Feeds, Inputs, Notes, Source, spread
+from bitwright.models.samples.preprocess import Feeds, Inputs, Notes, Source, spread
 from bitwright.models.tasks.detection import Annotations
+from bitwright.recipe import Data
 
 FEW = 16
 """Fewer samples than this get a remark: ranges and accuracies would be guesses."""
@@ -49,7 +50,7 @@ class Samples:
     """
 
     def __init__(
-        self, source: Source, name: str, inputs: Inputs, data: DataTable, skip: int = 0, count: int | None = None,
+        self, source: Source, name: str, inputs: Inputs, data: Data, skip: int = 0, count: int | None = None,
     ) -> None:  # fmt: skip
         self.inputs, self.name, self.kind = inputs, name, source.kind
         self._source, self._data, self._notes, self._dropped = source, data, Notes(), Notes()
@@ -220,7 +221,7 @@ class Samples:
 
 
 def open_samples(
-    source: str | Path | Iterable[Any], inputs: Inputs, data: DataTable, *, skip: int = 0, count: int | None = None
+    source: str | Path | Iterable[Any], inputs: Inputs, data: Data, *, skip: int = 0, count: int | None = None
 ) -> Samples:
     """Open a source for a network with `inputs`, prepared as the recipe's `data` says; its headers are checked at once.
 
@@ -240,7 +241,7 @@ def open_samples(
     return Samples(_open(path, inputs, data), str(source), inputs, data, skip, count)
 
 
-def open_parts(data: DataTable, inputs: Inputs) -> tuple[Samples, Samples]:
+def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
     """The samples to calibrate with, and others for the verdict, as the recipe's `data` says.
 
     Without `heldout` the verdict sees samples of `source` that calibration does not; of a source that is too small for
@@ -267,7 +268,7 @@ def open_parts(data: DataTable, inputs: Inputs) -> tuple[Samples, Samples]:
     return first, second
 
 
-def _open(path: Path, inputs: Inputs, data: DataTable) -> Source:
+def _open(path: Path, inputs: Inputs, data: Data) -> Source:
     """The source at a path, by what it is."""
     if not path.exists():
         raise DataError("no such file or folder", where=str(path), fix=suggest(path))
@@ -283,7 +284,7 @@ def _open(path: Path, inputs: Inputs, data: DataTable) -> Source:
     raise DataError("not a kind of file samples are read from", where=str(path), fix=f"Give {KINDS}")
 
 
-def _open_folder(path: Path, inputs: Inputs, data: DataTable) -> Source:
+def _open_folder(path: Path, inputs: Inputs, data: Data) -> Source:
     files = folders.walk(path)
     kinds = [any(file.suffix.lower() in kind.SUFFIXES for file in files) for kind in (images, audio)]
     if all(kinds):
@@ -302,7 +303,7 @@ def _open_folder(path: Path, inputs: Inputs, data: DataTable) -> Source:
     return folders.picture_folder(path, files, images.resolve(data.image, name, dtype, shape), name)
 
 
-def _open_coco(path: Path, inputs: Inputs, data: DataTable) -> Source:
+def _open_coco(path: Path, inputs: Inputs, data: Data) -> Source:
     name, (dtype, shape) = _only(inputs, path)
     return coco.open_coco(path, images.resolve(data.image, name, dtype, shape), name, data.classes)
 
