@@ -149,7 +149,7 @@ def _require_some(plan: Plan) -> None:
 
 
 def require_out(plan: Plan) -> None:
-    """Raise where the output cannot be written: a wrong name, it exists, the folder is read-only, the disk too small."""
+    """Raise where the output cannot be written: wrongly named, there already, in a folder that is closed or full."""
     out = plan.out
     plan.model.kind.require_name(out)
     if out.exists():

@@ -214,7 +214,7 @@ def axes_of(streams: Sequence[Any]) -> dict[str, int]:
 
 
 def ends(subject: Subject, stream: Any, channels: Mapping[str, Channels]) -> tuple[list[Array], list[Array]]:
-    """The ranges [size] of the activations on a stream and of the columns that read it; none where either is missing."""
+    """Ranges [size] of the activations on a stream and of the columns that read it; none where either is missing."""
     found = [(channels[name], index) for name, (_, index) in stream.tensors.items() if name in channels]
     readers = [(subject.graph.matrix(layer), layer, index) for layer, index in stream.consumers if layer.groups == 1]
     peaks = [_spread(np.maximum(seen.high, -seen.low), index, stream.size) for seen, index in found]

@@ -120,6 +120,11 @@ class LanguageModel(Model):
                 )
             format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
             note = f"one scale per row: {why}"
+            if not format.fits(part.columns):
+                raise TensorError(
+                    f"{part.columns} inputs do not divide into the blocks of {format.name}, which are fixed",
+                    where=part.name, fix='Choose another format, or indivisible = "float"', key="layer.format",
+                )  # fmt: skip
         if part.transposed and not plan.container.transposes:
             raise TensorError(
                 "no runtime reads packed Conv1D weights (stored inputs x outputs)",

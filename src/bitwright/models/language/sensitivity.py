@@ -65,13 +65,13 @@ def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, l
     scores: dict[str, float] = dict.fromkeys(plan.items, 0.0)
     done = 0
     for block in range(arch.count):
-        names = [e.name for e in arch.tensors_of(block)]
-        mine = [name for name in names if name in plan.items]
+        mine = [e.name for e in arch.tensors_of(block) if e.name in plan.items]
 
-        def run(floats: set[str], block: int = block, names: list[str] = names) -> torch.Tensor:
+        def run(floats: set[str], block: int = block, x: torch.Tensor = hidden) -> torch.Tensor:
+            names = [e.name for e in arch.tensors_of(block)]
             weights = {name: arch.checkpoint.read(name) if name in floats else read(name) for name in names}
             with decoder.loaded(block, weights):
-                return decoder.run(block, hidden)
+                return decoder.run(block, x)
 
         exact = run(set(mine))
         power = float((exact - hidden).double().square().sum()) or 1.0

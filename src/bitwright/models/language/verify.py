@@ -31,9 +31,11 @@ LOAD_LIMIT = 1 << 30
 def verify(
     plan: Plan, arch: Architecture, sink: FolderSink, rows: Mapping[str, Row], sums: Mapping[str, int]
 ) -> Iterator[Event]:
-    """1. Every stored tensor has the CRC-32 it was written with. 2. Every quantized matrix is decoded by the container's
-    independent decoder, equals our own decode to the bit, is finite, and has the error that was measured when it was
-    written. 3. Every other tensor equals its source. Raises CertificationError."""
+    """Hold the folder against what was meant, by the container's independent decoder; raises CertificationError.
+
+    1. Every stored tensor has the CRC-32 it was written with. 2. Every quantized matrix decodes as by us, to the bit,
+    is finite, and has the error that was measured when it was written. 3. Every other tensor equals its source.
+    """
     sink.require_intact(sums)
     written = open_checkpoint(sink.folder)
     for done, item in enumerate(plan.items.values(), 1):

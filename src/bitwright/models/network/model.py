@@ -1,4 +1,4 @@
-"""An ONNX network for the engine: its layers in the order of the graph, each with what the layers before it made of it."""
+"""An ONNX network for the engine: its layers in order, each with what the layers before it made of its input."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class LayerSink(Sink):
     def read(self, item: Item) -> tuple[QTensor, npt.NDArray[np.float32] | None]:
         """What an earlier run made of a layer: its weight and its bias."""
         with np.load(self.path(item.name), allow_pickle=False) as kept:
-            q = QTensor(item.format, kept["codes"], kept["scale"], kept["zero"] if "zero" in kept else None)
-            bias = kept["bias"] if "bias" in kept else None
+            q = QTensor(item.format, kept["codes"], kept["scale"], kept.get("zero"))
+            bias = kept.get("bias")
         self.keep(item, q, bias)
         return q, bias
 

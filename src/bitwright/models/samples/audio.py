@@ -55,7 +55,7 @@ class Sound:
         return {"audio": {name: getattr(self, name) for name in names} | {"axes": axes, "dtype": str(self.dtype)}}
 
 
-def resolve(table: name: str, dtype: Any, shape: Shape) -> Sound:
+def resolve(table: recipe.Sound, name: str, dtype: Any, shape: Shape) -> Sound:
     """The recipe's `[data.audio]` for a network's input `name`; raises RecipeError where the two contradict.
 
     A raw wave fits [N, samples], [N, 1, samples] and [N, samples, 1]; log-mel features fit [N, mels, frames],

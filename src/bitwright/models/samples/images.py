@@ -51,7 +51,7 @@ class Picture:
         return {"image": found | {"dtype": str(self.table.dtype), "pillow": pillow().__version__}}
 
 
-def resolve(table: name: str, dtype: Any, shape: Shape) -> Picture:
+def resolve(table: recipe.Picture, name: str, dtype: Any, shape: Shape) -> Picture:
     """The recipe's `[data.image]` for a network's input `name` of `shape` [N, C, H, W] or [N, H, W, C].
 
     Raises RecipeError, naming the key, where the table contradicts the network or itself.

@@ -1,4 +1,4 @@
-"""MatMulNBits: matrix products with packed weights and float activations, in ONNX Runtime. The bytes are `packing`'s."""
+"""MatMulNBits: ONNX Runtime's products of packed weights with float activations. The bytes are `packing`'s."""
 
 from __future__ import annotations
 
