@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,18 @@ from typing import Any, Generic, TypeVar
 from bitwright.errors import RecipeError, nearest
 
 T = TypeVar("T")
+
+
+def names_in(package: str, group: str, besides: tuple[str, ...] = ()) -> list[str]:
+    """What modules of a package, and plugins of an entry point group, provide by name; imports neither.
+
+    >>> "rtn" in names_in("bitwright.methods", "bitwright.methods", ("method",))
+    True
+    """
+    spec = importlib.util.find_spec(package)
+    modules = [module.name for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else [])]
+    inside = [name.replace("_", "-") for name in modules if not name.startswith("_") and name not in besides]
+    return list(dict.fromkeys([*inside, *(point.name for point in entry_points(group=group))]))
 
 
 class Registry(Generic[T]):
@@ -35,12 +48,12 @@ class Registry(Generic[T]):
     ) -> None:
         """`besides` names modules of the package that provide nothing, `key` the recipe's key that chooses one.
 
-        What a thing is called in errors is the attribute in lower case; plugins come through the entry points of
-        `group`, by default the package's name.
+        What a thing is called in errors is the attribute in lower case, as is the module that says what it is. Plugins
+        come through the entry points of `group`, by default the package's name.
         """
         self.package, self.attribute, self.key = package, attribute, key
         self.group = group or package
-        self._besides = besides
+        self._besides = (attribute.lower(), *besides)
         self._given: dict[str, T] = {}
         self._found: dict[str, T] = {}
 
@@ -51,8 +64,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names: those of this house first, then plugins."""
-        inside = [name for name in self._modules() if name not in self._besides]
-        return list(dict.fromkeys([*inside, *self._plugins(), *self._given]))
+        return list(dict.fromkeys([*names_in(self.package, self.group, self._besides), *self._given]))
 
     def get(self, name: str) -> T:
         """The thing called `name`; RecipeError with the nearest names where there is none."""
@@ -81,11 +93,6 @@ class Registry(Generic[T]):
             yield thing
         finally:
             del self._given[thing.name]  # type: ignore[attr-defined]
-
-    def _modules(self) -> list[str]:
-        package = importlib.import_module(self.package)
-        modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
-        return [name.replace("_", "-") for name in modules if not name.startswith("_")]
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

@@ -34,8 +34,7 @@ from bitwright.cli.options import (
     Symmetric,
     Threads,
     WindowCount,
-    make_recipe,
-    size,
+    bound,
 )
 from bitwright.engine.libraries import load, silence
 from bitwright.errors import BitwrightError, RecipeError
@@ -76,11 +75,12 @@ def plan(
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, max_drop=max_drop, bind=bind,
+        indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
     )  # fmt: skip
 
     def work(show: Show) -> None:
         from bitwright.engine import plan as planning
+        from bitwright.engine.options import make_recipe
         from bitwright.models import find, kind_of
 
         source = find(model)
@@ -125,10 +125,11 @@ def quantize(
     given = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, bind=bind,
+        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
     )  # fmt: skip
 
     def work(show: Show) -> None:
+        from bitwright.engine.options import make_recipe, size
         from bitwright.models import find, kind_of
 
         source = find(model)

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.app import Show, app, guarded
-from bitwright.cli.options import size
 from bitwright.engine.libraries import load
 from bitwright.errors import RecipeError
 
@@ -38,6 +37,7 @@ def studio(
     """Open the studio: today's edition, lessons and the workbench, in your browser, on this machine."""
 
     def work(show: Show) -> None:
+        from bitwright.engine.options import size
         from bitwright.studio.shell.config import Config, default_data
         from bitwright.studio.shell.serve import serve
 

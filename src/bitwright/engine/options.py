@@ -1,0 +1,120 @@
+"""What a command or a call is told in single options, and the recipe that they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bitwright import methods
+from bitwright.core import formats
+from bitwright.errors import RecipeError
+from bitwright.models import Kind
+from bitwright.recipe import Layer, Recipe
+
+COMMON = {"max_drop": "max_drop", "output": "output"}
+"""Options for every kind of model, and the recipe's keys that they mean."""
+LAYER = ("bits", "format", "group", "symmetric", "method")
+"""Options that make up the `[layer]` table."""
+SPELLED = {"output": "--to"}
+"""Options that the command line calls otherwise."""
+
+
+def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | None, given: Mapping[str, Any]) -> Recipe:
+    """A recipe (its file, its tables, or none) with the options that were `given`; None and empty lists are not.
+
+    `kind` says what options mean for its models. RecipeError for an option that is of no use to this kind, and for
+    options that contradict one another.
+    """
+    raw = _tables(recipe)
+    found = {name: value for name, value in given.items() if value is not None and value != []}
+    layer = _layer(found)
+    if found.pop("simulate", False):
+        if found.get("output", "float") != "float":
+            raise RecipeError("contradicts --to", where="--simulate", fix="Give one of them", key="output")
+        found["output"] = "float"
+    keys = COMMON | dict(kind.options)
+    for name, value in found.items():
+        if name in LAYER:
+            continue
+        if name not in keys:
+            where = SPELLED.get(name, f"--{name.replace('_', '-')}")
+            fix = f"Leave it out for a {kind.words.whole} of the kind {kind.name}"
+            raise RecipeError("is for another kind of model", where=where, fix=fix)
+        *tables, key = keys[name].split(".")
+        if tables == ["layer"]:
+            layer[key] = value
+            continue
+        table = raw
+        for step in tables:
+            table = table.setdefault(step, {})
+        table[key] = value
+    if layer:
+        raw["layer"] = _overlaid(raw.get("layer", {}), layer)
+    return Recipe.read(raw, "options")
+
+
+def _tables(recipe: Recipe | Path | str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The tables of a recipe that say something."""
+    if recipe is None:
+        return {}
+    if isinstance(recipe, (str, Path)):
+        recipe = Recipe.load(Path(recipe))
+    elif not isinstance(recipe, Recipe):
+        recipe = Recipe.read(dict(recipe), "recipe")
+    return recipe.model_dump(mode="python", exclude_unset=True)
+
+
+def _layer(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[layer]` table that bits, format, group, symmetric and method mean."""
+    bits, format_name, group = given.get("bits"), given.get("format"), given.get("group")
+    if bits is not None and format_name is not None:
+        raise RecipeError("given together with --format", where="--bits", fix="Give one of them", key="layer.format")
+    layer = {key: given[key] for key in ("symmetric", "method") if key in given}
+    if bits is not None:
+        if not 1 <= bits <= 8:
+            raise RecipeError(f"{bits} bits", where="--bits", fix="Choose 1 to 8", key="layer.format")
+        layer["format"] = f"int{bits}"
+    if format_name is not None:
+        layer["format"] = format_name
+        if "method" not in layer and (only := _only_method(format_name)):
+            layer["method"] = only
+    if group is not None:
+        layer["group"] = int(group) if isinstance(group, str) and group.isdigit() else group
+    return layer
+
+
+def _only_method(format_name: str) -> str | None:
+    """The method for a format that the default one cannot take, where there is just one that can."""
+    if format_name not in formats.families():
+        return None  # the plan says so
+    format = formats.named(format_name)
+    if methods.registry.get(Layer().method).fits(format) is None:
+        return None
+    able = [method.name for method in methods.registry.all() if method.fits(format) is None]
+    return able[0] if len(able) == 1 else None
+
+
+def _overlaid(table: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A `[layer]` table with what was given instead; options of a method that gave way to another go with it."""
+    method = given.get("method")
+    if method in methods.registry.names() and "options" in table and "options" not in given:
+        known = methods.registry.get(str(method)).options.model_fields
+        table = table | {"options": {key: value for key, value in table["options"].items() if key in known}}
+    return table | given
+
+
+def size(text: str | int | None, where: str = "--max-ram") -> int | None:
+    """Bytes from text such as 2GB, 1.5GiB, 800MB; RecipeError for anything else, said of option `where`."""
+    if text is None or isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    try:
+        number = float(match[1]) if match else 0.0
+    except ValueError:
+        number = 0.0
+    if match is None or number <= 0:
+        raise RecipeError(f"{text!r} is not a size", where=where, fix="Write for example 2GB or 800MB")
+    power = " kmgt".index(match[2] or " ")
+    return int(number * (1024 if match[3] else 1000) ** power)
