@@ -6,7 +6,9 @@ import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +95,28 @@ def write_config(source: Path, out: Path, changes: dict[str, Any]) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bars on stderr meanwhile: compressed-tensors draws them while it loads, and has no switch."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    kept = tqdm.__init__
+    tqdm.__init__ = partialmethod(kept, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = kept
+
+
 def load_in_transformers(folder: Path, **options: Any) -> Any:
     """The folder as a user loads it, in float32 and without running its code; CertificationError where that fails."""
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
-        ).eval()
+        with _without_bars():
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
+            ).eval()
     except (RuntimeError, ValueError) as error:
         raise CertificationError(
             f"transformers cannot load the folder ({str(error).splitlines()[0]})",
