@@ -196,7 +196,7 @@ class NetworkModel(Model):
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
-            reasons = Counter((placement.floats | plan.floats).values())
+            reasons = Counter(({**placement.floats, **plan.floats}).values())
             lines += [
                 f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
                 for why, count in reasons.most_common(6)
@@ -210,7 +210,7 @@ class NetworkModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         placement = self.placement(plan)
-        return {"activations": list(placement.activations), "float": placement.floats | plan.floats}
+        return {"activations": list(placement.activations), "float": {**placement.floats, **plan.floats}}
 
     # --- running
 
