@@ -23,9 +23,9 @@ lint: $(READY) $(BUILT)
 	$(BIN)/mypy
 	$(BIN)/python scripts/build_web.py check
 
-# The documentation site, in site/. Strict: a dead link, a missing anchor or a page that is in no menu fails.
+# The documentation site, in site/. Strict: a dead link, a missing anchor or a page that is in no menu fails (not with --quiet!).
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # pip, not another installer: the constraints pin PyTorch to the release that pip resolves to a CPU build.
 $(READY): pyproject.toml constraints.txt
