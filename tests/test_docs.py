@@ -81,6 +81,17 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     assert Recipe.loads(block[1]).model_copy(update={"rules": ()}) == Recipe()
 
 
+def test_the_documented_judgements_are_those_of_the_report() -> None:
+    from bitwright.engine.report.judgement import JUDGEMENTS, SCALES
+
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    table = re.search(r"\| mean KL at most .*\n.*\n((?:\|.*\n)+)", text)
+    assert table
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
+    assert [words for _, words in rows] == [judgement.words for judgement in JUDGEMENTS]
+    assert [float(limit) for limit, _ in rows[:-1]] == list(SCALES["kl"].limits)
+
+
 @pytest.mark.parametrize(
     "document", [d for d in DOCUMENTS if d.stem in ("networks", "quickstart", "recipes")], ids=name
 )
