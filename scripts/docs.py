@@ -7,6 +7,7 @@ Griffe's extension, which makes Markdown of docstrings that were written to be r
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 from griffe import Extension, Object
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
+log = logging.getLogger("mkdocs.hooks.docs")
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "bitwright"
 LEFT_OUT = {"content", "built", "web", "migrations", "templates"}
@@ -58,6 +61,8 @@ def reference(package: str, modules: list[str], known: dict[str, list[str]]) -> 
     else:
         lines = [f"# {package.removeprefix('bitwright.')}"]
     for module in modules:
+        if module == package and not purpose(package):
+            continue  # nothing stands in its __init__.py
         lines += ["", f"::: {module}", "    options: {heading_level: 2}"]
     return "\n".join(lines) + "\n"
 
@@ -82,6 +87,12 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
             .replace("](CONTRIBUTING.md", "](contributing.md")
         )
         files.append(File.generated(config, address, content=text))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> None:
+    """Warn, and so fail, where a page would load something from elsewhere."""
+    for found in re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?:https?:)?//[^>]*>", output):
+        log.warning(f"{page.file.src_uri} loads something from elsewhere: {found}")
 
 
 class Docstrings(Extension):  # type: ignore[misc]
