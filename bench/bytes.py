@@ -26,7 +26,7 @@ import torch
 
 import bitwright
 from bitwright.cli import app
-from bitwright.engine.libraries import load, silence
+from bitwright.libraries import load, silence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))

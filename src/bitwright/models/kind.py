@@ -65,6 +65,9 @@ class Kind(ABC):
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
+    def load(self) -> None:
+        """Import what its models stand on, where there is a quicker way than their own."""
+
     @abstractmethod
     def claims(self, path: Path) -> bool:
         """Whether what lies, or would lie, at `path` is of this kind: by its name and kind of file alone."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bitwright import libraries
 from bitwright.errors import RecipeError
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
@@ -36,6 +37,9 @@ class Language(Kind):
         "activations": "layer.activations",
         "indivisible": "indivisible",
     }
+
+    def load(self) -> None:
+        libraries.load()
 
     def claims(self, path: Path) -> bool:
         return not path.is_file() and path.suffix.lower() != ".onnx"

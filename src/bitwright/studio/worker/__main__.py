@@ -98,7 +98,7 @@ class Channel:
 
 def main() -> None:
     """Serve the calls of this package."""
-    from bitwright.engine.libraries import load, silence
+    from bitwright.libraries import load, silence
 
     def warm() -> None:
         load()

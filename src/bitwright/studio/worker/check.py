@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.engine.check import Finding
-from bitwright.engine.libraries import load
 from bitwright.errors import BitwrightError
 from bitwright.events import Event
+from bitwright.libraries import load
 
 READS = "Check reads folders of safetensors files with their config.json, and .onnx files"
 OTHERS = {

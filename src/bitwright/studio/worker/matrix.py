@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core.measure import Error
-from bitwright.engine.libraries import load
 from bitwright.engine.report import certificate_path
 from bitwright.errors import InputError
 from bitwright.events import plain
+from bitwright.libraries import load
 from bitwright.studio.worker.jobs import recipe_of
 
 BINS = 96

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bitwright.engine.libraries import load
 from bitwright.events import plain
+from bitwright.libraries import load
 from bitwright.studio.worker.jobs import network_recipe, recipe_of
 
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bitwright.engine.libraries import load
 from bitwright.engine.report import certificate_path
 from bitwright.events import Event, Finished, Note, Row, Started
+from bitwright.libraries import load
 from bitwright.studio.worker.jobs import network_recipe, recipe_of
 from bitwright.studio.worker.summary import summary
 
