@@ -65,8 +65,9 @@ class Kind(ABC):
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
+    @abstractmethod
     def load(self) -> None:
-        """Import what its models stand on, where there is a quicker way than their own."""
+        """Import what its models stand on, in the quickest way."""
 
     @abstractmethod
     def claims(self, path: Path) -> bool:

@@ -38,6 +38,9 @@ class Networks(Kind):
         "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
     }  # fmt: skip
 
+    def load(self) -> None:
+        import torch  # noqa: F401
+
     def claims(self, path: Path) -> bool:
         return path.suffix.lower() == ".onnx"
 
