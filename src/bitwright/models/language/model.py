@@ -311,6 +311,8 @@ class LanguageModel(Model):
         return verify.histogram(plan, self.arch, sink_of(plan), name, bins)
 
     def drop(self, plan: Plan, data: Text) -> Generator[Event, None, Drop]:
+        # A trial holds all matrices, whichever an attempt leaves float: its config says how they are read.
+        write_config(self.path, sink_of(plan).folder, self._config(plan.attempt_of or plan))
         return sensitivity.drop(plan, self.arch, data)
 
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:
