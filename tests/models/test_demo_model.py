@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import bitwright
 from bitwright.models.language import corpus
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-FOLDER = Path(corpus.__file__).parents[1] / "content" / "demo-model"
+FOLDER = Path(bitwright.__file__).parent / "content" / "demo-model"
 
 
 @pytest.fixture(scope="module")

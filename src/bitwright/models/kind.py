@@ -51,9 +51,13 @@ class Kind(ABC):
     """One kind of model: a folder of `models` provides it, and everything that only this kind knows stands there."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """Models of this kind, in words that a user knows: `ONNX networks`."""
     words: ClassVar[Words]
     holds: ClassVar[Literal["tensors", "graph"]]
     """What a container must store for it: single tensors, or a graph."""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    """Where its models can be worked on."""
     scopes: ClassVar[frozenset[Scope]] = frozenset({"matrix"})
     """Scopes of methods that it serves."""
     shows: ClassVar[frozenset[Needs]]

@@ -21,6 +21,7 @@ class Language(Kind):
     """Folders with a config.json and safetensors files."""
 
     name = "language"
+    title = "language models"
     words = Words(
         "model", "matrix", "matrices", "text", "token",
         "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
