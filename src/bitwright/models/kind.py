@@ -70,6 +70,14 @@ class Kind(ABC):
         """Whether what lies, or would lie, at `path` is of this kind: by its name and kind of file alone."""
 
     @abstractmethod
+    def lies_at(self, path: Path) -> bool:
+        """Whether a whole model of this kind lies at `path`: by the names of files alone."""
+
+    @abstractmethod
+    def size(self, path: Path) -> int:
+        """Bytes of the weights of the model at `path`."""
+
+    @abstractmethod
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         """The float model at `path`, understood. Raises ModelError, FileError or TensorError."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
 
 if TYPE_CHECKING:
+    import torch
+
     from bitwright.files.safetensors import Spec
 
 
@@ -35,6 +37,9 @@ class Float(TensorContainer):
         decoded = q.decode()
         value = decoded.T.contiguous() if place.transposed else decoded
         return [Stored(f"{place.module}.weight", value.to(place.dtype), start)]
+
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        return stored[f"{place.module}.weight"]
 
     def decoders(self) -> dict[str, str]:
         return {"transformers": version("transformers")}

@@ -40,6 +40,12 @@ class Language(Kind):
     def claims(self, path: Path) -> bool:
         return not path.is_file() and path.suffix.lower() != ".onnx"
 
+    def lies_at(self, path: Path) -> bool:
+        return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+    def size(self, path: Path) -> int:
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.language.model import LanguageModel
 

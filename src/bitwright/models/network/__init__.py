@@ -41,6 +41,13 @@ class Networks(Kind):
     def claims(self, path: Path) -> bool:
         return path.suffix.lower() == ".onnx"
 
+    def lies_at(self, path: Path) -> bool:
+        return self.claims(path) and path.is_file()
+
+    def size(self, path: Path) -> int:
+        beside = path.with_name(f"{path.name}.data")
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.network.model import NetworkModel
 

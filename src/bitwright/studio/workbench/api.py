@@ -185,24 +185,16 @@ async def matrix(request: Request) -> Response:
     """One matrix before and after."""
     parts, name = house(request), request.path_params["name"]
     run = await parts.runs.get(request.path_params["id"])
-    row = next((row for row in run["rows"] if row["name"] == name), None)
-    if row is None:
+    if all(row["name"] != name for row in run["rows"]):
         if run["state"] == "done":
             raise Unknown("no such matrix", where=name, fix="Choose one of the rows")
         raise Conflict("is not written yet", where=name, fix="Wait for its row")
     job = await parts.runs.job(run["id"])
-    if run["kind"] == "network" and run["state"] != "done":
-        raise Conflict("is in no file yet", where=name, fix="An ONNX network is written at the end")
     asked = {
         "model": run["model"], "out": str(parts.runs.out(job)), "name": name, "recipe": run["recipe"],
-        "format": row["format"], "bundled": job.payload["bundled"],
+        "bundled": job.payload["bundled"], "samples": str(parts.config.data / "samples"),
     }  # fmt: skip
-    try:
-        return JSONResponse(await parts.quick.ask("matrix", **asked))
-    except InputError as error:
-        if run["kind"] == "network":
-            raise Unknown(error.what, where=error.where, fix=error.fix) from error
-        raise
+    return JSONResponse(await parts.quick.ask("matrix", **asked))
 
 
 @answered

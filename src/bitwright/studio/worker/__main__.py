@@ -205,7 +205,8 @@ def _run(channel: Channel, number: int, function: Callable[..., Any], args: dict
 
 def _table(error: BitwrightError) -> dict[str, Any]:
     return {
-        "kind": type(error).__name__, "text": str(error), "what": error.what, "where": error.where, "fix": error.fix
+        "kind": type(error).__name__, "text": str(error), "what": error.what, "where": error.where, "fix": error.fix,
+        "key": error.key,
     }  # fmt: skip
 
 
