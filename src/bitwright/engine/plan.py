@@ -84,8 +84,8 @@ def complete(kind: Kind, recipe: Recipe) -> Recipe:
         for key in other.tables:
             if key in raw and key not in kind.tables:
                 raise RecipeError(
-                    f"is for another kind of model ({other.name})", where=f"recipe: {key}",
-                    fix=f"Leave it out for a {kind.words.whole} of the kind {kind.name}", key=key,
+                    f"is for {other.title} only", where=f"recipe: {key}",
+                    fix=f"Leave it out for {kind.title}", key=key,
                 )  # fmt: skip
     if kind.layer:
         raw["layer"] = Layer.model_validate(dict(kind.layer)).overlaid(raw.get("layer", {})).model_dump()
@@ -115,7 +115,7 @@ def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     """Raise RecipeError where a method cannot serve this kind of model, or this format."""
     method, name = item.method, layer.method
-    able = [m for m in methods.all() if m.scope in kind.scopes and m.needs in kind.shows]
+    able = [m for m in methods.all() if kind.serves(m)]
     wrong = None if method in able else f"cannot be used on a {kind.words.whole} of the kind {kind.name}"
     wrong = wrong or method.fits(item.format)
     if wrong is not None:

@@ -57,6 +57,8 @@ class Container(ABC):
     title: ClassVar[str]
     holds: ClassVar[Literal["tensors", "graph"]]
     """Single tensors of a model folder, or a whole ONNX graph."""
+    study: ClassVar[bool] = False
+    """Whether it holds decoded weights, so that nothing gets smaller."""
 
     def format(
         self,

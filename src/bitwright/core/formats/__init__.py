@@ -38,6 +38,8 @@ class Family:
 
     titles: Mapping[str, str]
     make: Callable[[str, Asked], Format]
+    title: str = "Others"
+    """What its formats have in common, in a word or two."""
 
 
 _added: list[Family] = []
@@ -76,7 +78,7 @@ def named(name: str, *, group: Block | None = None, symmetric: bool = True, scal
         close = difflib.get_close_matches(name.lower(), known, 2)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
         fix = f"{meant}Choose one of: {', '.join(spans(known))}"
-        raise RecipeError(f"no format is called {name!r}", where="format", fix=fix)
+        raise RecipeError(f"no format is called {name!r}", where="format", fix=fix, key="layer.format")
     return known[name].make(name, Asked(group, symmetric, scale))
 
 

@@ -21,6 +21,7 @@ class Float(TensorContainer):
 
     name = "float"
     title = "Decoded float weights, for study"
+    study = True
     transposes = True
     slack = 0.05
 

@@ -20,11 +20,13 @@ class Language(Kind):
     """Folders with a config.json and safetensors files."""
 
     name = "language"
+    title = "language models"
     words = Words(
-        "model", "matrix", "matrices", "text", "token",
+        "model", "matrix", "matrices", "text", "token", "percent of perplexity",
         "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
     )  # fmt: skip
     holds = "tensors"
+    writes = True
     shows = frozenset({"nothing", "moments"})
     tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
     options: ClassVar[Mapping[str, str]] = {

@@ -20,8 +20,9 @@ class Networks(Kind):
     """Files that end in .onnx."""
 
     name = "network"
+    title = "ONNX networks"
     words = Words(
-        "network", "layer", "layers", "data", "sample",
+        "network", "layer", "layers", "data", "sample", "points of accuracy",
         "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
     )  # fmt: skip
     holds = "graph"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.containers.compressed_tensors.rules import require
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +27,7 @@ class CompressedTensors(TensorContainer):
     title = "compressed-tensors, for transformers and vLLM"
 
     def require(self, format: Format, activations: str = "none") -> None:
-        from bitwright.files.containers.compressed_tensors.layout import Scheme
-
-        Scheme(format, activations).require_packing()  # type: ignore[arg-type]
+        require(format, activations)
 
     def step(self, format: Format) -> int:
         from bitwright.files.containers.compressed_tensors.layout import Scheme
