@@ -75,7 +75,7 @@ def main() -> None:
 
     def learned(seed: int, penalty: float):
         return lambda graph, placement, bits: finetune(
-            graph, placement, Variants(seed), bits, 
+            graph, placement, Variants(seed), bits,
             options=lsq.Options(epochs=options.epochs, rate=options.rate, penalty=penalty),
             start=round_to_nearest(graph, placement, plain, bits), seed=seed,
         )  # fmt: skip

@@ -1,3 +1,30 @@
-"""Bitwright makes neural networks small and says, honestly, what every bit cost."""
+"""Bitwright makes neural networks small and says, honestly, what every bit cost.
+
+    import bitwright as bw
+    result = bw.quantize("model", "out", bits=4, calib="text.jsonl")
+
+The functions are those of `bitwright.library`, which is loaded when one of them is first used: importing the package
+alone costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitwright.library import check, measure, open, plan, quantize, report  # noqa: A004
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "check", "measure", "open", "plan", "quantize", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bitwright import library
+
+    return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

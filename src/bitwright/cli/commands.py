@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,18 +35,8 @@ from bitwright.cli.options import (
     WindowCount,
     bound,
 )
-from bitwright.engine.libraries import load, silence
 from bitwright.errors import BitwrightError, RecipeError
-from bitwright.events import Finding, Finished, Row, plain
-
-
-def prepare_torch(threads: int | None = None) -> None:
-    """Load the libraries and set the number of threads."""
-    load()
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
+from bitwright.events import Finished, Row
 
 
 @app.command()
@@ -72,25 +61,16 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what `quantize` would do: formats, final bytes, memory, time, runtimes. Nothing runs."""
-    given = dict(
+    given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
         indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
     )  # fmt: skip
 
     def work(show: Show) -> None:
-        from bitwright.engine import plan as planning
-        from bitwright.engine.options import make_recipe
-        from bitwright.models import find, kind_of
+        from bitwright import library
 
-        source = find(model)
-        kind = kind_of(source)
-        made = make_recipe(kind, recipe, given)
-        prepare_torch()
-        job = planning.make(
-            source, kind.beside(source), made, device=device, check_out=False, needs_data=kind.has_data(made)
-        )
-        show_plan(job, show)
+        show_plan(library.plan(model, recipe=recipe, device=device, **given), show)
 
     guarded(as_json, work)
 
@@ -122,68 +102,42 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on."""
-    given = dict(
+    given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
         simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
     )  # fmt: skip
 
     def work(show: Show) -> None:
-        from bitwright.engine.options import make_recipe, size
-        from bitwright.models import find, kind_of
+        from bitwright import library
 
-        source = find(model)
-        do_quantize(show, source, out, make_recipe(kind_of(source), recipe, given), size(max_ram), device, threads)
+        job = library.plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **given)
+        do_quantize(show, job)
 
     guarded(as_json, work, resume=True, out=out)
 
 
-def show_plan(plan: Any, show: Show) -> None:
-    """Print the plan on one screen."""
-    from bitwright.engine.plan import lines, summary
-
+def show_plan(job: Any, show: Show) -> None:
+    """Print a plan on one screen."""
     if show.json:
-        typer.echo(json.dumps({"event": "plan", **plain(summary(plan))}))
-        return
-    for line in lines(plan):
-        show.line(line)
+        typer.echo(json.dumps({"event": "plan", **job.summary}))
+    show.line(str(job))
 
 
-def do_quantize(
-    show: Show,
-    source: Path,
-    out: Path,
-    recipe: Any,
-    ceiling: int | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-) -> None:
-    """Plan, run, certify and print the verdict."""
-    prepare_torch(threads)
-    silence()
-    from bitwright.engine import plan as planning
+def do_quantize(show: Show, job: Any) -> None:
+    """Show the plan, run it, and print the verdict."""
     from bitwright.engine.report import certificate_path, verdict_lines
-    from bitwright.engine.run import run
 
-    made = planning.make(source, out, recipe, max_ram=ceiling, device=device)
-    show_plan(made, show)
-    for event in run(made):
+    show_plan(job, show)
+    for event in job.run():
         show.event(event)
         if isinstance(event, Finished):
             show.close()
             for line in verdict_lines(event.certificate):
                 show.line(line)
+            out = Path(event.out)
             beside = certificate_path(out)
             show.line(f"written: {out}" + ("" if beside.parent == out else f" and {beside.name}"))
-
-
-def drain(events: Iterator[Any], show: Show) -> Any:
-    """Show a generator's events and return its value."""
-    while True:
-        try:
-            show.event(next(events))
-        except StopIteration as end:
-            return end.value
 
 
 @app.command()
@@ -201,38 +155,29 @@ def measure(
     """Compare two models on the same text or samples: KL, agreement, perplexity, accuracy, with intervals."""
 
     def work(show: Show) -> None:
-        from bitwright.models import find
-
-        prepare_torch(threads)
-        first, second = find(a), find(b)
-        tell_comparison(show, first, second, heldout, recipe, windows, length)
+        tell_comparison(show, a, b, heldout, recipe, windows, length, threads)
         if weights:
-            for event in check_weights(second, first):
-                tell_row(show, event)
+            from bitwright import library
+
+            for row in library.check(b, a, watch=False).rows:
+                tell_row(show, row)
 
     guarded(as_json, work)
 
 
-def tell_comparison(show: Show, a: Path, b: Path, heldout: str, recipe: Path | None, windows: int, length: int) -> None:
+def tell_comparison(
+    show: Show, a: str, b: str, heldout: str, recipe: Path | None, windows: int, length: int, threads: int | None
+) -> None:
     """Compare two models on held-out data and say how far they are apart."""
-    from bitwright.engine.measure import measure
-    from bitwright.recipe import Recipe
+    from bitwright import library
 
-    made = Recipe.load(recipe) if recipe else Recipe()
-    text = made.calibration.model_copy(update={"heldout_windows": windows, "length": length})
-    result = drain(measure(a, b, heldout, made.model_copy(update={"calibration": text})), show)
+    result = library.measure(
+        a, b, heldout, windows=windows, length=length, recipe=recipe, threads=threads, watch=show.event
+    )
     show.close()
     if show.json:
-        typer.echo(json.dumps({"event": "comparison", **result.summary()}))
-    for line in result.lines():
-        show.line(line)
-
-
-def check_weights(path: Path, against: Path) -> Iterator[Any]:
-    """Rows of every matrix in which two models differ."""
-    from bitwright.models import kind_of
-
-    return (event for event in kind_of(path).check(path, against) if isinstance(event, Row))
+        typer.echo(json.dumps({"event": "comparison", **result.summary}))
+    show.line(str(result))
 
 
 def tell_row(show: Show, row: Any) -> None:
@@ -251,28 +196,21 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Is a quantized model sound? Files, shapes, finite scales, coverage, two decoders; exit code 1 where not."""
-    wrong: list[str] = []
 
     def work(show: Show) -> None:
-        from bitwright.engine.check import check as look
-        from bitwright.models import find
+        from bitwright import library
 
-        prepare_torch()
-        path, original = find(folder), find(against) if against else None
-        for event in look(path, original):
-            if isinstance(event, Row):
-                tell_row(show, event)
-            else:
-                show.event(event)
-            if isinstance(event, Finding) and not event.good:
-                wrong.append(event.detail)
-        if original is not None and heldout is not None and not wrong:
-            tell_comparison(show, original, path, heldout, recipe, windows, 256)
+        found = library.check(
+            folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
+        )
+        wrong = [finding.detail for finding in found.findings if not finding.good]
+        if against is not None and heldout is not None and not wrong:
+            tell_comparison(show, against, folder, heldout, recipe, windows, 256, None)
         show.close()
         show.line("not sound" if wrong else "sound")
         if wrong:
-            cause = f"not sound: {wrong[0].removeprefix(f'{path}: ')}"
-            raise BitwrightError(cause, where=str(path), fix="Do not use it: write or download it again")
+            cause = f"not sound: {wrong[0].removeprefix(f'{folder}: ')}"
+            raise BitwrightError(cause, where=folder, fix="Do not use it: write or download it again")
 
     guarded(as_json, work)
 
@@ -288,12 +226,12 @@ def report(
     """A report from certificates: Markdown, JSON, or one self-contained HTML page."""
 
     def work(show: Show) -> None:
-        from bitwright.engine import report as reports
+        from bitwright import library
 
-        write = {"md": reports.to_markdown, "json": reports.to_json, "html": reports.to_html}
-        if kind not in write:
+        kinds = {"md": "markdown", "json": "json", "html": "html"}
+        if kind not in kinds:
             raise RecipeError(f"{kind!r} is not a report", where="--format", fix="Choose md, json or html")
-        text = write[kind]([reports.load(folder) for folder in folders])
+        text = getattr(library.report(*folders), kinds[kind])
         if out is None:
             typer.echo(text)
             return
@@ -320,24 +258,22 @@ def demo(
 
     def work(show: Show) -> None:
         import shutil
+        import tempfile
 
+        from bitwright import library
         from bitwright.engine import demo as demos
-        from bitwright.engine import report as reports
         from bitwright.models import kind_of
 
         if out.exists():
             if not any(out.glob("*certificate.json")):
                 raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
             shutil.rmtree(out)
-        try:
-            model, made = demos.make(task, out / "data", bits)
+        with tempfile.TemporaryDirectory() as data:
+            model, made = demos.make(task, Path(data), bits)
             result = out if kind_of(model).holds == "tensors" else out / f"{model.parent.name}.onnx"
-            do_quantize(show, model, result, made)
-        except BaseException:
-            shutil.rmtree(out, ignore_errors=True)  # half a demo would bar the way to the next
-            raise
+            do_quantize(show, library.plan(model, result, recipe=made))
         page = out / "report.html"
-        page.write_text(reports.to_html([reports.load(result)]), "utf-8")
+        page.write_text(library.report(result).html, "utf-8")
         show.line(f"report:  {page}")
 
     guarded(as_json, work, out=out)

@@ -1,0 +1,1 @@
+"""The arithmetic of quantization: pure functions on NumPy and torch arrays, without files."""

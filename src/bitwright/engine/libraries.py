@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from functools import cache, partialmethod
+from functools import cache
 
 
 @cache
@@ -25,11 +25,3 @@ def load() -> None:
     gc.enable()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-@cache
-def silence() -> None:
-    """Turn off the bars that compressed-tensors draws on stderr while an output is loaded; it has no switch."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)

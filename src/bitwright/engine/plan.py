@@ -16,6 +16,7 @@ from bitwright.models import kind_of
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan
 from bitwright.recipe import Layer, Recipe, matches
+from bitwright.words import megabytes
 
 ASKED = "kept float on request"
 
@@ -218,7 +219,7 @@ def lines(plan: Plan) -> list[str]:
     found += [f"  {line}" for line in plan.model.lines(plan)]
     before, after = plan.model.source_bytes, plan.sink.final_bytes
     found.append(
-        f"  {before / 1e6:,.1f} MB -> {after / 1e6:,.1f} MB ({after / max(before, 1):.0%}), "
+        f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), "
         f"{plan.stored_bits:.3f} stored bits per quantized weight"
     )
     found.append(

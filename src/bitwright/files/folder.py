@@ -6,7 +6,9 @@ import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,19 @@ def write_config(source: Path, out: Path, changes: dict[str, Any]) -> None:
     """config.json of an output: the source's with `changes`."""
     config = json.loads((source / "config.json").read_text("utf-8")) | changes
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bars on stderr meanwhile: compressed-tensors draws them until a model first runs, and has no switch."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    kept = tqdm.__init__
+    tqdm.__init__ = partialmethod(kept, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = kept
 
 
 def load_in_transformers(folder: Path, **options: Any) -> Any:

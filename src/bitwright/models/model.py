@@ -378,8 +378,14 @@ class Model(ABC):
 
 
 class Drop(NamedTuple):
-    """A measure of quality and how far it fell, in points (percent of it, for perplexity)."""
+    """A measure of quality and how much worse it became, in points (percent of it, for perplexity)."""
 
     name: str
     value: float
     unit: str = "points"
+    verb: str = "drops"
+
+    @property
+    def words(self) -> str:
+        """`accuracy drops by 0.42 points`."""
+        return f"{self.name} {self.verb} by {self.value:.2f} {self.unit}"

@@ -93,7 +93,7 @@ def test_nobody_gets_a_job_that_is_held(database: Database) -> None:
     assert not jobs.report(database, job.id, "other", 1)
     assert not jobs.stopped(database, job.id, "other")
     assert not jobs.release(database, job.id, "other")
-    assert jobs.renew(database, job.id, "other", LONG) is None
+    assert jobs.renew(database, "other", LONG) == {}
     assert jobs.get(database, job.id) == job
 
 
@@ -105,7 +105,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_its_owner_can_do_no_more(databas
     assert not jobs.finish(database, first.id, "first", "mine")
     assert not jobs.fail(database, first.id, "first", "mine")
     assert not jobs.report(database, first.id, "first", "mine")
-    assert jobs.renew(database, first.id, "first", LONG) is None
+    assert jobs.renew(database, "first", LONG) == {}
     assert jobs.get(database, first.id) == second
     assert jobs.finish(database, first.id, "second", "ours")
     assert not jobs.finish(database, first.id, "second", "again")
@@ -117,7 +117,7 @@ def test_a_renewed_lease_does_not_run_out(database: Database) -> None:
     job = claimed(database, seconds=0.3)
     for _ in range(4):
         time.sleep(0.1)
-        assert jobs.renew(database, job.id, "me", 5) == "running"
+        assert jobs.renew(database, "me", 5) == {job.id: "running"}
         assert jobs.claim(database, ["run"], "other", LONG) is None
     assert jobs.finish(database, job.id, "me")
 
@@ -200,7 +200,7 @@ def test_a_running_job_stops_when_its_owner_has_seen_it(database: Database) -> N
     job = claimed(database)
     assert jobs.stop(database, job.id) and jobs.stop(database, job.id)
     assert state(database, job.id) == "stopping"
-    assert jobs.renew(database, job.id, "me", LONG) == "stopping"
+    assert jobs.renew(database, "me", LONG) == {job.id: "stopping"}
     assert jobs.report(database, job.id, "me", {"done": 7})
     assert jobs.claim(database, ["run"], "other", LONG) is None
     assert jobs.stopped(database, job.id, "me")
@@ -270,7 +270,7 @@ def test_only_what_does_not_run_is_removed_and_its_number_not_used_again(databas
 
 @pytest.mark.parametrize("id", [0, -1, 99, 2**31, 2**63, 10**30])
 def test_a_number_that_no_job_has_is_no_job(database: Database, id: int) -> None:
-    assert jobs.get(database, id) is None and jobs.renew(database, id, "me", 1) is None
+    assert jobs.get(database, id) is None
     assert not jobs.stop(database, id) and not jobs.resume(database, id) and not jobs.remove(database, id)
     assert not jobs.finish(database, id, "me") and not jobs.fail(database, id, "me", "x")
 
@@ -454,6 +454,6 @@ def test_all_that_an_owner_holds_is_renewed_at_once(database: Database) -> None:
     assert jobs.finish(database, mine[0], "me")
     for id in mine[1:]:
         expire(database, id)
-    assert jobs.renew_all(database, "me", LONG) == set(mine[1:])
+    assert jobs.renew(database, "me", LONG) == dict.fromkeys(mine[1:], "running")
     assert jobs.claim(database, ["run"], "third", LONG) is None
-    assert jobs.renew_all(database, "nobody", LONG) == set()
+    assert jobs.renew(database, "nobody", LONG) == {}

@@ -18,8 +18,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from bitwright.studio.workbench.runlog import Log, Progress, whole_lines
-from bitwright.studio.workbench.runs import LEASE
+from bitwright.studio.shell.runner import LEASE
+from bitwright.studio.workbench.log import Log, whole_lines
+from bitwright.studio.workbench.progress import Progress
 from tests.studio.house import DEMO, DIGITS, RTN, SLOW, Studio
 
 MATRICES = 21

@@ -319,6 +319,8 @@ class LanguageModel(Model):
             yield w.float().numpy(), written.read(weight, start, start + rows).float().numpy()
 
     def drop(self, plan: Plan, data: Text) -> Generator[Event, None, Drop]:
+        # A trial holds all matrices, whichever an attempt leaves float: its config says how they are read.
+        write_config(self.path, sink_of(plan).folder, self._config(plan.attempt_of or plan))
         return sensitivity.drop(plan, self.arch, data)
 
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:

@@ -11,7 +11,7 @@ from bitwright import machine
 from bitwright.core.measure import Error, kl
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
@@ -107,10 +107,11 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     if whole > LOAD_LIMIT:
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     experts = any(item.part.expert is not None for item in plan.items.values())
-    model, dequantized = plan.container.load(plan.partial, experts)
+    with without_bars():
+        model, dequantized = plan.container.load(plan.partial, experts)
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
-    with torch.no_grad():
+    with torch.no_grad(), without_bars():
         if dequantized:
             # It leaves experts in the stored dtype, and would multiply in it: routers near a tie would then differ.
             model = model.float()

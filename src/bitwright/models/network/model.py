@@ -41,6 +41,10 @@ Parts = tuple[Samples, Samples]
 """Samples that calibrate, and those that judge."""
 
 
+NODE = 230
+"""Bytes of one QuantizeLinear or DequantizeLinear with its names and scalars, about."""
+
+
 def sink_of(plan: Plan) -> LayerSink:
     """The plan's sink, as what it is."""
     assert isinstance(plan.sink, LayerSink)
@@ -180,7 +184,8 @@ class NetworkModel(Model):
 
     def sink(self, plan: Plan) -> LayerSink:
         saved = sum(4 * item.rows * item.columns - plan.stored(item) // 8 for item in plan.items.values())
-        return LayerSink(plan, plan.partial / f"layers{plan.label}", max(self.source_bytes - saved, 0))
+        added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
+        return LayerSink(plan, plan.partial / f"layers{plan.label}", max(self.source_bytes - saved + added, 0))
 
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
@@ -193,7 +198,7 @@ class NetworkModel(Model):
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
-            reasons = Counter(placement.floats.values())
+            reasons = Counter(({**placement.floats, **plan.floats}).values())
             lines += [
                 f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
                 for why, count in reasons.most_common(6)
@@ -207,7 +212,7 @@ class NetworkModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         placement = self.placement(plan)
-        return {"activations": list(placement.activations), "float": dict(placement.floats)}
+        return {"activations": list(placement.activations), "float": {**placement.floats, **plan.floats}}
 
     # --- running
 

@@ -98,7 +98,8 @@ def drop(verdict: Verdict) -> Drop:
         ("map_float", "map_quantized", "mAP", 1),
     ):
         if before in found:
-            return Drop(name, 100 * sign * (float(found[before]) - float(found[after])))
+            change = 100 * sign * (float(found[before]) - float(found[after]))
+            return Drop(name, change, verb="drops" if sign > 0 else "rises")
     if verdict.scores is not None:
         return Drop("top-1 agreement", 100 * (1 - verdict.scores.agree.value))
     raise DataError("nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop")

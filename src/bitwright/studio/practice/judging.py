@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import traceback
 from collections.abc import AsyncIterator, Callable
 from datetime import date, datetime
@@ -31,53 +29,44 @@ from bitwright.studio.practice import ranking, submissions
 from bitwright.studio.practice.submissions import KIND, Submission
 from bitwright.studio.practice.text import code_of, plain
 from bitwright.studio.shell.config import Config
+from bitwright.studio.shell.runner import LEASE, End, Held, Runner, Trade
 from bitwright.studio.store import jobs
 from bitwright.studio.store.database import Database
-from bitwright.studio.workbench.runs import is_alive, machine
+from bitwright.studio.store.jobs import Job
 
-LEASE = 12.0
-"""Seconds after which a submission whose studio was killed is judged by another."""
-RENEW = 3.0
-"""Seconds between renewals."""
-POLL = 1.0
-"""Seconds between looks for submissions that this process was not told of."""
 LOOK = 0.2
 """Seconds between looks for the verdict of a submission that somebody else judges."""
 HANDS = 8
 """Submissions that one process judges, or has waiting for its zygotes, at a time."""
 CALLS = 32
 """Calls of the judge under way at a time; more wait for their turn."""
-PATIENCE = 60.0
-"""Seconds that a verdict is kept while the database cannot take it."""
+AGAIN = 5.0
+"""Seconds after which what could not be judged is begun once more, here or on another machine."""
 
 Event = dict[str, Any]
 T = TypeVar("T")
 
 
-class Judging:
+class Judging(Trade):
     """The judge of this process, and the submissions that it judges."""
+
+    kind = KIND
 
     def __init__(self, config: Config, database: Database, shelf: Callable[[], Shelf]) -> None:
         """Nothing is started yet; `shelf` gives the problems."""
         self.config, self.database, self._shelf = config, database, shelf
-        self.owner = f"{machine()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.runner = Runner(database, self)
         self._judge: Judge | None = None
         self._opening = asyncio.Lock()
         self._calls = CapacityLimiter(CALLS)
-        self._hand: dict[int, asyncio.Task[None]] = {}
-        """Submissions being judged here, by the number of their job."""
-        self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closing = False
+        self._told: dict[int, asyncio.Queue[Event | None]] = {}
+        """What is told of submissions to those who sent them, by the number of their job; None is the end."""
 
     # --- beginning and end
 
     async def start(self) -> None:
         """Judge what a studio before this one left, and what others leave; returns at once."""
-        self._closing = False
-        with contextlib.suppress(BitwrightError):
-            await to_thread.run_sync(self._inherit)
-        self._tasks = [asyncio.create_task(self._loop()), asyncio.create_task(self._beat())]
+        await self.runner.start()
 
     async def warm(self) -> None:
         """Have the judge ready for plain and NumPy programs; quiet where there is none."""
@@ -88,22 +77,19 @@ class Judging:
 
     async def close(self) -> None:
         """Stop judging: what has no verdict yet waits for the next studio."""
-        self._closing = True
+        await self.runner.close()
+        await self.runner.release()
         judge, self._judge = self._judge, None
-        for task in (*self._tasks, *self._hand.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._hand.values(), return_exceptions=True)
-        for job in list(self._hand):
-            with contextlib.suppress(BitwrightError):
-                await to_thread.run_sync(jobs.release, self.database, job, self.owner)
-        self._hand.clear()
+        for told in self._told.values():
+            told.put_nowait(None)
+        self._told.clear()
         if judge is not None:
             await to_thread.run_sync(judge.pool.close)
 
     async def open(self) -> Judge:
         """The judge. ResourceError says why programs cannot be run here, and what helps."""
         async with self._opening:
-            if self._closing:
+            if self.runner.closing:
                 raise ResourceError("the studio is closing", where="judge", fix="Start the studio again")
             if self._judge is None:
                 tier = await self.tier()
@@ -149,17 +135,19 @@ class Judging:
         None where nothing came for a while. It is judged to its end whether or not anybody listens.
         """
         await self.open()
-        mine = len(self._hand) < HANDS
-        keep = partial(
-            submissions.submit, self.database, learner, problem.slug, code, when, self.owner if mine else None, LEASE
-        )
+        owner = self.runner.owner if len(self.runner.held) < HANDS else None
+
+        def keep() -> tuple[int, Job | None]:
+            id, job = submissions.submit(self.database, learner, problem.slug, code, when, owner, LEASE)
+            return id, jobs.get(self.database, job) if owner else None
+
         id, job = await to_thread.run_sync(keep)
         told: asyncio.Queue[Event | None] | None = None
-        if mine:
-            told = asyncio.Queue()
-            self._begin(job, id, when.date(), told)
+        if job is not None:
+            told = self._told[job.id] = asyncio.Queue()
+            self.runner.begin(job)
         else:
-            self._wake.set()
+            self.runner.wake()
         return id, self._events(id, told)
 
     async def _events(self, id: int, told: asyncio.Queue[Event | None] | None) -> AsyncIterator[Event | None]:
@@ -173,105 +161,42 @@ class Judging:
             if found.verdict is not None and found.result is not None:
                 yield {"event": "result", "id": id, **found.result}
                 return
-            if self._closing:
+            if self.runner.closing:
                 raise ResourceError("the studio is closing", where="judge", fix="It is judged when the studio is back")
             looks += 1
             await asyncio.sleep(LOOK)
             if looks % 25 == 0:
                 yield None
 
-    # --- submissions
+    # --- what the runner asks
 
-    def _inherit(self) -> None:
-        """Give back the submissions of studios that died on this machine; others wait for their lease."""
-        for job in jobs.list(self.database, KIND, states=("running",)):
-            home, _, rest = (job.owner or "").partition(":")
-            pid = rest.partition(":")[0]
-            if home == machine() and pid.isdecimal() and not is_alive(int(pid)):
-                died = {"text": "the studio that judged it died"}
-                jobs.fail(self.database, job.id, job.owner or "", died, final=False)
+    async def has_room(self) -> bool:
+        """Whether there is a hand free, and a judge."""
+        return len(self.runner.held) < HANDS and len(self.runner.held) < (await self.open()).pool.size
 
-    async def _loop(self) -> None:
-        """Take submissions that wait, as long as there is a hand free."""
-        while True:
-            try:
-                await self.work_off()
-                await to_thread.run_sync(submissions.settle, self.database)
-            except BitwrightError:
-                pass  # no judge here, or no database now: looked at again
-            except Exception:
-                traceback.print_exc()
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL)
+    async def work(self, held: Held) -> End:
+        """Judge one submission; its verdict and the end of its job are one transaction."""
+        job, owner = held.job, self.runner.owner
+        id, day = job.payload["submission"], date.fromisoformat(job.payload["day"])
+        submission = await to_thread.run_sync(submissions.get, self.database, id)
+        if submission is None:
+            return End("done", partial(jobs.finish, self.database, job.id, owner))
+        result, rank = await self._verdict(await self.open(), submission, self._told.get(job.id))
+        return End("done", partial(submissions.judged, self.database, id, job.id, owner, result.json(), day, rank))
 
-    async def work_off(self) -> None:
-        """Take what waits, and begin to judge it."""
-        if not await to_thread.run_sync(self._waits):
-            return
-        judge = await self.open()
-        while len(self._hand) < min(HANDS, judge.pool.size):
-            job = await to_thread.run_sync(jobs.claim, self.database, [KIND], self.owner, LEASE)
-            if job is None:
-                return
-            if job.id in self._hand:
-                continue  # the lease had run out on a machine that stood still: it is held again
-            self._begin(job.id, job.payload["submission"], date.fromisoformat(job.payload["day"]), None)
+    def again(self, error: Exception) -> float | None:
+        """Nothing was judged: it waits for another try, or for another machine, and is IE when its tries are spent."""
+        return AGAIN if isinstance(error, BitwrightError | pool.Unavailable) else None
 
-    def _waits(self) -> bool:
-        return bool(jobs.list(self.database, KIND, states=("waiting", "running"), limit=1))
+    async def ended(self, number: int) -> None:
+        """Nothing more is told of a submission whose verdict is kept."""
+        told = None if number in self.runner.untold else self._told.pop(number, None)
+        if told is not None:
+            told.put_nowait(None)
 
-    async def _beat(self) -> None:
-        """Hold what is in hand."""
-        while True:
-            await asyncio.sleep(RENEW)
-            if self._hand:
-                with contextlib.suppress(BitwrightError):
-                    await to_thread.run_sync(jobs.renew_all, self.database, self.owner, LEASE)
-
-    def _begin(self, job: int, id: int, day: date, told: asyncio.Queue[Event | None] | None) -> None:
-        task = asyncio.create_task(self._work(job, id, day, told))
-        self._hand[job] = task
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not self._closing:
-                self._hand.pop(job, None)
-            if told is not None:
-                told.put_nowait(None)
-            self._wake.set()
-
-        task.add_done_callback(ended)
-
-    async def _work(self, job: int, id: int, day: date, told: asyncio.Queue[Event | None] | None) -> None:
-        """Judge one submission that is this process's, and keep its verdict."""
-        try:
-            submission = await to_thread.run_sync(submissions.get, self.database, id)
-            if submission is None:
-                await to_thread.run_sync(jobs.finish, self.database, job, self.owner)
-                return
-            judge = await self.open()
-            result, rank = await self._verdict(judge, submission, told)
-        except (BitwrightError, pool.Unavailable) as error:
-            # Nothing was judged: it waits for another try, or for another machine, and is IE when its tries are spent.
-            if not self._closing:
-                with contextlib.suppress(BitwrightError):
-                    fail = partial(jobs.fail, final=False, delay=5.0)
-                    await to_thread.run_sync(fail, self.database, job, self.owner, {"text": str(error)})
-            return
-        await self._keep(job, id, day, result, rank)
-
-    async def _keep(self, job: int, id: int, day: date, result: Result, rank: dict[str, float] | None) -> None:
-        """Write a verdict down, for a while also against a database that does not answer."""
-        write = partial(submissions.judged, self.database, id, job, self.owner, result.json(), day, rank)
-        until = asyncio.get_running_loop().time() + PATIENCE
-        while True:
-            try:
-                await to_thread.run_sync(write)
-                return
-            except BitwrightError:
-                if asyncio.get_running_loop().time() > until:
-                    raise
-                await asyncio.sleep(1)
+    async def rest(self) -> None:
+        """Settle what was given up."""
+        await to_thread.run_sync(submissions.settle, self.database)
 
     async def _verdict(
         self, judge: Judge, submission: Submission, told: asyncio.Queue[Event | None] | None

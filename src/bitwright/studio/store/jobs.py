@@ -103,22 +103,14 @@ def claim(db: Database, kinds: Collection[str], owner: str, seconds: float) -> J
         return _job(connection.execute(taken.returning(*_COLUMNS)).one())
 
 
-def renew(db: Database, id: int, owner: str, seconds: float) -> State | None:
-    """Hold a job for `seconds` from now. "running", or "stopping" where its owner is asked to stop; None where the job
-    is no longer the owner's."""
-    with db.begin() as connection:
-        lease = _now(db, connection) + timedelta(seconds=seconds)
-        held = sa.update(jobs).where(_held(id, owner)).values(lease=lease).returning(jobs.c.state)
-        found: State | None = connection.scalar(held)
-        return found
-
-
-def renew_all(db: Database, owner: str, seconds: float) -> set[int]:
-    """Hold all that `owner` holds for `seconds` from now; the numbers of these jobs."""
+def renew(db: Database, owner: str, seconds: float) -> dict[int, State]:
+    """Hold all that `owner` holds for `seconds` from now. The states of these jobs by number: "running", or "stopping"
+    where the owner is asked to stop."""
     with db.begin() as connection:
         lease = _now(db, connection) + timedelta(seconds=seconds)
         mine = sa.and_(jobs.c.owner == owner, jobs.c.state.in_(("running", "stopping")))
-        return set(connection.execute(sa.update(jobs).where(mine).values(lease=lease).returning(jobs.c.id)).scalars())
+        held = sa.update(jobs).where(mine).values(lease=lease).returning(jobs.c.id, jobs.c.state)
+        return {row.id: row.state for row in connection.execute(held)}
 
 
 def report(db: Database, id: int, owner: str, progress: Any) -> bool:

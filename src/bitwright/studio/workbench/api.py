@@ -20,7 +20,7 @@ from bitwright.studio.shell.faults import Conflict, Unknown
 from bitwright.studio.shell.house import House, house
 from bitwright.studio.shell.http import Strict, answered, body_of, data, stream, told, words
 from bitwright.studio.workbench import catalogue
-from bitwright.studio.workbench.runlog import Told
+from bitwright.studio.workbench.topic import Told
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """The report is one page that styles itself; it runs no script and loads nothing."""

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import os
-import secrets
 import shutil
-import socket
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from anyio import to_thread
 
@@ -28,21 +23,19 @@ from bitwright.errors import BitwrightError, Interrupted
 from bitwright.studio.shell.config import Config
 from bitwright.studio.shell.faults import Conflict, Unavailable, Unknown
 from bitwright.studio.shell.process import Died, Worker
+from bitwright.studio.shell.runner import End, Held, Runner, Trade
 from bitwright.studio.store import jobs
 from bitwright.studio.store.database import Database
 from bitwright.studio.workbench.catalogue import bundled, kind_of
-from bitwright.studio.workbench.runlog import Event, Log, Progress, Told, Topic, whole_lines
+from bitwright.studio.workbench.log import Log, whole_lines
+from bitwright.studio.workbench.progress import Progress
+from bitwright.studio.workbench.table import change, table
+from bitwright.studio.workbench.topic import Event, Told, Topic
 from bitwright.studio.workbench.uploads import Uploads
 
 KIND = "quantize"
 ATTEMPTS = 5
 """How often a run is begun by itself before it has failed."""
-LEASE = 12.0
-"""Seconds after which a run whose studio was killed is taken up by the next."""
-RENEW = 3.0
-"""Seconds between renewals."""
-POLL = 1.0
-"""Seconds between looks for work that this process was not told of."""
 BEAT = 15.0
 """Seconds of silence after which a stream says that it is still there."""
 TICK = 0.1
@@ -51,6 +44,8 @@ SLOW_TICK = 0.5
 """Seconds between changes told to lists because of progress alone."""
 IDLE = 120.0
 """Seconds without work after which the process gives its memory back."""
+PATIENCE = 10.0
+"""Seconds that a run gets to stop when the studio closes."""
 FINAL = ("done", "failed", "stopped")
 
 T = TypeVar("T")
@@ -59,69 +54,42 @@ T = TypeVar("T")
 class Live:
     """The run under way."""
 
-    def __init__(self, job: jobs.Job, log: Log) -> None:
-        self.job, self.log = job, log
+    def __init__(self, held: Held, log: Log) -> None:
+        self.held, self.job, self.log = held, held.job, log
         self.progress = Progress()
+        held.progress = self.progress.json
         self.summary: Event | None = None
-        self.stopping = False
-        self.lost = False
-        """The lease is somebody else's."""
-        self.told = self.listed = self.kept = 0.0
+        self.told = self.listed = 0.0
 
 
-class Ended(NamedTuple):
-    """How a run ended, and how to tell the database."""
-
-    tell: Callable[[], bool]
-    state: str
-    error: Event | None
-    summary: Event | None
-    moment: datetime
-
-
-class Runs:
+class Runs(Trade):
     """All runs, and the process that works on them one after the other."""
+
+    kind = KIND
+    death_counts = False
 
     def __init__(self, config: Config, database: Database, worker: Worker | None = None) -> None:
         self.config, self.database = config, database
         self.folder = config.data / "runs"
         self.uploads = Uploads(config.data / "uploads", config.max_upload)
         self.worker = worker or Worker()
+        self.runner = Runner(database, self)
         self.changes = Topic()
         self._topics: dict[int, Topic] = {}
-        self._owner = f"{machine()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._live: Live | None = None
-        self._stops: set[int] = set()
-        """Runs that were asked to stop before their work had begun."""
-        self._ended: dict[int, Ended] = {}
-        """Runs that ended while the database could not be told."""
-        self._wake = asyncio.Event()
-        self._working: asyncio.Task[None] | None = None
-        self._closing = False
+        self._worked = time.monotonic()
+        """When work ended last."""
 
     async def start(self) -> None:
         """Begin to work, and take up what a studio before this one left."""
-        self._closing = False
         await to_thread.run_sync(self.uploads.sweep)
-        with contextlib.suppress(BitwrightError):
-            await self._ask(self._inherit)
-        if self._working is None:
-            self._working = asyncio.create_task(self._loop())
+        await self.runner.start()
 
     async def close(self) -> None:
         """Stop working: a run under way keeps what is finished and goes on when the studio starts again."""
-        self._closing = True
-        self._wake.set()
-        if self._live is not None:
-            await self.worker.interrupt()
-        if self._working is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._working), 10)
-            self._working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._working
-            self._working = None
+        await self.runner.close(PATIENCE)
         await self.worker.close()
+        await self.runner.release()
         for topic in (*self._topics.values(), self.changes):
             topic.tell(None)
 
@@ -135,7 +103,7 @@ class Runs:
             "recipe": recipe, "bundled": task,
         }  # fmt: skip
         number = await self._ask(lambda: jobs.add(self.database, KIND, payload, limit=ATTEMPTS))
-        self._wake.set()
+        self.runner.wake()
         await self._tell_state(number)
         return str(number)
 
@@ -160,24 +128,16 @@ class Runs:
         job = await self._job(id)
         if not await self._ask(lambda: jobs.stop(self.database, job.id)):
             raise Conflict(f"is {self._state(job)} already", where=f"run {id}", fix="There is nothing to stop")
-        live = self._live
-        if live is not None and live.job.id == job.id:
-            live.stopping = True
-            await self.worker.interrupt()
-        else:
-            self._stops.add(job.id)
+        await self.runner.stop(job.id)
         await self._tell_state(job.id)
 
     async def resume(self, id: str) -> None:
         """Let a stopped or failed run go on. Conflict for any other."""
         job = await self._job(id)
         await self._flush()
-        asked = self._stops & {job.id}
-        self._stops -= asked
         if not await self._ask(lambda: jobs.resume(self.database, job.id)):
-            self._stops |= asked
             raise Conflict(f"is {self._state(job)}", where=f"run {id}", fix="Only a stopped or failed run can go on")
-        self._wake.set()
+        self.runner.wake()
         await self._tell_state(job.id)
 
     async def remove(self, id: str) -> None:
@@ -187,8 +147,7 @@ class Runs:
         if not await self._ask(lambda: jobs.remove(self.database, job.id)):
             raise Conflict("is running", where=f"run {id}", fix="Stop it first")
         await to_thread.run_sync(lambda: shutil.rmtree(self.folder / str(job.id), ignore_errors=True))
-        gone = {"event": "removed", "id": id}
-        self.changes.tell(Told(None, gone))
+        self.changes.tell(Told(None, {"event": "removed", "id": id}))
         topic = self._topics.pop(job.id, None)
         if topic is not None:
             topic.tell(None)
@@ -206,12 +165,12 @@ class Runs:
                 job = await self._ask(lambda: jobs.get(self.database, number))
                 if job is None:
                     return
-                told = self._state_event(job)
+                told = change(self._table(job))
                 yield Told(None, told)
                 if told["state"] in FINAL:
                     return
                 if self._live is not None and self._live.job.id == number:
-                    yield Told(None, {"event": "progress", **_measured(self._live.progress)})
+                    yield Told(None, {"event": "progress", **self._live.progress.json()})
                 while True:
                     try:
                         item = await asyncio.wait_for(queue.get(), BEAT)
@@ -256,7 +215,7 @@ class Runs:
         """The certificate of a run; Conflict where it has none yet."""
         path = self._certificate(job)
         if not path.exists():
-            state = self._state(job)
+            state = self._table(job)["state"]
             raise Conflict(f"is {state}, it has no certificate", where=f"run {job.id}", fix="Wait until it is done")
         return path
 
@@ -267,40 +226,10 @@ class Runs:
     # --- tables
 
     def _table(self, job: jobs.Job) -> Event:
-        payload, progress = job.payload, job.progress
-        live = self._live
-        if live is not None and live.job.id == job.id:
-            progress = live.progress.json()
-        state, ended = self._state(job), self._ended.get(job.id)
-        if state == "done":
-            progress = {"phase": "done", "share": 1.0, "label": "", "seconds_left": 0.0}
-        waiting = {"phase": "waiting", "share": 0.0, "label": "", "seconds_left": None}
-        return {
-            "id": str(job.id), "name": payload["name"], "model": payload["model"], "kind": payload["kind"],
-            "recipe": payload["recipe"], "state": state, "created": _iso(job.added), "started": _iso(job.started),
-            "finished": _iso(ended.moment if ended else job.ended), "progress": progress or waiting,
-            "summary": (ended.summary if ended else job.result) if state == "done" else None,
-            "error": self._error(job),
-        }  # fmt: skip
+        return table(job, self.runner.held.get(job.id), self.runner.untold.get(job.id))
 
     def _state(self, job: jobs.Job) -> str:
-        ended, live = self._ended.get(job.id), self._live
-        if live is not None and live.job.id == job.id and live.stopping and job.state == "running":
-            return "stopping"  # the job was read before it was asked to stop
-        return ended.state if ended else job.state
-
-    def _error(self, job: jobs.Job) -> str | None:
-        ended = self._ended.get(job.id)
-        error = ended.error if ended else job.error
-        if not error or self._state(job) != "failed":
-            return None
-        return str(error["text"]) if "kind" in error else f"{error['text']}. {error.get('fix') or ''}".strip()
-
-    def _state_event(self, job: jobs.Job) -> Event:
-        table = self._table(job)
-        return {
-            "event": "state", "state": table["state"], "error": table["error"], "summary": table["summary"]
-        }  # fmt: skip
+        return str(self._table(job)["state"])
 
     def _read(self, number: int) -> tuple[list[Event], list[str], int]:
         """Rows by name in the order they were first told, notes, and the number of lines."""
@@ -324,20 +253,17 @@ class Runs:
 
     # --- the database
 
-    def _inherit(self) -> None:
-        """Give back the runs of studios that died on this machine; those of other machines wait for their lease."""
-        for job in jobs.list(self.database, KIND, states=("running", "stopping")):
-            home, _, rest = (job.owner or "").partition(":")
-            pid = rest.partition(":")[0]
-            if home == machine() and pid.isdecimal() and not is_alive(int(pid)):
-                jobs.release(self.database, job.id, job.owner or "")
-
     async def _ask(self, work: Callable[[], T]) -> T:
         """Something of the database, in a thread. Unavailable for whatever it raises."""
         try:
             return await to_thread.run_sync(work)
         except BitwrightError as error:
             raise Unavailable(error.what, where=error.where, fix=error.fix) from error
+
+    async def _flush(self) -> None:
+        """Tell the database of runs that ended, where it listens."""
+        with contextlib.suppress(BitwrightError):
+            await self.runner.flush()
 
     async def _job(self, id: str) -> jobs.Job:
         number = int(id) if id.isascii() and id.isdecimal() and len(id) < 10 else 0
@@ -346,107 +272,57 @@ class Runs:
             raise Unknown(f"no run is called {id[:40]!r}", where="runs", fix="See the list of runs")
         return job
 
-    async def _tell_state(self, number: int) -> None:
-        """Tell streams and lists the state that a run is in now."""
+    async def _tell_state(self, number: int) -> jobs.Job | None:
+        """Tell streams and lists the state that a run is in now; the run, where it is still there."""
         job = await self._ask(lambda: jobs.get(self.database, number))
-        if job is None:
-            return
-        topic = self._topics.get(number)
-        if topic is not None:
-            topic.tell(Told(None, self._state_event(job)))
-        self.changes.tell(Told(None, {"event": "run", "run": self._table(job)}))
+        if job is not None:
+            run = self._table(job)
+            topic = self._topics.get(number)
+            if topic is not None:
+                topic.tell(Told(None, change(run)))
+            self.changes.tell(Told(None, {"event": "run", "run": run}))
+        return job
 
-    async def _end(
-        self, number: int, state: str, error: Event | None, tell: Callable[[], bool], summary: Event | None = None
-    ) -> None:
-        """A run ended: tell the database, now or as soon as it listens, and everybody else."""
+    # --- what the runner asks
+
+    async def has_room(self) -> bool:
+        """One run at a time: it takes all of the machine."""
+        return not self.runner.held
+
+    async def work(self, held: Held) -> End:
+        """One attempt at a run."""
+        number = held.job.id
+        log = await to_thread.run_sync(Log, self._log_path(number))
         try:
-            await self._ask(tell)
-        except BitwrightError:
-            self._ended[number] = Ended(tell, state, error, summary, datetime.now(UTC))
+            live = self._live = Live(held, log)
+            with contextlib.suppress(BitwrightError):
+                job = await self._tell_state(number)
+                held.stopping = held.stopping or job is None or job.state == "stopping"
+            await self._attempt(live)
+        finally:
+            self._live = None
+            self._worked = time.monotonic()
+            log.close()
+        tell = partial(jobs.finish, self.database, number, self.runner.owner, live.summary)
+        return End("done", tell, result=live.summary)
+
+    def again(self, error: Exception) -> float | None:
+        """A worker that died, perhaps for want of memory, is started again at once."""
+        return 0.0 if isinstance(error, Died) else None
+
+    async def interrupt(self, held: Held) -> None:
+        """Have the engine stop."""
+        await self.worker.interrupt()
+
+    async def ended(self, number: int) -> None:
+        """Tell pages."""
         with contextlib.suppress(BitwrightError):
             await self._tell_state(number)
 
-    async def _flush(self) -> bool:
-        """Tell the database of runs that ended; False where it does not listen."""
-        for number, ended in [*self._ended.items()]:
-            try:
-                await self._ask(ended.tell)
-            except BitwrightError:
-                return False
-            self._ended.pop(number, None)
-        return True
-
-    # --- work
-
-    async def _loop(self) -> None:
-        idle = time.monotonic()
-        while not self._closing:
-            job = None
-            with contextlib.suppress(BitwrightError):
-                if await self._flush():
-                    job = await self._ask(lambda: jobs.claim(self.database, (KIND,), self._owner, LEASE))
-            if job is not None:
-                await self._work(job)
-                idle = time.monotonic()
-                continue
-            if self.worker.pid is not None and time.monotonic() - idle > IDLE:
-                await self.worker.close()
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL)
-
-    async def _work(self, job: jobs.Job) -> None:
-        """One attempt at a run."""
-        number, db, owner = job.id, self.database, self._owner
-        try:
-            log = await to_thread.run_sync(Log, self._log_path(number))
-        except BitwrightError as error:
-            told = _told(error)
-            await self._end(number, "failed", told, lambda: jobs.fail(db, number, owner, told))
-            return
-        live = self._live = Live(job, log)
-        live.stopping = number in self._stops
-        keeping = asyncio.create_task(self._keep(live))
-        try:
-            with contextlib.suppress(BitwrightError):
-                await self._tell_state(number)
-            await self._attempt(live)
-        except (Interrupted, Died) as error:
-            self._live = None
-            told = _told(error)
-            if live.lost:
-                return
-            if self._closing and not live.stopping:
-                with contextlib.suppress(BitwrightError):
-                    await self._ask(lambda: jobs.release(db, number, owner))
-            elif live.stopping or isinstance(error, Interrupted):
-                await self._end(number, "stopped", None, lambda: jobs.stopped(db, number, owner))
-            else:
-                again = job.attempts < (job.limit or ATTEMPTS)
-                state = "waiting" if again else "failed"
-                await self._end(number, state, told, lambda: jobs.fail(db, number, owner, told, final=False))
-        except BitwrightError as error:
-            self._live = None
-            told = _told(error)
-            if not live.lost:
-                await self._end(number, "failed", told, lambda: jobs.fail(db, number, owner, told))
-        except Exception as error:  # whatever it is, the other runs go on
-            traceback.print_exc()
-            self._live = None
-            told = {"kind": "Unforeseen", "text": f"an error that nobody foresaw ({error!r}). Please report it"}
-            await self._end(number, "failed", told, lambda: jobs.fail(db, number, owner, told))
-        else:
-            self._live = None
-            summary = live.summary
-            await self._end(number, "done", None, lambda: jobs.finish(db, number, owner, summary), summary)
-        finally:
-            self._live = None
-            self._stops.discard(number)
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
-            log.close()
+    async def rest(self) -> None:
+        """Give the worker's memory back where there was nothing to do for long."""
+        if not self.runner.held and self.worker.pid is not None and time.monotonic() - self._worked > IDLE:
+            await self.worker.close()
 
     async def _attempt(self, live: Live) -> None:
         payload = live.job.payload
@@ -455,7 +331,7 @@ class Runs:
             "bundled": payload["bundled"], "samples": str(self.config.data / "samples"),
         }  # fmt: skip
         await self.worker.start()
-        if live.stopping or self._closing:
+        if live.held.stopping or self.runner.closing:
             raise Interrupted("stopped")
         events = self.worker.stream(KIND, **args)
         async with contextlib.aclosing(events) as told:  # type: ignore[type-var]
@@ -477,44 +353,10 @@ class Runs:
         elif now - live.told >= TICK:
             live.told = now
             if topic is not None:
-                topic.tell(Told(None, {**event, **_measured(live.progress)}))
+                topic.tell(Told(None, {**event, **live.progress.json()}))
         if now - live.listed >= SLOW_TICK or event["event"] == "started":
             live.listed = now
             self.changes.tell(Told(None, {"event": "run", "run": self._table(live.job)}))
-
-    async def _keep(self, live: Live) -> None:
-        """Renew the lease, keep the progress, and see whether somebody else asked to stop."""
-        number = live.job.id
-        while True:
-            await asyncio.sleep(RENEW)
-            with contextlib.suppress(BitwrightError):
-                state = await self._ask(lambda: jobs.renew(self.database, number, self._owner, LEASE))
-                if state == "running":
-                    await self._ask(lambda: jobs.report(self.database, number, self._owner, live.progress.json()))
-                live.lost = state is None
-                live.stopping = live.stopping or state == "stopping"
-            if live.lost or live.stopping:
-                await self.worker.interrupt()
-
-
-def machine() -> str:
-    """This machine since it was started, as far as process ids are its own: containers of one machine differ."""
-    facts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        with contextlib.suppress(OSError):
-            facts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text())
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def default_name(model: Path, recipe: Event, task: str | None) -> str:
@@ -526,19 +368,3 @@ def default_name(model: Path, recipe: Event, task: str | None) -> str:
     words += [layer.get("format", "int8" if model.suffix == ".onnx" else "int4")]
     words += [f"g{group}" if isinstance(group, int) else group] if group else []
     return " ".join([*words, layer.get("method", "descent")])
-
-
-def _measured(progress: Progress) -> Event:
-    """What a page needs besides the engine's own words."""
-    found = progress.json()
-    return {
-        "phase": found["phase"], "label": found["label"], "share": found["share"], "seconds_left": found["seconds_left"]
-    }  # fmt: skip
-
-
-def _told(error: BitwrightError) -> Event:
-    return {"kind": type(error).__name__, "text": str(error), "fix": error.fix}
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bitwright.engine.integer.solve import expected_input, solve, stored_bias
 
 from bitwright.authoring import lab
 from bitwright.authoring.figures import Axis, Bar, Choice, Figure, Point, Series, Slider, Steps, explore
@@ -14,15 +13,16 @@ from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.observe import Histogram, affine, choose
 from bitwright.files.containers.qdq.writer import weight_format
-from bitwright.files.layers import Placement, from_matrix
-from bitwright.methods import rtn
+from bitwright.files.layers import Placement
+from bitwright.methods import Options, rtn
 from bitwright.models.demos import digits
+from bitwright.models.model import Item
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
+from bitwright.models.network.settle import Settling, expected_input, stored_bias
 from bitwright.models.network.walk import Walk, simulate
-from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Network
-from bitwright.rewrites import bias
+from bitwright.rewrites import bias, chosen
 
 LAYER = "/widen/widen.1/widen.1.0/Conv"
 """A convolution of one pixel, so a plain matrix at every place; a batch norm and a ReLU stand before it."""
@@ -235,15 +235,14 @@ class Judged(NamedTuple):
 def answers(bits: int, block: str, how: str) -> np.ndarray:
     """Logits [images, 10] on the test images, weights rounded to nearest; `bits` 0: float."""
     feeds = [{digits.INPUT: images("calibration")[0]}]
-    twin = {}
-    for step in Walk(graph(), WEIGHTS_ONLY, {}, feeds).steps() if bits else ():
-        format = weight_format(bits, "tensor" if block == "tensor" else "channel")
-        recipe = Network(bias="none" if how == "none" else "analytic" if how == "analytic" else "empirical")
-        solved = solve(graph(), step, Settings(method="rtn"), format, recipe, None)
-        twin[step.layer.weight] = from_matrix(step.layer, np.asarray(solved.weight.decode()))
-        if step.layer.bias is not None:
-            twin[step.layer.bias] = solved.bias
-    (found,) = simulate(graph(), WEIGHTS_ONLY, {}, twin, [{digits.INPUT: images("test")[0]}]).values()
+    network = Network.model_validate({"bias": how or "none"})
+    corrections = [rewrite for rewrite in chosen(network) if rewrite.correct]
+    walk = Walk(graph(), WEIGHTS_ONLY, {}, feeds)
+    for step in walk.steps() if bits else ():
+        w, format = graph().matrix(step.layer), weight_format(bits, block)
+        settling = Settling(graph(), step, network, None, corrections)
+        settling.settle(Item(step.layer, format, rtn.METHOD, Options()), 0, w, rtn.quantize(w, format))
+    (found,) = simulate(graph(), WEIGHTS_ONLY, {}, walk.twin, [{digits.INPUT: images("test")[0]}]).values()
     return np.asarray(found[0])
 
 

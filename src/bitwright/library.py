@@ -1,0 +1,365 @@
+"""The engine for Python: plan, quantize, measure, check, report, open. The command line calls the same functions.
+
+    import bitwright as bw
+
+    result = bw.quantize("model", "out", bits=4, calib="text.jsonl")
+    print(result)                       # the verdict; in a notebook, a table
+
+Errors are those of `bitwright.errors`; nothing here exits or prints, but for a progress bar where somebody watches.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bitwright.engine import report as reports
+from bitwright.engine.libraries import load
+from bitwright.engine.options import make_recipe, size
+from bitwright.errors import InputError
+from bitwright.events import Event, Finding, Finished, Progress, Row, plain
+from bitwright.models import find, kind_of
+from bitwright.models import open as open_model
+from bitwright.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bitwright.models.model import Model, Plan
+
+Source = str | Path
+Recipes = Recipe | Source | Mapping[str, Any]
+"""A recipe, its file, or its tables."""
+Watch = Callable[[Event], None] | bool | None
+"""Who hears of events: a function; True for a progress bar, False for nobody, None for a bar where somebody watches."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a quantization will do: decided, and nothing written. `run` does it."""
+
+    job: Plan
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Plain data: every matrix, sizes in bytes, memory in bytes, time in seconds, runtimes, notes."""
+        from bitwright.engine.plan import summary
+
+        found: dict[str, Any] = plain(summary(self.job))
+        return found
+
+    def run(self, *, restart: bool = False) -> Iterator[Event]:
+        """Do it, event by event; the last is `Finished`. Stop at any event: the same call goes on from there.
+
+        `restart` removes unfinished work of another recipe or model in the same place instead of refusing it.
+        """
+        from bitwright.engine.run import run
+
+        return run(self.job, restart=restart)
+
+    def __str__(self) -> str:
+        from bitwright.engine.plan import lines
+
+        return "\n".join(lines(self.job))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A quantized model: where it lies, and its certificate."""
+
+    out: Path
+    certificate: dict[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The measures of every matrix."""
+        found: list[dict[str, Any]] = self.certificate["rows"]
+        return found
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What was measured on held-out data; empty where nothing was."""
+        return self.certificate["verdict"] or {}
+
+    def __str__(self) -> str:
+        return "\n".join(reports.verdict_lines(self.certificate))
+
+    def _repr_html_(self) -> str:
+        return _table(reports.headline(self.certificate), reports.facts(self.certificate))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at in a model, and what was found; rows where a float model was given."""
+
+    path: Path
+    findings: list[Finding]
+    rows: list[Row]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing bad was found."""
+        return all(finding.good for finding in self.findings)
+
+    def __str__(self) -> str:
+        lines = [f"{'ok  ' if f.good else 'BAD '} {f.what}: {f.detail}" for f in self.findings]
+        return "\n".join([*lines, "sound" if self.sound else "not sound"])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How far one model is from another; `comparison` has the estimates with their intervals."""
+
+    comparison: Any
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers."""
+        found: dict[str, Any] = plain(self.comparison.summary())
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.comparison.lines())
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One or several certificates as something to read."""
+
+    certificates: list[dict[str, Any]]
+
+    @property
+    def markdown(self) -> str:
+        """For a model card or a pull request."""
+        return reports.to_markdown(self.certificates)
+
+    @property
+    def json(self) -> str:
+        """The certificates as one list."""
+        return reports.to_json(self.certificates)
+
+    @property
+    def html(self) -> str:
+        """One self-contained page."""
+        return reports.to_html(self.certificates)
+
+    def save(self, path: Source) -> Path:
+        """Write it, as the ending says: .md, .json or .html. InputError for another, or where the file exists."""
+        target = Path(path)
+        written = {".md": "markdown", ".json": "json", ".html": "html"}
+        if target.suffix not in written:
+            raise InputError("no kind of report ends like that", where=str(path), fix="Use .md, .json or .html")
+        if target.exists():
+            raise InputError("the output exists", where=str(path), fix="Choose another name, or remove it")
+        target.write_text(str(getattr(self, written[target.suffix])), "utf-8")
+        return target
+
+    def __str__(self) -> str:
+        return self.markdown
+
+    def _repr_html_(self) -> str:
+        return "".join(_table(reports.headline(c), reports.facts(c)) for c in self.certificates)
+
+
+def open(model: Source, *, device: str = "cpu") -> Model:
+    """A float model, understood: `model.parts(Recipe())` are the matrices that can be quantized.
+
+    `model` is a folder, an .onnx file or `hub:OWNER/NAME`. Raises ModelError, FileError or TensorError.
+    """
+    load()
+    return open_model(model, device=device)
+
+
+def plan(
+    model: Source,
+    out: Source | None = None,
+    *,
+    recipe: Recipes | None = None,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,
+) -> Planned:
+    """Decide everything about a quantization; nothing is written.
+
+    `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, max_drop, bind; they override `recipe`.
+    `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be known
+    to fail; TypeError for an option that does not exist.
+    """
+    _threads(threads)
+    from bitwright.engine import plan as planning
+
+    unknown = options.keys() - OPTIONS
+    if unknown:
+        raise TypeError(f"no option is called {min(unknown)!r}")
+    source = find(model)
+    kind = kind_of(source)
+    made = make_recipe(kind, recipe, options)
+    target = kind.beside(source) if out is None else Path(out)
+    known = out is not None or kind.has_data(made)
+    job = planning.make(
+        source, target, made, max_ram=size(max_ram), device=device, check_out=out is not None, needs_data=known
+    )
+    return Planned(job)
+
+
+OPTIONS = frozenset(
+    {
+        *("bits", "format", "group", "symmetric", "method", "activations", "output", "simulate", "max_drop"),
+        *("calib", "windows", "length", "heldout", "heldout_windows", "indivisible", "bind"),
+    }
+)
+"""Names of the options that `plan` and `quantize` take."""
+
+
+def quantize(
+    model: Source,
+    out: Source,
+    *,
+    recipe: Recipes | None = None,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    watch: Watch = None,
+    **options: Any,
+) -> Result:
+    """Quantize `model` into `out` (a folder, or an .onnx file), certified; the arguments are those of `plan`.
+
+    Stopped in any way, the same call goes on. `watch` hears of every event.
+    """
+    job = plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **options)
+    certificate: dict[str, Any] = {}
+    with closing(_Watcher(watch)) as watcher:
+        for event in job.run():
+            watcher(event)
+            if isinstance(event, Finished):
+                certificate = event.certificate
+    return Result(Path(out), certificate)
+
+
+def measure(
+    a: Source,
+    b: Source,
+    heldout: str = "stdlib",
+    *,
+    windows: int = 64,
+    length: int = 256,
+    recipe: Recipes | None = None,
+    threads: int | None = None,
+    watch: Watch = None,
+) -> Measured:
+    """Compare the float model `a` with `b` on the same held-out text or samples; see `engine.measure`."""
+    _threads(threads)
+    from bitwright.engine.measure import measure as compare
+
+    kind = kind_of(find(a))
+    made = make_recipe(kind, recipe, {})
+    text = made.calibration.model_copy(update={"heldout_windows": windows, "length": length})
+    with closing(_Watcher(watch)) as watcher:
+        steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
+        return Measured(_drain(steps, watcher))
+
+
+def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:
+    """Look at every part of a quantized model, ours or anyone's; rows of errors where a float model is given."""
+    load()
+    from bitwright.engine.check import check as look
+
+    path = find(model)
+    findings: list[Finding] = []
+    rows: list[Row] = []
+    with closing(_Watcher(watch)) as watcher:
+        for event in look(path, find(against) if against is not None else None):
+            watcher(event)
+            if isinstance(event, Finding):
+                findings.append(event)
+            elif isinstance(event, Row):
+                rows.append(event)
+    return Checked(path, findings, rows)
+
+
+def report(*outs: Source) -> Report:
+    """The report of one output, or of several for size against quality. Raises ModelError without a certificate."""
+    return Report([reports.load(Path(out)) for out in outs])
+
+
+def _threads(threads: int | None) -> None:
+    load()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:
+    """Hear all events of a generator; its return value."""
+    while True:
+        try:
+            hear(next(events))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+class _Watcher:
+    """Passes events on to a function, or draws a bar with them."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._function = watch if callable(watch) else None
+        self._draw = sys.stderr.isatty() or _in_notebook() if watch is None else watch is True
+        self._bar: Any = None
+        self._phase = ""
+
+    def __call__(self, event: Event) -> None:
+        if self._function is not None:
+            self._function(event)
+        elif self._draw and isinstance(event, Progress):
+            self._show(event)
+
+    def _show(self, event: Progress) -> None:
+        from tqdm.std import tqdm  # type: ignore[import-untyped]
+
+        if event.phase != self._phase:
+            self.close()
+            self._phase = event.phase
+            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(total=1.0, desc=event.phase, bar_format=form, disable=False)
+        self._bar.n = event.done / max(event.total, 1)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def _table(headline: str, facts: list[Any]) -> str:
+    """A headline and figures as HTML for a notebook."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(f.label)}</th>"
+        f"<td>{html.escape(f'{f.before} → {f.value}' if f.before else f.value)}</td>"
+        f"<td>{html.escape(f.detail)}</td></tr>"
+        for f in facts
+    )
+    return f"<p><b>{html.escape(headline)}</b></p><table>{rows}</table>"
