@@ -58,6 +58,8 @@ class Kind(ABC):
     words: ClassVar[Words]
     holds: ClassVar[Literal["tensors", "graph"]]
     """What a container must store for it: single tensors, or a graph."""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    """Where its models can be worked on."""
     scopes: ClassVar[frozenset[Scope]] = frozenset({"matrix"})
     """Scopes of methods that it serves."""
     shows: ClassVar[frozenset[Needs]]

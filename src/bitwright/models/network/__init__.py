@@ -26,6 +26,7 @@ class Networks(Kind):
         "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
     )  # fmt: skip
     holds = "graph"
+    devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = ("data", "network")
@@ -52,8 +53,6 @@ class Networks(Kind):
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.network.model import NetworkModel
 
-        if device != "cpu":
-            raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
         return NetworkModel(path, recipe)
 
     def output(self, recipe: Recipe) -> str:
