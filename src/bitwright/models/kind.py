@@ -56,6 +56,8 @@ class Kind(ABC):
     title: ClassVar[str]
     """Models of this kind, in words that a user knows: `ONNX networks`."""
     words: ClassVar[Words]
+    ending: ClassVar[str] = ""
+    """How the name of an output must end; "" for a folder."""
     holds: ClassVar[Literal["tensors", "graph"]]
     """What a container must store for it: single tensors, or a graph."""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
-from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.container import Place, Stored, TensorContainer, refuse
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,10 @@ class Float(TensorContainer):
     slack = 0.05
 
     def require(self, format: Format, activations: str = "none") -> None:
-        """Every format decodes to floats."""
+        """Every format decodes to floats; nothing tells a runtime to round activations."""
+        if activations != "none":
+            raise refuse("decoded weights cannot say how activations are rounded", "Leave activations alone",
+                         "layer.activations")  # fmt: skip
 
     def specs(self, format: Format, place: Place) -> list[Spec]:
         from bitwright.files.safetensors import Spec

@@ -25,6 +25,7 @@ class Networks(Kind):
         "network", "layer", "layers", "data", "sample", "points of accuracy",
         "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
     )  # fmt: skip
+    ending = ".onnx"
     holds = "graph"
     devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from bitwright import models
 from bitwright.errors import InputError, about
+from bitwright.models import kind_at, kind_of
 from bitwright.studio.shell.config import Config
 
 Origin = Literal["bundled", "folder", "run"]
@@ -33,7 +34,7 @@ class Bundled(NamedTuple):
 
     name: str
     task: str
-    recipe: dict[str, Any] = {}
+    recipe: Mapping[str, Any] = MappingProxyType({})
 
 
 BUNDLED = {
@@ -59,7 +60,7 @@ class Model:
     bytes: int
     bundled: bool
     origin: Origin
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any]
 
     def json(self) -> dict[str, Any]:
         """As a page gets it: the origin is called "from"."""
@@ -71,11 +72,6 @@ class Model:
 def bundled(config: Config, path: Path) -> str | None:
     """The demonstration that a model belongs to: language, vision or speech; None for any other model."""
     return next((own.task for place, own in BUNDLED.items() if path == (config.content / place).resolve()), None)
-
-
-def kind_of(path: Path) -> str:
-    """The name of the kind of model that is, or would be, at a path."""
-    return models.kind_of(path).name
 
 
 def find(config: Config, made: Iterable[tuple[str, Path]] = ()) -> list[Model]:
@@ -101,11 +97,11 @@ def find(config: Config, made: Iterable[tuple[str, Path]] = ()) -> list[Model]:
     return found + [_model(out, name, "run") for name, out in made if out.exists()]
 
 
-def _model(path: Path, name: str, origin: Origin, recipe: dict[str, Any] | None = None) -> Model:
-    kind, size = models.kind_of(path), 0
+def _model(path: Path, name: str, origin: Origin, recipe: Mapping[str, Any] | None = None) -> Model:
+    kind, size = kind_of(path), 0
     with suppress(OSError):
         size = kind.size(path)
-    return Model(str(path), name, kind.name, size, origin == "bundled", origin, recipe or {})
+    return Model(str(path), name, kind.name, size, origin == "bundled", origin, dict(recipe or {}))
 
 
 def _walk(folder: Path, depth: int, until: float) -> Iterator[Path]:
@@ -117,11 +113,11 @@ def _walk(folder: Path, depth: int, until: float) -> Iterator[Path]:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError:
         return
-    if models.kind_at(folder):
+    if kind_at(folder):
         yield folder
         return
     for entry in entries:
-        if entry.is_file(follow_symlinks=False) and models.kind_at(Path(entry.path)):
+        if entry.is_file(follow_symlinks=False) and kind_at(Path(entry.path)):
             yield Path(entry.path)
     for entry in entries if depth else ():
         hidden = entry.name.startswith(".") or entry.name in PASSED or entry.name.endswith(".partial")

@@ -46,7 +46,9 @@ def _of(kind: Kind) -> Table:
     return {
         "title": kind.title,
         "words": kind.words._asdict(),
-        "containers": [{"name": c.name, "title": c.title, "study": c.study} for c in held],
+        "containers": [
+            {"name": c.name, "title": c.title, "study": c.study, "integer": getattr(c, "integer", False)} for c in held
+        ],
         "formats": [
             {
                 "name": name, "title": families[name].titles[name], "family": families[name].title,
@@ -80,9 +82,11 @@ def _fits(kind: Kind, container: Container, able: list[Method]) -> Iterator[Tabl
 
     "block" is the group that it has where none is asked for.
     """
-    rounded = Layer.model_fields["activations"].annotation if "layer.activations" in kind.options.values() else None
+    rounded = get_args(Layer.model_fields["activations"].annotation)
+    if "layer.activations" not in kind.options.values():
+        rounded = ("none",)
     seen: set[tuple[str, Format]] = set()
-    for name, symmetric, activations in product(formats.names(), (True, False), get_args(rounded) or ("none",)):
+    for name, symmetric, activations in product(formats.names(), (True, False), rounded):
         found: dict[Block | None, Format] = {}
         for group in (None, *GROUPS):
             with suppress(RecipeError):

@@ -98,13 +98,9 @@ class Channel:
 
 def main() -> None:
     """Serve the calls of this package."""
-    from bitwright.engine.libraries import load, silence
+    from bitwright.engine.libraries import load
 
-    def warm() -> None:
-        load()
-        silence()
-
-    serve(CALLS, warm)
+    serve(CALLS, load)
 
 
 def serve(calls: Mapping[str, str | Callable[..., Any]], warm: Callable[[], None] | None = None) -> NoReturn:
