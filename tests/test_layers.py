@@ -19,7 +19,11 @@ BELOW: dict[str, set[str]] = {
     "models": {"errors", "events", "core", "methods", "rewrites", "files", "recipe"},
     "engine": {"errors", "events", "core", "methods", "rewrites", "files", "recipe", "models"},
     "judge": set(),
-    "studio": {"errors", "events", "recipe", "content", "judge", "studio"},
+    "studio": {
+        "errors", "events", "recipe", "content", "judge", "studio", "methods", "core.format", "core.formats",
+        "core.scaling", "files.container", "files.containers", "models.Kind", "models.kind_at", "models.kind_of",
+        "models.kinds",
+    },
     "studio.worker": {
         "errors", "events", "core", "methods", "rewrites", "files", "recipe", "models", "engine", "studio", "content",
         "judge",

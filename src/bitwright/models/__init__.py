@@ -17,9 +17,11 @@ from bitwright.registry import Registry
 if TYPE_CHECKING:
     from bitwright.models.model import Model
 
-kinds: Registry[Kind] = Registry("bitwright.models", "KIND", besides=("demos", "model", "samples", "tasks"))
+kinds: Registry[Kind] = Registry(
+    "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
+)
 
-__all__ = ["Kind", "find", "kind_of", "kinds", "open", "require_device"]
+__all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device"]
 
 
 def kind_of(path: Path) -> Kind:
@@ -30,6 +32,11 @@ def kind_of(path: Path) -> Kind:
     raise ModelError(
         "a file, not a model", where=str(path), fix=f"Give an .onnx file, or the model's folder, {path.parent}"
     )
+
+
+def kind_at(path: Path) -> Kind | None:
+    """The kind of the model that lies at `path`, by the names of files alone; None where none does."""
+    return next((kind for kind in kinds.all() if kind.lies_at(path)), None)
 
 
 def find(model: str | Path) -> Path:

@@ -38,6 +38,8 @@ class Family:
 
     titles: Mapping[str, str]
     make: Callable[[str, Asked], Format]
+    title: str = "Others"
+    """What its formats have in common, in a word or two."""
 
 
 _added: list[Family] = []

@@ -137,19 +137,3 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             fix="Please report this; the partial output was kept",
         )
     return {**found, "max_kl": divergence}
-
-
-def histogram(plan: Plan, arch: Architecture, sink: FolderSink, name: str, bins: int) -> dict[str, Any]:
-    """Counts of a matrix's weights before and after, over `bins` bins of its range."""
-    source, written = arch.checkpoint, open_checkpoint(sink.folder)
-    step = max(1, CACHED // source.entry(name).shape[1])
-    ends = [torch.stack(torch.aminmax(w.reshape(-1).float())) for _, w in source.chunks(name, step)]
-    low, high = float(torch.stack(ends).min()), float(torch.stack(ends).max())
-
-    def count(checkpoint: Checkpoint, name: str) -> list[int]:
-        parts = [torch.histc(w.float(), bins, low, high).long() for _, w in checkpoint.chunks(name, step)]
-        counts: list[int] = torch.stack(parts).sum(0).tolist()
-        return counts
-
-    after = f"{sink.module(plan.items[name])}.weight"
-    return {"name": name, "low": low, "high": high, "before": count(source, name), "after": count(written, after)}
