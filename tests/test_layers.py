@@ -8,26 +8,30 @@ from pathlib import Path
 import bitwright
 
 ROOT = Path(bitwright.__file__).parent
+BASE = {"errors", "events", "words", "registry", "machine", "parallel", "core"}
+LIBRARIES = {"methods", "rewrites", "files"}
+ENGINE = {*BASE, *LIBRARIES, "recipe", "models", "engine"}
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "events": {"errors"},
+    "words": set(),
+    "registry": {"errors"},
+    "machine": {"errors"},
+    "parallel": {"errors", "machine"},
     "core": {"errors"},
-    "methods": {"errors", "core"},
-    "rewrites": {"errors", "core"},
-    "files": {"errors", "core"},
-    "recipe": {"errors", "core", "methods", "rewrites", "files"},
-    "models": {"errors", "events", "core", "methods", "rewrites", "files", "recipe"},
-    "engine": {"errors", "events", "core", "methods", "rewrites", "files", "recipe", "models"},
+    "methods": {"errors", "registry", "core"},
+    "rewrites": {"errors", "registry", "core"},
+    "files": {"errors", "registry", "core"},
+    "recipe": {"errors", "methods", "rewrites", "files"},
+    "models": {*BASE, *LIBRARIES, "recipe"},
+    "engine": ENGINE - {"engine"},
+    "library": ENGINE,
+    "authoring": {*ENGINE, "judge"},
     "judge": set(),
-    "studio": {"errors", "events", "recipe", "content", "judge", "studio"},
-    "studio.worker": {
-        "errors", "events", "core", "methods", "rewrites", "files", "recipe", "models", "engine", "studio", "content",
-        "judge",
-    },
-    "cli": {
-        "errors", "events", "core", "methods", "rewrites", "files", "recipe", "models", "engine", "studio", "judge",
-    },
-}  # fmt: skip
+    "studio": {"errors", "events", "words", "registry", "recipe", "authoring", "content", "judge"},
+    "studio.worker": {*ENGINE, "authoring", "studio", "content", "judge"},
+    "cli": {*ENGINE, "library", "authoring", "studio", "judge"},
+}
 """Layer -> what it may import besides itself. `studio.worker` is the one part of the studio that sees the engine."""
 DATA = "content"
 OUTSIDE_CORE = {"torch", "io", "os", "pathlib", "shutil", "socket", "subprocess", "sys", "tempfile", "urllib"}

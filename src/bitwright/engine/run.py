@@ -28,12 +28,12 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
     Stop the iteration at any event, or kill the process at any moment: running the same plan again goes on, and the
     finished bytes are those of an uninterrupted run. Work of another recipe, model or version in the same place is an
     error, or with `restart` removed, with a note. Where the input turns out to be at fault before anything was
-    finished, nothing is left behind. Raises TensorError for weights that are not finite, DataError, ResourceError,
+    finished, nothing that this run made is left behind. Raises TensorError for weights that are not finite, DataError, ResourceError,
     CertificationError.
     """
     require_out(plan)
     machine.enforce(plan.ceiling)
-    folders = [plan.partial, *(folder for folder in plan.out.parents if not folder.exists())]
+    folders = [folder for folder in (plan.partial, *plan.out.parents) if not folder.exists()]
     plan.partial.mkdir(parents=True, exist_ok=True)
     journal: Journal | None = None
     try:
@@ -41,7 +41,7 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
         journal = yield from _open_journal(plan, data, restart)
         writer = Writer(plan, journal)
         parts = plan.model.kind.words.parts
-        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=len(writer.done))
+        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=writer.written)
         yield from writer.rows.values()
         yield from writer.run(data)
         if plan.recipe.max_drop is not None:
@@ -49,7 +49,7 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
         machine.enforce(plan.ceiling)  # libraries and threads have come since
         certificate = yield from certify(writer, data)
     except InputError:
-        if journal is None or not journal.done:
+        if plan.partial in folders and not (journal and journal.done):
             _remove(folders)
         raise
     publish(writer.plan, certificate)
