@@ -17,7 +17,7 @@ from bitwright.registry import Registry
 if TYPE_CHECKING:
     from bitwright.models.model import Model
 
-kinds: Registry[Kind] = Registry("bitwright.models", "KIND", besides=("demos", "model", "samples", "tasks"))
+kinds: Registry[Kind] = Registry(Kind, "bitwright.models", "KIND", besides=("demos", "model", "samples", "tasks"))
 
 __all__ = ["Kind", "find", "kind_of", "kinds", "open"]
 
