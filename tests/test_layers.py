@@ -8,7 +8,7 @@ from pathlib import Path
 import bitwright
 
 ROOT = Path(bitwright.__file__).parent
-BASE = {"errors", "events", "words", "registry", "machine", "parallel", "core"}
+BASE = {"errors", "events", "words", "registry", "machine", "parallel", "libraries", "core"}
 LIBRARIES = {"methods", "rewrites", "files"}
 ENGINE = {*BASE, *LIBRARIES, "recipe", "models", "engine"}
 BELOW: dict[str, set[str]] = {
@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "registry": {"errors"},
     "machine": {"errors"},
     "parallel": {"errors", "machine"},
+    "libraries": set(),
     "core": {"errors"},
     "methods": {"errors", "registry", "core"},
     "rewrites": {"errors", "registry", "core"},
@@ -30,7 +31,11 @@ BELOW: dict[str, set[str]] = {
     "content": {*ENGINE, "authoring"},
     "content.problems": set(),
     "judge": set(),
-    "studio": {"errors", "events", "words", "registry", "recipe", "authoring", "content", "judge"},
+    "studio": {
+        *("errors", "events", "words", "registry", "recipe", "methods", "authoring", "content", "judge"),
+        *("core.format", "core.formats", "core.scaling", "files.container", "files.containers"),
+        *("models.Kind", "models.kind_at", "models.kind_of", "models.kinds"),
+    },
     "studio.worker": {*ENGINE, "authoring", "studio", "content", "judge"},
     "cli": {*ENGINE, "library", "authoring", "studio", "judge"},
 }

@@ -30,9 +30,7 @@ def quantized(
     """The finished plan and certificate of a job on a tiny network."""
     path, data = jobs.network(kind, folder, labels=labels)
     samples = {"source": str(data), "batch": 4}
-    plan = jobs.made(
-        path, folder / "out.onnx", layer=layer or LAYER, network=network, data=samples, max_drop=max_drop
-    )
+    plan = jobs.made(path, folder / "out.onnx", layer=layer or LAYER, network=network, data=samples, max_drop=max_drop)
     events = list(run(plan))
     assert isinstance(events[-1], Finished)
     assert len([e for e in events if isinstance(e, Row)]) >= len(plan.items)

@@ -24,8 +24,8 @@ SCORES = ("rows", "kl", "kl_interval", "top1_agreement", "top1_agreement_low", "
 def made(tmp_path_factory) -> Path:
     """A tiny residual network in integers, with its certificate beside it."""
     import onnx
-    from bitwright.engine import plan, run
 
+    from bitwright.engine import plan, run
     from bitwright.recipe import Recipe
     from tests import networks
 
@@ -113,7 +113,11 @@ def hostile(certificate):
     changed["verdict"]["sqnr_db"] = {HOSTILE: 30.0}
     changed["speed"] |= {"kernels": {HOSTILE: 1}, "float_products": [HOSTILE]}
     changed["data"]["heldout"] |= {"source": HOSTILE, "dropped": [{"what": HOSTILE, "count": 1, "first": HOSTILE}]}
-    return changed | {"kept_float": {HOSTILE: HOSTILE}, "float_nodes": {HOSTILE: HOSTILE}, "simulation": {HOSTILE: {"sqnr_db": None}}}
+    return changed | {
+        "kept_float": {HOSTILE: HOSTILE},
+        "float_nodes": {HOSTILE: HOSTILE},
+        "simulation": {HOSTILE: {"sqnr_db": None}},
+    }
 
 
 VARIANTS = (dict, slower, speech, boxes, signals, unmeasured, mixed, lost, hostile)

@@ -10,7 +10,7 @@ from bitwright.files.container import Container, GraphContainer, Held, Place, St
 from bitwright.registry import Registry
 
 registry: Registry[Container] = Registry(
-    "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
+    Container, "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
 )
 
 __all__ = ["Container", "GraphContainer", "Held", "Place", "Stored", "TensorContainer", "registry"]

@@ -77,8 +77,9 @@ def compare_on(a: Path, b: Path, heldout: str, data: Data) -> Generator[Event, N
     """The verdict on two ONNX files over the samples of `heldout`, read as `data` says."""
     if heldout == "stdlib":
         raise RecipeError(
-            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
-        )
+            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them",
+            key="data.heldout",
+        )  # fmt: skip
     read(a)
     samples = open_samples(heldout, inputs_of(read(b)), data)
     yield Started("compare", f"{len(samples):,} samples through both networks")
