@@ -2,17 +2,16 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
-import bitwright
 from bitwright.models.language import corpus
+from tests import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-FOLDER = Path(bitwright.__file__).parent / "content" / "demo-model"
+FOLDER = tiny.DEMO
 
 
 @pytest.fixture(scope="module")

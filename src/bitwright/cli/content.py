@@ -45,18 +45,21 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
     from bitwright.authoring.folder import CONTENT
     from bitwright.authoring.library import Library
     from bitwright.authoring.proof import prove as prove_lessons
+    from bitwright.judge.problem import Shelf
     from bitwright.judge.proof import prove as prove_problem
 
-    problems = sorted(path.name for path in (CONTENT / "problems").iterdir() if path.is_dir())
-    lessons = [slug for slug in slugs if slug not in problems]
+    shelf = Shelf(CONTENT)
+    lessons = [slug for slug in slugs if slug not in shelf]
     for slug in lessons:
         if not (CONTENT / "lessons" / slug).is_dir():
             where, fix = "content check", "bitwright practice list names problems, chapters.toml lessons"
-            raise InputError(f"no lesson and no problem is called {slug!r}", where=where, fix=fix)
+            what = "; ".join([f"no lesson and no problem is called {slug!r}", *shelf.faults])
+            raise InputError(what, where=where, fix=fix)
     with tempfile.TemporaryDirectory() as fresh:
         if lessons or not slugs:
             yield from prove_lessons(Library(CONTENT, Path(fresh)), lessons)
-    chosen = [slug for slug in slugs if slug in problems] or ([] if slugs else problems)
+    folders = (path.name for path in shelf.folder.iterdir() if path.is_dir())
+    chosen = [slug for slug in slugs if slug in shelf] if slugs else sorted({*folders, *shelf.slugs})
     if not chosen:
         return
     from bitwright.cli.practice import judging

@@ -16,6 +16,7 @@ import typer
 from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.options import Json
 from bitwright.errors import BitwrightError, FileError, InputError, ResourceError
+from bitwright.events import Note
 
 practice = typer.Typer(no_args_is_help=True, help="Solve problems: list, show, start, run, submit.")
 app.add_typer(practice, name="practice")
@@ -98,6 +99,8 @@ def list_problems(
                         json.dumps({"event": "problem", "collection": found.slug, **facts, "tags": problem.tags})
                     )
                 show.line(f"  {problem.slug:<32} {problem.difficulty:<7} {problem.minutes:>3} min  {problem.title}")
+        for fault in shelf.faults:
+            show.event(Note(fault))
 
     guarded(as_json, work)
 
@@ -295,7 +298,7 @@ def _read(program: Path, named: str | None, shelf: Any) -> tuple[str, Any]:
         raise FileError(f"cannot be read ({error})", where=str(program), fix="Give a Python file") from error
     names = [named] if named else [program.stem, program.resolve().parent.name]
     for name in names:
-        if (shelf.folder / name).is_dir():
+        if name in shelf:
             return code, shelf.problem(name)
     fix = "Give --problem SLUG; bitwright practice list has them"
     raise InputError(f"solves no problem called {' or '.join(map(repr, names))}", where=str(program), fix=fix)

@@ -99,7 +99,7 @@ def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     """Raise RecipeError where a method cannot serve this kind of model, or this format."""
     method, name = item.method, layer.method
-    able = [m for m in methods.all() if m.scope in kind.scopes and m.needs in kind.shows]
+    able = [m for m in methods.all() if kind.serves(m)]
     wrong = None if method in able else f"cannot be used on a {kind.words.whole} of the kind {kind.name}"
     wrong = wrong or method.fits(item.format)
     if wrong is not None:

@@ -42,7 +42,7 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
         journal = yield from _open_journal(plan, data, restart)
         writer = Writer(plan, journal)
         parts = plan.model.kind.words.parts
-        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=len(writer.done))
+        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=writer.written)
         yield from writer.rows.values()
         yield from writer.run(data)
         if plan.recipe.max_drop is not None:

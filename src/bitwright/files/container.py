@@ -43,13 +43,6 @@ class Place(NamedTuple):
     """The source stores it as [columns, rows]."""
 
 
-class Held(NamedTuple):
-    """How a matrix that somebody quantized is held."""
-
-    format: Format
-    activations: str = "none"
-
-
 class Container(ABC):
     """One container; a file of `files/containers`, or an entry point `bitwright.containers`, provides it."""
 
@@ -57,6 +50,8 @@ class Container(ABC):
     title: ClassVar[str]
     holds: ClassVar[Literal["tensors", "graph"]]
     """Single tensors of a model folder, or a whole ONNX graph."""
+    study: ClassVar[bool] = False
+    """Whether it holds decoded weights, so that nothing gets smaller."""
 
     def format(
         self,
@@ -111,6 +106,10 @@ class TensorContainer(Container):
     def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
         """The stored tensors of `q`, which are rows [start, ...) of the matrix that goes to `place`."""
 
+    @abstractmethod
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        """The matrix whose stored tensors, by name, were packed for `place`: decoded, as its source had it."""
+
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         """What config.json must say: modules by format and activations, and linear modules that stay float."""
         return {}
@@ -123,14 +122,12 @@ class TensorContainer(Container):
         """A folder that it claims, read back."""
         raise NotImplementedError
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool] | None:
         """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
 
-        Raises CertificationError where it cannot be loaded.
+        None where no runtime here reads it. Raises CertificationError where it cannot be loaded.
         """
-        from bitwright.files.folder import load_in_transformers
-
-        return load_in_transformers(folder), False
+        return None
 
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""

@@ -17,9 +17,11 @@ from bitwright.registry import Registry
 if TYPE_CHECKING:
     from bitwright.models.model import Model
 
-kinds: Registry[Kind] = Registry("bitwright.models", "KIND", besides=("demos", "model", "samples", "tasks"))
+kinds: Registry[Kind] = Registry(
+    Kind, "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
+)
 
-__all__ = ["Kind", "find", "kind_of", "kinds", "open", "require_device"]
+__all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device"]
 
 
 def kind_of(path: Path) -> Kind:
@@ -30,6 +32,11 @@ def kind_of(path: Path) -> Kind:
     raise ModelError(
         "a file, not a model", where=str(path), fix=f"Give an .onnx file, or the model's folder, {path.parent}"
     )
+
+
+def kind_at(path: Path) -> Kind | None:
+    """The kind of the model that lies at `path`, by the names of files alone; None where none does."""
+    return next((kind for kind in kinds.all() if kind.lies_at(path)), None)
 
 
 def find(model: str | Path) -> Path:
@@ -53,7 +60,8 @@ def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu"
     path = find(model)
     kind = kind_of(path)
     require_device(kind, device)
-    return kind.open(path, recipe or Recipe(), device)
+    model: Model = kind.open(path, recipe or Recipe(), device)
+    return model
 
 
 def require_device(kind: Kind, device: str) -> None:

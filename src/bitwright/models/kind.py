@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from bitwright.methods.method import Needs, Scope
+from bitwright.methods.method import Method, Needs, Scope
 from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Words(NamedTuple):
@@ -28,6 +27,8 @@ class Words(NamedTuple):
     parts: str
     data: str
     sample: str
+    drop: str
+    """What quality falls in where it may fall no further than a limit."""
     unmeasured: str
     remedy: str
 
@@ -54,6 +55,8 @@ class Kind(ABC):
     title: ClassVar[str]
     """Models of this kind, in words that a user knows: `ONNX networks`."""
     words: ClassVar[Words]
+    ending: ClassVar[str] = ""
+    """How the name of an output must end; "" for a folder."""
     holds: ClassVar[Literal["tensors", "graph"]]
     """What a container must store for it: single tensors, or a graph."""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
@@ -69,6 +72,13 @@ class Kind(ABC):
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
+    writes: ClassVar[bool] = False
+    """Whether its models write text, so that two of them can be let write side by side."""
+
+    def serves(self, method: Method) -> bool:
+        """Whether its models can be quantized by a method."""
+        return method.scope in self.scopes and method.needs in self.shows
+
     @abstractmethod
     def load(self) -> None:
         """Import what its models stand on, in the quickest way."""
@@ -78,8 +88,16 @@ class Kind(ABC):
         """Whether what lies, or would lie, at `path` is of this kind: by its name and kind of file alone."""
 
     @abstractmethod
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
-        """The float model at `path`, understood. Raises ModelError, FileError or TensorError."""
+    def lies_at(self, path: Path) -> bool:
+        """Whether a whole model of this kind lies at `path`: by the names of files alone."""
+
+    @abstractmethod
+    def size(self, path: Path) -> int:
+        """Bytes of the weights of the model at `path`."""
+
+    @abstractmethod
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
+        """The float model at `path`, a `models.model.Model`. Raises ModelError, FileError or TensorError."""
 
     @abstractmethod
     def output(self, recipe: Recipe) -> str:

@@ -14,7 +14,6 @@ from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Language(Kind):
@@ -23,10 +22,11 @@ class Language(Kind):
     name = "language"
     title = "language models"
     words = Words(
-        "model", "matrix", "matrices", "text", "token",
+        "model", "matrix", "matrices", "text", "token", "percent of perplexity",
         "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
     )  # fmt: skip
     holds = "tensors"
+    writes = True
     shows = frozenset({"nothing", "moments"})
     tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
     options: ClassVar[Mapping[str, str]] = {
@@ -45,7 +45,13 @@ class Language(Kind):
     def claims(self, path: Path) -> bool:
         return not path.is_file() and path.suffix.lower() != ".onnx"
 
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+    def lies_at(self, path: Path) -> bool:
+        return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+    def size(self, path: Path) -> int:
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.language.model import LanguageModel
 
         return LanguageModel(path, device)

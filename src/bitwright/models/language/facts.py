@@ -38,7 +38,7 @@ def readers(certificate: Verdict) -> list[str]:
     if not lines:
         lines = ["Read back as float weights and compared with what was meant"]
     if not loaded or not loaded["checked"]:
-        return [*lines, f"Not loaded by transformers: {loaded['why'] if loaded else 'not tried'}"]
+        return [*lines, f"Not loaded: {loaded['why'] if loaded else 'not tried'}"]
     how = " with dequantize=True" if loaded.get("dequantize") else ""
     same = f"same answers (max KL {loaded['max_kl']:.2g} nats)"
     lines.append(f"Loaded by transformers {versions['transformers']}{how}, {same}")

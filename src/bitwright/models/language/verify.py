@@ -108,7 +108,10 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     experts = any(item.part.expert is not None for item in plan.items.values())
     with without_bars():
-        model, dequantized = plan.container.load(plan.partial, experts)
+        loaded = plan.container.load(plan.partial, experts)
+    if loaded is None:
+        return {"checked": False, "why": f"no runtime here reads {plan.container.name}"}
+    model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
     with torch.no_grad(), without_bars():
@@ -137,19 +140,3 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             fix="Please report this; the partial output was kept",
         )
     return {**found, "max_kl": divergence}
-
-
-def histogram(plan: Plan, arch: Architecture, sink: FolderSink, name: str, bins: int) -> dict[str, Any]:
-    """Counts of a matrix's weights before and after, over `bins` bins of its range."""
-    source, written = arch.checkpoint, open_checkpoint(sink.folder)
-    step = max(1, CACHED // source.entry(name).shape[1])
-    ends = [torch.stack(torch.aminmax(w.reshape(-1).float())) for _, w in source.chunks(name, step)]
-    low, high = float(torch.stack(ends).min()), float(torch.stack(ends).max())
-
-    def count(checkpoint: Checkpoint, name: str) -> list[int]:
-        parts = [torch.histc(w.float(), bins, low, high).long() for _, w in checkpoint.chunks(name, step)]
-        counts: list[int] = torch.stack(parts).sum(0).tolist()
-        return counts
-
-    after = f"{sink.module(plan.items[name])}.weight"
-    return {"name": name, "low": low, "high": high, "before": count(source, name), "after": count(written, after)}

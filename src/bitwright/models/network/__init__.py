@@ -13,7 +13,6 @@ from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Networks(Kind):
@@ -22,9 +21,10 @@ class Networks(Kind):
     name = "network"
     title = "ONNX networks"
     words = Words(
-        "network", "layer", "layers", "data", "sample",
+        "network", "layer", "layers", "data", "sample", "points of accuracy",
         "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
     )  # fmt: skip
+    ending = ".onnx"
     holds = "graph"
     devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
@@ -46,7 +46,14 @@ class Networks(Kind):
     def claims(self, path: Path) -> bool:
         return path.suffix.lower() == ".onnx"
 
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+    def lies_at(self, path: Path) -> bool:
+        return self.claims(path) and path.is_file()
+
+    def size(self, path: Path) -> int:
+        beside = path.with_name(f"{path.name}.data")
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.network.model import NetworkModel
 
         return NetworkModel(path, recipe)
