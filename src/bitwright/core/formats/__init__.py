@@ -101,9 +101,9 @@ def _others() -> _Others:
             found.faults.append(error)
             continue
         if taken := known & family.titles.keys():
-            error = plugin.fault(f"takes a name that is taken: there is a format {min(taken)!r} already")
-            found.refused |= dict.fromkeys(family.titles, error)
-            found.faults.append(error)
+            fault = plugin.fault(f"takes a name that is taken: there is a format {min(taken)!r} already")
+            found.refused |= dict.fromkeys(family.titles, fault)
+            found.faults.append(fault)
             continue
         known |= family.titles.keys()
         found.families.append(family)
