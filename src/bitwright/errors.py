@@ -17,7 +17,8 @@ A message says what is wrong, where (file, tensor, index, option) and what to do
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BitwrightError(Exception):
@@ -80,6 +81,16 @@ class Interrupted(BitwrightError):
     """Stopped on request; finished work is kept and the same command goes on."""
 
     exit_code = 130
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Deliberate errors from within are about this key of the recipe, unless they name one themselves."""
+    try:
+        yield
+    except BitwrightError as error:
+        error.key = error.key or key
+        raise
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

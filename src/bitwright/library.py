@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitwright.engine import report as reports
-from bitwright.engine.libraries import load
 from bitwright.engine.options import make_recipe, size
 from bitwright.errors import InputError
 from bitwright.events import Event, Finding, Finished, Progress, Row, plain
-from bitwright.models import find, kind_of
+from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
 from bitwright.recipe import Recipe
 
@@ -180,7 +179,7 @@ def open(model: Source, *, device: str = "cpu") -> Model:
 
     `model` is a folder, an .onnx file or `hub:OWNER/NAME`. Raises ModelError, FileError or TensorError.
     """
-    load()
+    kind_of(find(model)).load()
     return open_model(model, device=device)
 
 
@@ -201,15 +200,15 @@ def plan(
     `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be known
     to fail; TypeError for an option that does not exist.
     """
-    _threads(threads)
-    from bitwright.engine import plan as planning
-
     unknown = options.keys() - OPTIONS
     if unknown:
         raise TypeError(f"no option is called {min(unknown)!r}")
     source = find(model)
     kind = kind_of(source)
     made = make_recipe(kind, recipe, options)
+    _prepare(kind, threads)
+    from bitwright.engine import plan as planning
+
     target = kind.beside(source) if out is None else Path(out)
     known = out is not None or kind.has_data(made)
     job = planning.make(
@@ -264,11 +263,11 @@ def measure(
     watch: Watch = None,
 ) -> Measured:
     """Compare the float model `a` with `b` on the same held-out text or samples; see `engine.measure`."""
-    _threads(threads)
-    from bitwright.engine.measure import measure as compare
-
     kind = kind_of(find(a))
     made = make_recipe(kind, recipe, {})
+    _prepare(kind, threads)
+    from bitwright.engine.measure import measure as compare
+
     text = made.calibration.model_copy(update={"heldout_windows": windows, "length": length})
     with closing(_Watcher(watch)) as watcher:
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
@@ -277,10 +276,10 @@ def measure(
 
 def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:
     """Look at every part of a quantized model, ours or anyone's; rows of errors where a float model is given."""
-    load()
+    path = find(model)
+    _prepare(kind_of(path), None)
     from bitwright.engine.check import check as look
 
-    path = find(model)
     findings: list[Finding] = []
     rows: list[Row] = []
     with closing(_Watcher(watch)) as watcher:
@@ -298,8 +297,9 @@ def report(*outs: Source) -> Report:
     return Report([reports.load(Path(out)) for out in outs])
 
 
-def _threads(threads: int | None) -> None:
-    load()
+def _prepare(kind: Kind, threads: int | None) -> None:
+    """Load the libraries, and set the number of torch's threads."""
+    kind.load()
     if threads is not None:
         import torch
 

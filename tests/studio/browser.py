@@ -87,7 +87,7 @@ def compiled() -> Path:
         library = Library(CONTENT, LESSONS)
         if any(library.page(slug) is None for slug in library.lessons):
             code = (
-                "from bitwright.engine.libraries import load; load()\n"
+                "from bitwright.libraries import load; load()\n"
                 "from bitwright.studio.worker.prepare import lesson; import sys\n"
                 "for slug in sys.argv[3:]: lesson(sys.argv[1], sys.argv[2], slug)"
             )

@@ -146,7 +146,7 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         _fail(as_json, str(error), type(error).__name__, error.exit_code)
     except KeyboardInterrupt:
         show.close()
-        text = "stopped; finished tensors are kept, the same command goes on" if resume else "stopped"
+        text = "stopped; finished work is kept, the same command goes on" if resume else "stopped"
         _fail(as_json, text, "Interrupted", Interrupted.exit_code)
     except OSError as error:
         show.close()

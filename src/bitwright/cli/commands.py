@@ -64,13 +64,13 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
+        indivisible=indivisible, max_drop=max_drop,
     )  # fmt: skip
 
     def work(show: Show) -> None:
         from bitwright import library
 
-        show_plan(library.plan(model, recipe=recipe, device=device, **given), show)
+        show_plan(library.plan(model, recipe=recipe, device=device, **given | {"bind": bound(bind)}), show)
 
     guarded(as_json, work)
 
@@ -105,13 +105,14 @@ def quantize(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, bind=bound(bind),
+        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop,
     )  # fmt: skip
 
     def work(show: Show) -> None:
         from bitwright import library
 
-        job = library.plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **given)
+        told = given | {"bind": bound(bind)}
+        job = library.plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **told)
         do_quantize(show, job)
 
     guarded(as_json, work, resume=True, out=out)
@@ -258,7 +259,6 @@ def demo(
 
     def work(show: Show) -> None:
         import shutil
-        import tempfile
 
         from bitwright import library
         from bitwright.engine import demo as demos
@@ -268,10 +268,17 @@ def demo(
             if not any(out.glob("*certificate.json")):
                 raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
             shutil.rmtree(out)
-        with tempfile.TemporaryDirectory() as data:
-            model, made = demos.make(task, Path(data), bits)
-            result = out if kind_of(model).holds == "tensors" else out / f"{model.parent.name}.onnx"
+        partial = out
+        try:
+            model, made = demos.make(task, out / "data", bits)
+            kind = kind_of(model)
+            result = out if kind.holds == "tensors" else out / f"{model.parent.name}.onnx"
+            partial = kind.partial(result)
             do_quantize(show, library.plan(model, result, recipe=made))
+        except BaseException:
+            for half in (partial, out):  # half a demo would bar the way to the next
+                shutil.rmtree(half, ignore_errors=True)
+            raise
         page = out / "report.html"
         page.write_text(library.report(result).html, "utf-8")
         show.line(f"report:  {page}")

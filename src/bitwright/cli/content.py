@@ -12,8 +12,8 @@ import typer
 
 from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.options import Json
-from bitwright.engine.libraries import load
 from bitwright.errors import BitwrightError, InputError
+from bitwright.libraries import load
 
 content = typer.Typer(no_args_is_help=True, help="Write and prove the studio's lessons and problems.")
 app.add_typer(content, name="content")

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.app import Show, app, guarded
-from bitwright.engine.libraries import load
 from bitwright.errors import RecipeError
+from bitwright.libraries import load
 
 Data = Annotated[
     Path | None,

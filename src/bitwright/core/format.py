@@ -45,7 +45,8 @@ class Format:
     def grid(self) -> Grid:
         """The code, where its values are fixed and the same in all blocks; RecipeError where they are not."""
         if not isinstance(self.code, Grid):
-            raise RecipeError(f"{self.name} has no fixed values", where="format", fix="Choose another format or method")
+            raise RecipeError(f"{self.name} has no fixed values", where="format",
+                              fix="Choose another format or method", key="layer.format")  # fmt: skip
         return self.code
 
     @property

@@ -326,9 +326,11 @@ def choose(
     Raises RecipeError for an unknown rule or a percentile outside (50, 100].
     """
     if rule not in RULES:
-        raise RecipeError(f"no rule is called {rule!r}", where="activations", fix=f"Choose one of: {', '.join(RULES)}")
+        fix = f"Choose one of: {', '.join(RULES)}"
+        raise RecipeError(f"no rule is called {rule!r}", where="observer", fix=fix, key="network.observer")
     if not 50 < percentile <= 100:
-        raise RecipeError(f"percentile {percentile}", where="activations", fix="Give more than 50 and at most 100")
+        fix = "Give more than 50 and at most 100"
+        raise RecipeError(f"percentile {percentile}", where="percentile", fix=fix, key="network.percentile")
     if not seen.count:
         return 0.0, 0.0
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)

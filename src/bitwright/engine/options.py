@@ -10,7 +10,8 @@ from typing import Any
 from bitwright import methods
 from bitwright.core import formats
 from bitwright.errors import RecipeError
-from bitwright.models import Kind
+from bitwright.files.containers import registry as containers
+from bitwright.models import Kind, kinds
 from bitwright.recipe import Layer, Recipe
 
 COMMON = {"max_drop": "max_drop", "output": "output"}
@@ -28,11 +29,15 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
     options that contradict one another.
     """
     raw = _tables(recipe)
+    require_tables(kind, raw, str(recipe) if isinstance(recipe, (str, Path)) else "recipe")
     found = {name: value for name, value in given.items() if value is not None and value != []}
     layer = _layer(found)
     if found.pop("simulate", False):
         if found.get("output", "float") != "float":
             raise RecipeError("contradicts --to", where="--simulate", fix="Give one of them", key="output")
+        able = [other for other in kinds.all() if other.holds == containers.get("float").holds]
+        if kind not in able:
+            raise _elsewhere(kind, able, "--simulate", "output")
         found["output"] = "float"
     keys = COMMON | dict(kind.options)
     for name, value in found.items():
@@ -40,8 +45,8 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
             continue
         if name not in keys:
             where = SPELLED.get(name, f"--{name.replace('_', '-')}")
-            fix = f"Leave it out for a {kind.words.whole} of the kind {kind.name}"
-            raise RecipeError("is for another kind of model", where=where, fix=fix)
+            able = [other for other in kinds.all() if name in other.options]
+            raise _elsewhere(kind, able, where, able[0].options[name])
         *tables, key = keys[name].split(".")
         if tables == ["layer"]:
             layer[key] = value
@@ -53,6 +58,20 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
     if layer:
         raw["layer"] = _overlaid(raw.get("layer", {}), layer)
     return Recipe.read(raw, "options")
+
+
+def require_tables(kind: Kind, tables: Mapping[str, Any], where: str) -> None:
+    """Raise RecipeError, about the recipe at `where`, for a table that is of use to another kind of model alone."""
+    for key in tables:
+        able = [other for other in kinds.all() if key in other.tables]
+        if able and kind not in able:
+            raise _elsewhere(kind, able, f"{where}: {key}", key)
+
+
+def _elsewhere(kind: Kind, able: list[Kind], where: str, key: str) -> RecipeError:
+    """What is said of an option or a table that is for models of the kinds `able`."""
+    others = " and ".join(other.title for other in able)
+    return RecipeError(f"is for {others} only", where=where, fix=f"Leave it out for {kind.title}", key=key)
 
 
 def _tables(recipe: Recipe | Path | str | Mapping[str, Any] | None) -> dict[str, Any]:

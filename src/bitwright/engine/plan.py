@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bitwright import machine
+from bitwright.engine import journal
+from bitwright.engine.options import require_tables
 from bitwright.errors import RecipeError, ResourceError, nearest
 from bitwright.files.containers import registry as containers
 from bitwright.methods import registry as methods
-from bitwright.models import kind_of
+from bitwright.models import kind_of, require_device
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan
 from bitwright.recipe import Layer, Recipe, matches
@@ -36,8 +38,8 @@ def make(
     `needs_data` False leaves samples unread that were not named yet, `check_out` False the output unchecked. Raises
     ModelError, FileError, RecipeError, TensorError, DataError or ResourceError for what could be known to fail.
     """
-    require_device(device)
     kind = kind_of(source)
+    require_device(kind, device)
     recipe = complete(kind, recipe)
     container = containers.get(recipe.output or kind.output(recipe))
     if container.holds != kind.holds:
@@ -78,30 +80,11 @@ def make(
 
 def complete(kind: Kind, recipe: Recipe) -> Recipe:
     """`recipe` with this kind's own defaults where it says nothing; RecipeError for a table of another kind."""
-    from bitwright.models import kinds
-
     raw = recipe.model_dump(mode="python", exclude_unset=True)
-    for other in kinds.all():
-        for key in other.tables:
-            if key in raw and key not in kind.tables:
-                raise RecipeError(
-                    f"is for another kind of model ({other.name})", where=f"recipe: {key}",
-                    fix=f"Leave it out for a {kind.words.whole} of the kind {kind.name}", key=key,
-                )  # fmt: skip
+    require_tables(kind, raw, "recipe")
     if kind.layer:
         raw["layer"] = Layer.model_validate(dict(kind.layer)).overlaid(raw.get("layer", {})).model_dump()
     return Recipe.model_validate(raw)
-
-
-def require_device(device: str) -> None:
-    """Raise RecipeError for a device that is not there."""
-    if device not in ("cpu", "cuda"):
-        raise RecipeError(f"no device is called {device!r}", where="--device", fix="Use --device cpu or cuda")
-    if device != "cpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RecipeError("no GPU is available", where="--device", fix="Use --device cpu")
 
 
 def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
@@ -116,7 +99,7 @@ def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     """Raise RecipeError where a method cannot serve this kind of model, or this format."""
     method, name = item.method, layer.method
-    able = [m for m in methods.all() if m.scope in kind.scopes and m.needs in kind.shows]
+    able = [m for m in methods.all() if kind.serves(m)]
     wrong = None if method in able else f"cannot be used on a {kind.words.whole} of the kind {kind.name}"
     wrong = wrong or method.fits(item.format)
     if wrong is not None:
@@ -155,6 +138,9 @@ def require_out(plan: Plan) -> None:
     plan.model.kind.require_name(out)
     if out.exists():
         raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
+    if plan.partial.exists() and not _ours(plan):
+        what = "is in the way: unfinished work is kept there, and this is none"
+        raise RecipeError(what, where=str(plan.partial), fix="Move it, or choose another -o")
     base = out.parent
     while not base.exists():
         base = base.parent
@@ -169,6 +155,15 @@ def require_out(plan: Plan) -> None:
             where=str(base),
             fix="Free disk space or choose another -o",
         )
+
+
+def _ours(plan: Plan) -> bool:
+    """Whether what lies where the plan's work is done comes from a run: it may be removed and built upon."""
+    if not plan.partial.is_dir():
+        return False
+    held = [path.name for path in plan.partial.iterdir()]
+    sealed = any(name.endswith("certificate.json") for name in held) or plan.model.kind.certificate(plan.out).exists()
+    return not held or journal.NAME in held or sealed
 
 
 def summary(plan: Plan) -> dict[str, Any]:

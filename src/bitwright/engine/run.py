@@ -13,7 +13,7 @@ from typing import Any
 import bitwright
 from bitwright import machine
 from bitwright.engine.certify import certify, publish
-from bitwright.engine.journal import Journal
+from bitwright.engine.journal import NAME, Journal
 from bitwright.engine.plan import require_out
 from bitwright.engine.sensitivity import fall_back
 from bitwright.engine.write import Writer
@@ -27,40 +27,42 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
 
     Stop the iteration at any event, or kill the process at any moment: running the same plan again goes on, and the
     finished bytes are those of an uninterrupted run. Work of another recipe, model or version in the same place is an
-    error, or with `restart` removed, with a note. Where the input turns out to be at fault before anything was
-    finished, nothing is left behind. Raises TensorError for weights that are not finite, DataError, ResourceError,
-    CertificationError.
+    error, or with `restart` removed, with a note. Where the input turns out to be at fault, or a library to be missing,
+    before anything was finished, nothing is left behind that was not there before. Raises TensorError for weights that
+    are not finite, DataError, ResourceError, CertificationError.
     """
     require_out(plan)
     machine.enforce(plan.ceiling)
-    folders = [plan.partial, *(folder for folder in plan.out.parents if not folder.exists())]
+    made = [folder for folder in (plan.partial, *plan.out.parents) if not folder.exists()]
     plan.partial.mkdir(parents=True, exist_ok=True)
+    (plan.partial / NAME).touch()
     journal: Journal | None = None
     try:
         data = yield from plan.model.read_data(plan)
         journal = yield from _open_journal(plan, data, restart)
         writer = Writer(plan, journal)
         parts = plan.model.kind.words.parts
-        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=len(writer.done))
+        yield Started("quantize", f"{len(plan.items)} {parts}", resumed=writer.written)
         yield from writer.rows.values()
         yield from writer.run(data)
         if plan.recipe.max_drop is not None:
             writer = yield from fall_back(writer, data)
         machine.enforce(plan.ceiling)  # libraries and threads have come since
         certificate = yield from certify(writer, data)
-    except InputError:
+    except (InputError, ModuleNotFoundError):
         if journal is None or not journal.done:
-            _remove(folders)
+            _remove(plan.partial, made)
         raise
     publish(writer.plan, certificate)
     yield Finished(str(plan.out), certificate)
 
 
-def _remove(folders: list[Path]) -> None:
-    """Take the partial output away, and the folders that were made for it."""
-    shutil.rmtree(folders[0], ignore_errors=True)
-    for folder in folders[1:]:
-        with suppress(OSError):  # it holds what is not ours
+def _remove(partial: Path, made: list[Path]) -> None:
+    """Take the partial output away where this run made it, and the folders that were made for it."""
+    if partial in made:
+        shutil.rmtree(partial, ignore_errors=True)
+    for folder in made:
+        with suppress(OSError):  # it is gone, or holds what is not ours
             folder.rmdir()
 
 

@@ -45,6 +45,11 @@ class Writer:
         return [name for name in self.plan.items if self.finished(name)]
 
     @property
+    def written(self) -> int:
+        """How many tensors are finished, those that are copied included."""
+        return len(self.done) + sum(self.finished(_copied(name)) for name in self.plan.sink.untouched)
+
+    @property
     def rows(self) -> dict[str, Row]:
         """The report's rows of all finished parts, in the plan's order."""
         return {name: self.journal.row(self._key(name)) for name in self.done}

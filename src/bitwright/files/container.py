@@ -57,6 +57,8 @@ class Container(ABC):
     title: ClassVar[str]
     holds: ClassVar[Literal["tensors", "graph"]]
     """Single tensors of a model folder, or a whole ONNX graph."""
+    study: ClassVar[bool] = False
+    """Whether it holds decoded weights, so that nothing gets smaller."""
 
     def format(
         self,
@@ -110,6 +112,10 @@ class TensorContainer(Container):
     @abstractmethod
     def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
         """The stored tensors of `q`, which are rows [start, ...) of the matrix that goes to `place`."""
+
+    @abstractmethod
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        """The matrix whose stored tensors, by name, were packed for `place`: decoded, as its source had it."""
 
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         """What config.json must say: modules by format and activations, and linear modules that stay float."""

@@ -97,8 +97,8 @@ def write_config(source: Path, out: Path, changes: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """No bars on stderr meanwhile: compressed-tensors draws them while it loads, and has no switch."""
+def without_bars() -> Iterator[None]:
+    """No bars on stderr meanwhile: compressed-tensors draws them until a model first runs, and has no switch."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     kept = tqdm.__init__
@@ -114,10 +114,9 @@ def load_in_transformers(folder: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with _without_bars():
-            return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
-            ).eval()
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
+        ).eval()
     except (RuntimeError, ValueError) as error:
         raise CertificationError(
             f"transformers cannot load the folder ({str(error).splitlines()[0]})",

@@ -385,11 +385,11 @@ class Layout:
                 done += out.write(raw[done : done + (1 << 28)])
         return zlib.crc32(raw, crc)
 
-    def read(self, folder: Path, name: str, start: int, stop: int) -> torch.Tensor:
+    def read(self, folder: Path, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of tensor `name` as they lie in `folder`."""
         file, offset, spec = self.place[name]
         entry = Entry(name, spec.dtype, spec.shape, folder / file, offset, spec.size)
-        rows = (min(stop, spec.shape[0]) - start) if spec.shape else 1
+        rows = len(range(spec.shape[0])[start:stop]) if spec.shape else 1
         raw = torch.empty(rows * entry.row_size, dtype=torch.uint8)
         read_bytes(entry.path, offset + start * entry.row_size, raw)
         return raw.view(spec.dtype).reshape((rows, *spec.shape[1:]) if spec.shape else ())

@@ -70,11 +70,13 @@ def quantize(
 def require(format: Format, stats: Stats | None, method: str) -> None:
     """Raise RecipeError where a calibrated method got no stats, or a format whose values are free."""
     if stats is None:
-        raise RecipeError("needs calibration data", where=f"method {method}", fix="Give --calib, or use --method rtn")
+        fix = "Give --calib, or use --method rtn"
+        raise RecipeError("needs calibration data", where=f"method {method}", fix=fix, key="layer.method")
     if format.code.table_bits:
         raise RecipeError(
-            f"cannot fit the codebook of {format.name}", where=f"method {method}", fix="Use --method lloyd"
-        )
+            f"cannot fit the codebook of {format.name}", where=f"method {method}", fix="Use --method lloyd",
+            key="layer.method",
+        )  # fmt: skip
 
 
 def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") -> Factor:

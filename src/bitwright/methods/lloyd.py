@@ -34,7 +34,7 @@ def quantize(w: Array, format: Format, stats: Stats | None = None, *, rounds: in
     """
     wrong = fits(format)
     if wrong is not None:
-        raise RecipeError(wrong, where="method lloyd", fix="Choose one of codebook1 ... codebook8")
+        raise RecipeError(wrong, where="method lloyd", fix="Choose one of codebook1 ... codebook8", key="layer.format")
     xp = namespace(w)
     x = format.blocks(float32(w))
     rows, groups, size = x.shape

@@ -20,7 +20,7 @@ Scope = Literal["matrix", "block", "model"]
 class Options(BaseModel):
     """What a method may be told. A method that takes options has a subclass; its fields are checked by the recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array
     """
     if format.shift is not None:
         raise RecipeError(
-            f"no method finds the shifts of {format.name} yet", where="format", fix="Use q3_k, q6_k or int4"
-        )
+            f"no method finds the shifts of {format.name} yet", where="format", fix="Use q3_k, q6_k or int4",
+            key="layer.format",
+        )  # fmt: skip
     xp = namespace(x)
     grid = format.grid
     high, low = xp.max(x, axis=-1) * shrink, xp.min(x, axis=-1) * shrink

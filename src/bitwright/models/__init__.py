@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.errors import InputError, ModelError
+from bitwright.errors import InputError, ModelError, RecipeError
 from bitwright.models.kind import Kind
 from bitwright.recipe import Recipe
 from bitwright.registry import Registry
@@ -17,9 +17,11 @@ from bitwright.registry import Registry
 if TYPE_CHECKING:
     from bitwright.models.model import Model
 
-kinds: Registry[Kind] = Registry(Kind, "bitwright.models", "KIND", besides=("demos", "model", "samples", "tasks"))
+kinds: Registry[Kind] = Registry(
+    Kind, "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
+)
 
-__all__ = ["Kind", "find", "kind_of", "kinds", "open"]
+__all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device"]
 
 
 def kind_of(path: Path) -> Kind:
@@ -30,6 +32,11 @@ def kind_of(path: Path) -> Kind:
     raise ModelError(
         "a file, not a model", where=str(path), fix=f"Give an .onnx file, or the model's folder, {path.parent}"
     )
+
+
+def kind_at(path: Path) -> Kind | None:
+    """The kind of the model that lies at `path`, by the names of files alone; None where none does."""
+    return next((kind for kind in kinds.all() if kind.lies_at(path)), None)
 
 
 def find(model: str | Path) -> Path:
@@ -51,4 +58,22 @@ def find(model: str | Path) -> Path:
 def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu") -> Model:
     """The float model at a path, or of the hub, understood. Raises ModelError, FileError or TensorError."""
     path = find(model)
-    return kind_of(path).open(path, recipe or Recipe(), device)
+    kind = kind_of(path)
+    require_device(kind, device)
+    return kind.open(path, recipe or Recipe(), device)
+
+
+def require_device(kind: Kind, device: str) -> None:
+    """Raise RecipeError for a device that is not there, or that models of this kind are not worked on."""
+    known = {name for each in kinds.all() for name in each.devices}
+    if device not in known:
+        fix = f"Use --device {' or '.join(sorted(known))}"
+        raise RecipeError(f"no device is called {device!r}", where="--device", fix=fix)
+    if device not in kind.devices:
+        what = f"{kind.title} are quantized on the {' or '.join(kind.devices).upper()}"
+        raise RecipeError(what, where="--device", fix="Leave it out")
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RecipeError("no GPU is available", where="--device", fix="Use --device cpu")

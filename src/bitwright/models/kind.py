@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from bitwright.methods.method import Needs, Scope
+from bitwright.methods.method import Method, Needs, Scope
 from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Words(NamedTuple):
     parts: str
     data: str
     sample: str
+    drop: str
+    """What quality falls in where it may fall no further than a limit."""
     unmeasured: str
     remedy: str
 
@@ -51,9 +53,15 @@ class Kind(ABC):
     """One kind of model: a folder of `models` provides it, and everything that only this kind knows stands there."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """Models of this kind, in words that a user knows: `ONNX networks`."""
     words: ClassVar[Words]
+    ending: ClassVar[str] = ""
+    """How the name of an output must end; "" for a folder."""
     holds: ClassVar[Literal["tensors", "graph"]]
     """What a container must store for it: single tensors, or a graph."""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    """Where its models can be worked on."""
     scopes: ClassVar[frozenset[Scope]] = frozenset({"matrix"})
     """Scopes of methods that it serves."""
     shows: ClassVar[frozenset[Needs]]
@@ -65,9 +73,28 @@ class Kind(ABC):
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
+    writes: ClassVar[bool] = False
+    """Whether its models write text, so that two of them can be let write side by side."""
+
+    def serves(self, method: Method) -> bool:
+        """Whether its models can be quantized by a method."""
+        return method.scope in self.scopes and method.needs in self.shows
+
+    @abstractmethod
+    def load(self) -> None:
+        """Import what its models stand on, in the quickest way."""
+
     @abstractmethod
     def claims(self, path: Path) -> bool:
         """Whether what lies, or would lie, at `path` is of this kind: by its name and kind of file alone."""
+
+    @abstractmethod
+    def lies_at(self, path: Path) -> bool:
+        """Whether a whole model of this kind lies at `path`: by the names of files alone."""
+
+    @abstractmethod
+    def size(self, path: Path) -> int:
+        """Bytes of the weights of the model at `path`."""
 
     @abstractmethod
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:

@@ -21,6 +21,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.events import Event, Row
 from bitwright.methods import Method, Options, Seen
+from bitwright.models.histogram import Pieces, histogram
 from bitwright.models.kind import Kind
 from bitwright.recipe import Layer, Recipe
 
@@ -341,8 +342,15 @@ class Model(ABC):
         """What the certificate says of this kind: "verdict" and whatever else was measured of the output."""
 
     @abstractmethod
+    def pair(self, plan: Plan, name: str) -> Pieces:
+        """A finished matrix piece by piece: its rows as they were rounded, and as they decode.
+
+        It may be that of a run which goes on elsewhere, or of an output that has its final name.
+        """
+
     def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
-        """Counts of a matrix's weights before and after, over `bins` bins of its range."""
+        """How the weights of a finished matrix lie before and after, over `bins` bins of its range."""
+        return {"name": name, **histogram(lambda: self.pair(plan, name), bins)}
 
     @abstractmethod
     def drop(self, plan: Plan, data: Any) -> Generator[Event, None, Drop]:
@@ -370,8 +378,14 @@ class Model(ABC):
 
 
 class Drop(NamedTuple):
-    """A measure of quality and how far it fell, in points (percent of it, for perplexity)."""
+    """A measure of quality and how much worse it became, in points (percent of it, for perplexity)."""
 
     name: str
     value: float
     unit: str = "points"
+    verb: str = "drops"
+
+    @property
+    def words(self) -> str:
+        """`accuracy drops by 0.42 points`."""
+        return f"{self.name} {self.verb} by {self.value:.2f} {self.unit}"

@@ -181,14 +181,13 @@ def test_certificate_and_report(studio: Studio, done: dict[str, Any]) -> None:
 def test_matrices(studio: Studio, done: dict[str, Any]) -> None:
     for row in (done["rows"][0], done["rows"][-1]):
         found = studio.get(f"/api/runs/{done['id']}/matrices/{row['name']}")
-        assert (found["name"], found["rows"], found["columns"]) == (row["name"], row["rows"], row["columns"])
-        assert found["format"] == row["format"]
+        assert found["name"] == row["name"]
         assert found["sqnr"] == pytest.approx(row["sqnr"], abs=0.01)
         assert found["mse"] == pytest.approx(row["mse"], rel=0.001)
         assert found["low"] < 0 < found["high"]
-        for key in ("counts", "second", "errors"):
+        for key in ("before", "after", "errors"):
             assert len(found[key]) == 96
-        assert sum(found["counts"]) == sum(found["second"]) == row["rows"] * row["columns"]
+        assert sum(found["before"]) == sum(found["after"]) == row["rows"] * row["columns"]
         assert sum(found["errors"]) == pytest.approx(1)
         assert found["levels"] is None
     for name in ("none", "model.embed_tokens.weight", "a/b", "a b"):
@@ -196,10 +195,18 @@ def test_matrices(studio: Studio, done: dict[str, Any]) -> None:
         studio.error(studio.client.get(path), 404)
 
 
-def test_matrices_of_a_run_under_way(studio: Studio) -> None:
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        (DEMO, {**RTN, "layer": {"format": "int4", "method": "gptq", "symmetric": False, "group": 64}}),
+        (DEMO, {**RTN, "layer": {"format": "int3", "method": "gptq"}, "output": "float"}),
+        (DIGITS, {"layer": {"format": "int4", "method": "adaround"}}),
+    ],
+    ids=["packed", "float", "network"],
+)
+def test_matrices_of_a_run_under_way(studio: Studio, model: Path, recipe: Any) -> None:
     """What is written can be looked at, also of a run that was stopped."""
-    recipe = {**RTN, "layer": {"format": "int4", "method": "gptq", "symmetric": False, "group": 64}}
-    id = studio.run(recipe=recipe)
+    id = studio.run(model, recipe)
     studio.when(lambda: len(studio.get(f"/api/runs/{id}")["rows"]) >= 1)
     studio.post(f"/api/runs/{id}/stop", status=202)
     run = studio.wait(id, "stopped")
@@ -207,10 +214,18 @@ def test_matrices_of_a_run_under_way(studio: Studio) -> None:
     found = studio.get(f"/api/runs/{id}/matrices/{row['name']}")
     assert found["sqnr"] == pytest.approx(row["sqnr"], abs=0.01)
     written = {row["name"] for row in run["rows"]}
-    missing = next(i["name"] for i in plan(studio, DEMO, recipe)["quantized"] if i["name"] not in written)
+    missing = next(i["name"] for i in plan(studio, model, recipe)["quantized"] if i["name"] not in written)
     error = studio.error(studio.client.get(f"/api/runs/{id}/matrices/{missing}"), 409)
     assert "not written yet" in error["text"]
     assert studio.client.delete(f"/api/runs/{id}").status_code == 204
+
+
+def test_matrices_of_a_finished_network(studio: Studio) -> None:
+    """Equalization changed its weights before they were rounded: they are compared as they were then."""
+    run = studio.wait(studio.run(DIGITS, {"layer": {"format": "int4", "method": "rtn"}}), "done")
+    for row in run["rows"]:
+        found = studio.get(f"/api/runs/{run['id']}/matrices/{row['name']}")
+        assert found["sqnr"] == pytest.approx(row["sqnr"], abs=0.01)
 
 
 def generation(studio: Studio, id: str, **body: Any) -> tuple[dict[str, list[str]], list[bool], dict[str, Any]]:

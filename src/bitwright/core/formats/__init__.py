@@ -43,6 +43,8 @@ class Family:
 
     titles: Mapping[str, str]
     make: Callable[[str, Asked], Format]
+    title: str = "Others"
+    """What its formats have in common, in a word or two."""
 
 
 _added: list[Family] = []
@@ -129,7 +131,7 @@ def named(name: str, *, group: Block | None = None, symmetric: bool = True, scal
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
         fix = f"{meant}Choose one of: {', '.join(spans(known))}"
         missing = "".join(f"; {fault.what}" for fault in faults())
-        raise RecipeError(f"no format is called {name!r}{missing}", where="format", fix=fix)
+        raise RecipeError(f"no format is called {name!r}{missing}", where="format", fix=fix, key="layer.format")
     return known[name].make(name, Asked(group, symmetric, scale))
 
 

@@ -11,4 +11,8 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, Codebook(name, int(name[-1])), Levels.of((asked.block(), "one")))
 
 
-FAMILY = Family({f"codebook{b}": f"{2**b} free values per block, fitted to the weights" for b in range(1, 9)}, make)
+FAMILY = Family(
+    {f"codebook{b}": f"{2**b} free values per block, fitted to the weights" for b in range(1, 9)},
+    make,
+    "Learned levels",
+)

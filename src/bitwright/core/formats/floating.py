@@ -19,4 +19,5 @@ FAMILY = Family(
         "fp8_e5m2": "floats of 8 bits (E5M2), -57344 to 57344",
     },
     make,
+    "Floats",
 )

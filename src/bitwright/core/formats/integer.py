@@ -27,4 +27,4 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, INT[bits], asked.levels())
 
 
-FAMILY = Family(TWOS | TIGHT, make)
+FAMILY = Family(TWOS | TIGHT, make, "Integers")

@@ -34,4 +34,5 @@ FAMILY = Family(
         "q6_k": "GGUF Q6_K: 6.5625 bits a weight, scale per 16",
     },
     make,
+    "K-quants",
 )

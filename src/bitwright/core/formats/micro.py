@@ -19,4 +19,5 @@ FAMILY = Family(
         "nvfp4": "NVIDIA's FP4 in blocks of 16 with E4M3 scales and one float32 factor a tensor",
     },
     make,
+    "Microscaling",
 )

@@ -10,4 +10,6 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, midrise(int(name[-1])), asked.levels(zeros=True))
 
 
-FAMILY = Family({f"midrise{b}": f"{2**b} evenly spaced values around 0, without 0" for b in range(1, 9)}, make)
+FAMILY = Family(
+    {f"midrise{b}": f"{2**b} evenly spaced values around 0, without 0" for b in range(1, 9)}, make, "Without a zero"
+)

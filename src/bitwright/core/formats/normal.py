@@ -10,4 +10,4 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, NF4, asked.levels())
 
 
-FAMILY = Family({"nf4": "NormalFloat of 4 bits: quantiles of a normal distribution"}, make)
+FAMILY = Family({"nf4": "NormalFloat of 4 bits: quantiles of a normal distribution"}, make, "NormalFloat")

@@ -10,4 +10,4 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, TERNARY, asked.levels())
 
 
-FAMILY = Family({"ternary": "-1, 0 or 1"}, make)
+FAMILY = Family({"ternary": "-1, 0 or 1"}, make, "Ternary")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
-from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.container import Place, Stored, TensorContainer, refuse
 
 if TYPE_CHECKING:
+    import torch
+
     from bitwright.files.safetensors import Spec
 
 
@@ -20,11 +22,15 @@ class Float(TensorContainer):
 
     name = "float"
     title = "Decoded float weights, for study"
+    study = True
     transposes = True
     slack = 0.05
 
     def require(self, format: Format, activations: str = "none") -> None:
-        """Every format decodes to floats."""
+        """Every format decodes to floats; nothing tells a runtime to round activations."""
+        if activations != "none":
+            raise refuse("decoded weights cannot say how activations are rounded", "Leave activations alone",
+                         "layer.activations")  # fmt: skip
 
     def specs(self, format: Format, place: Place) -> list[Spec]:
         from bitwright.files.safetensors import Spec
@@ -36,6 +42,9 @@ class Float(TensorContainer):
         decoded = q.decode()
         value = decoded.T.contiguous() if place.transposed else decoded
         return [Stored(f"{place.module}.weight", value.to(place.dtype), start)]
+
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        return stored[f"{place.module}.weight"]
 
     def decoders(self) -> dict[str, str]:
         return {"transformers": version("transformers")}

@@ -110,7 +110,7 @@ def quantize(
     """
     wrong = fits(format)
     if wrong is not None:
-        raise RecipeError(wrong, where="method adaround", fix="Choose one of int2 ... int8")
+        raise RecipeError(wrong, where="method adaround", fix="Choose one of int2 ... int8", key="layer.format")
     w = w.detach().to(torch.float32)
     out, k = w.shape
     _check(w, x, target, groups)

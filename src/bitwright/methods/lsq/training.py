@@ -71,7 +71,7 @@ class Learned(nn.Module):
     def __init__(self, bits: int, *, signed: bool = True, axis: int | None = None, batched: bool = False) -> None:
         super().__init__()
         if not 2 <= bits <= 8:
-            raise RecipeError(f"{bits} bits", where="method lsq", fix="Choose 2 to 8")
+            raise RecipeError(f"{bits} bits", where="method lsq", fix="Choose 2 to 8", key="layer.format")
         self.bits, self.signed, self.axis, self.batched = bits, signed, axis, batched
         self.low, self.high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
         self.step = nn.UninitializedParameter()
@@ -119,7 +119,9 @@ class Penalty(nn.Module):
     def __init__(self, coefficient: float, alpha: float | None = None) -> None:
         super().__init__()
         if coefficient <= 0 or (alpha is not None and alpha <= 0):
-            raise RecipeError("coefficient and alpha must be positive", where="method lsq")
+            fix = "Give more than 0"
+            raise RecipeError("coefficient and alpha must be positive", where="method lsq", fix=fix,
+                              key="layer.options.penalty")  # fmt: skip
         self.omega = nn.Parameter(torch.tensor(math.log(coefficient)))
         self.alpha = alpha
 
@@ -171,7 +173,8 @@ def train(
             value = loss(model(x), y)
             value = value if extra is None else value + extra()
             if not torch.isfinite(value):
-                raise RecipeError("the loss is NaN or infinite", where="method lsq", fix="Lower the rate")
+                what = "the loss is NaN or infinite"
+                raise RecipeError(what, where="method lsq", fix="Lower the rate", key="layer.options.rate")
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bitwright import libraries
 from bitwright.errors import RecipeError
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
@@ -20,11 +21,13 @@ class Language(Kind):
     """Folders with a config.json and safetensors files."""
 
     name = "language"
+    title = "language models"
     words = Words(
-        "model", "matrix", "matrices", "text", "token",
+        "model", "matrix", "matrices", "text", "token", "percent of perplexity",
         "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
     )  # fmt: skip
     holds = "tensors"
+    writes = True
     shows = frozenset({"nothing", "moments"})
     tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
     options: ClassVar[Mapping[str, str]] = {
@@ -37,8 +40,17 @@ class Language(Kind):
         "indivisible": "indivisible",
     }
 
+    def load(self) -> None:
+        libraries.load()
+
     def claims(self, path: Path) -> bool:
         return not path.is_file() and path.suffix.lower() != ".onnx"
+
+    def lies_at(self, path: Path) -> bool:
+        return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+    def size(self, path: Path) -> int:
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.language.model import LanguageModel

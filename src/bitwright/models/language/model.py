@@ -15,9 +15,10 @@ from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import copy_sidecars, require_finite, sync, write_config
+from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, write_config
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
+from bitwright.models.histogram import Pieces
 from bitwright.models.language import memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import SPILL, release
@@ -307,10 +308,19 @@ class LanguageModel(Model):
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
 
-    def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
-        return verify.histogram(plan, self.arch, sink_of(plan), name, bins)
+    def pair(self, plan: Plan, name: str) -> Pieces:
+        sink, item, source = sink_of(plan), plan.items[name], self.arch.checkpoint
+        if not plan.out.exists():
+            yield source.read(name).float().numpy(), sink.read(item).float().numpy()
+            return
+        written, weight = open_checkpoint(plan.out), f"{sink.module(item)}.weight"
+        rows = memory.checked_rows(item, plan.container.step(item.format))
+        for start, w in source.chunks(name, rows):
+            yield w.float().numpy(), written.read(weight, start, start + rows).float().numpy()
 
     def drop(self, plan: Plan, data: Text) -> Generator[Event, None, Drop]:
+        # A trial holds all matrices, whichever an attempt leaves float: its config says how they are read.
+        write_config(self.path, sink_of(plan).folder, self._config(plan.attempt_of or plan))
         return sensitivity.drop(plan, self.arch, data)
 
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:

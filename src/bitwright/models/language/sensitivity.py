@@ -32,7 +32,7 @@ def drop(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, D
         p, q, text.calibration[:WINDOWS], budget=None, spill=plan.partial, phase="compare"
     )
     before, after = found.perplexity
-    return Drop("perplexity", 100 * (after / before - 1), "%")
+    return Drop("perplexity", 100 * (after / before - 1), "%", "rises")
 
 
 def _reader(plan: Plan, arch: Architecture) -> Read:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from bitwright.errors import CertificationError
 from bitwright.files.container import Place
 from bitwright.files.folder import require_finite
@@ -65,6 +67,12 @@ class FolderSink(Sink):
         stored = self.plan.container.pack(outcome.q, start, self._place(item))
         for name, tensor, first in stored:
             sums[name] = self.layout.write(self.folder, name, tensor.cpu(), first, sums.get(name, 0))
+
+    def read(self, item: Item) -> torch.Tensor:
+        """A matrix that is written, as it decodes and as the source has it."""
+        stored = {spec.name: self.layout.read(self.folder, spec.name) for spec in self._stored(item)}
+        decoded: torch.Tensor = self.plan.container.unpack(stored, item.format, self._place(item))
+        return decoded
 
     def copy(self, name: str) -> dict[str, int]:
         checkpoint = self.arch.checkpoint

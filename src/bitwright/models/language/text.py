@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bitwright import machine
-from bitwright.errors import DataError, ModelError
+from bitwright.errors import DataError, ModelError, about
 from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.folder import read_config, require_finite
 from bitwright.models.language import corpus
@@ -86,6 +86,7 @@ def require_length(config: Any, folder: Path, length: int) -> None:
             f"windows of {length} tokens, the model was made for {positions}",
             where=str(folder),
             fix=f"Give --length {positions} or less",
+            key="calibration.length",
         )
 
 
@@ -103,17 +104,16 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
     if c.source == "self":
         return (yield from _write(plan, arch, device, c))
     tokenizer = load_tokenizer(plan.source)
-    if c.source == "stdlib":
-        calibration = cut(load_texts("stdlib"), tokenizer, count=c.windows, length=c.length, source="stdlib")
-        heldout = read_heldout(plan.source, c.heldout or "stdlib", c.heldout_windows, c.length)
-    else:
+    held = c.heldout or ("stdlib" if c.source == "stdlib" else None)
+    with about("calibration.source"):
         texts = load_texts(c.source)
-        part: Part = "all" if c.heldout else "calibration"
+        part: Part = "calibration" if held is None else "all"
         calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=c.source, part=part)
-        if c.heldout:
-            heldout = read_heldout(plan.source, c.heldout, c.heldout_windows, c.length)
-        else:
+        if held is None:
             heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=c.source, part="heldout")
+    if held is not None:
+        with about("calibration.heldout"):
+            heldout = read_heldout(plan.source, held, c.heldout_windows, c.length)
     for windows in (calibration, heldout):
         require_fit(plan.source, windows.ids)
     for line in calibration.lint.lines():
@@ -145,6 +145,7 @@ def _write(plan: Plan, arch: Architecture, device: str, c: Calibration) -> Gener
                 f"(it needs about {needed / machine.MIB:.0f})",
                 where="--calib self",
                 fix="Give text with --calib FILE, or use --method rtn",
+                key="calibration.source",
             )
         require_length(arch.config.get_text_config(), plan.source, c.length)
         # A damaged weight is named here; the text would only show that there is one.

@@ -11,7 +11,7 @@ from bitwright import machine
 from bitwright.core.measure import Error, kl
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
@@ -107,13 +107,14 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     if whole > LOAD_LIMIT:
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     experts = any(item.part.expert is not None for item in plan.items.values())
-    loaded = plan.container.load(plan.partial, experts)
+    with without_bars():
+        loaded = plan.container.load(plan.partial, experts)
     if loaded is None:
         return {"checked": False, "why": f"no runtime here reads {plan.container.name}"}
     model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
-    with torch.no_grad():
+    with torch.no_grad(), without_bars():
         if dequantized:
             # It leaves experts in the stored dtype, and would multiply in it: routers near a tie would then differ.
             model = model.float()
@@ -139,19 +140,3 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             fix="Please report this; the partial output was kept",
         )
     return {**found, "max_kl": divergence}
-
-
-def histogram(plan: Plan, arch: Architecture, sink: FolderSink, name: str, bins: int) -> dict[str, Any]:
-    """Counts of a matrix's weights before and after, over `bins` bins of its range."""
-    source, written = arch.checkpoint, open_checkpoint(sink.folder)
-    step = max(1, CACHED // source.entry(name).shape[1])
-    ends = [torch.stack(torch.aminmax(w.reshape(-1).float())) for _, w in source.chunks(name, step)]
-    low, high = float(torch.stack(ends).min()), float(torch.stack(ends).max())
-
-    def count(checkpoint: Checkpoint, name: str) -> list[int]:
-        parts = [torch.histc(w.float(), bins, low, high).long() for _, w in checkpoint.chunks(name, step)]
-        counts: list[int] = torch.stack(parts).sum(0).tolist()
-        return counts
-
-    after = f"{sink.module(plan.items[name])}.weight"
-    return {"name": name, "low": low, "high": high, "before": count(source, name), "after": count(written, after)}

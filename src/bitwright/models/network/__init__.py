@@ -20,11 +20,14 @@ class Networks(Kind):
     """Files that end in .onnx."""
 
     name = "network"
+    title = "ONNX networks"
     words = Words(
-        "network", "layer", "layers", "data", "sample",
+        "network", "layer", "layers", "data", "sample", "points of accuracy",
         "Quality was not measured", "bitwright quantize FLOAT.onnx --calib DATA -o OUT.onnx",
     )  # fmt: skip
+    ending = ".onnx"
     holds = "graph"
+    devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = ("data", "network")
@@ -38,14 +41,22 @@ class Networks(Kind):
         "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
     }  # fmt: skip
 
+    def load(self) -> None:
+        import torch  # noqa: F401
+
     def claims(self, path: Path) -> bool:
         return path.suffix.lower() == ".onnx"
+
+    def lies_at(self, path: Path) -> bool:
+        return self.claims(path) and path.is_file()
+
+    def size(self, path: Path) -> int:
+        beside = path.with_name(f"{path.name}.data")
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
         from bitwright.models.network.model import NetworkModel
 
-        if device != "cpu":
-            raise RecipeError("ONNX networks are quantized on the CPU", where="--device", fix="Leave it out")
         return NetworkModel(path, recipe)
 
     def output(self, recipe: Recipe) -> str:

@@ -43,7 +43,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
         graph = Graph(source, bind=loose, where=str(against))
         for layer in graph.layers:
-            back = decoded.get(layer.weight, decoded.get(f"{layer.weight}_packed"))
+            back = decoded.get(layer.weight)
             if back is None or back.shape != tuple(layer.shape):
                 continue
             before, after = graph.matrix(layer), to_matrix(layer, back)

@@ -62,7 +62,8 @@ def widths(
     """(bits of each weight, bits of each activation), EDGE where the module's docstring says so; by default equal."""
     activation_bits = activation_bits or bits
     if not (2 <= bits <= 8 and 2 <= activation_bits <= 8):
-        raise RecipeError(f"{bits} bits, activations {activation_bits}", where="bits", fix="Choose 2 to 8")
+        what = f"{bits} bits, activations {activation_bits}"
+        raise RecipeError(what, where="bits", fix="Choose 2 to 8", key="layer.format")
     layers = graph.layers
     weights = {layer.weight: EDGE if i in (0, len(layers) - 1) else bits for i, layer in enumerate(layers)}
     positive = Replay(graph).never_negative()

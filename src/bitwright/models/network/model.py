@@ -16,10 +16,11 @@ from bitwright.core.observe import Affine
 from bitwright.errors import RecipeError
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.folder import sync
-from bitwright.files.layers import Layer, Placement
-from bitwright.files.onnx import read, side_file, write
+from bitwright.files.layers import Layer, Placement, to_matrix
+from bitwright.files.onnx import decode, read, side_file, write
 from bitwright.methods import registry
 from bitwright.models import kinds
+from bitwright.models.histogram import Pieces
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
 from bitwright.models.network import estimate, sensitivity, verify
 from bitwright.models.network.graph import Graph
@@ -65,6 +66,7 @@ class NetworkModel(Model):
         self.samples: Parts | None = None
         self._observed: Observed | None = None
         self._batches: list[Batch] = []
+        self._rewritten = False
         self._placements: dict[frozenset[str], Placement] = {}
         self._unplaced: set[str] = set()
         """Layers that no integer kernel takes wherever the others are."""
@@ -223,8 +225,8 @@ class NetworkModel(Model):
 
     def turns(self, plan: Plan, data: Parts | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
         if self._observed is None:
-            self._batches = list(data[0]) if data else []
-            self._observed = yield from self._prepare(plan)
+            yield from self.rewrite(plan, data)
+            self._observed = yield from self._observe(plan)
         sink = sink_of(plan)
         sink.placement = self.placement(plan)
         sink.affines = quantizers(sink.placement, self._observed.values, self.network) if plan.container.integer else {}
@@ -233,8 +235,11 @@ class NetworkModel(Model):
         else:
             yield from self._walk(plan, sink, finished)
 
-    def _prepare(self, plan: Plan) -> Generator[Event, None, Observed]:
-        """Rewrite the graph as the recipe says, and observe its activations."""
+    def rewrite(self, plan: Plan, data: Parts | None) -> Iterator[Event]:
+        """Read the samples and rewrite the graph as the recipe says: its matrices are then those that are rounded."""
+        if self._rewritten:
+            return
+        self._rewritten, self._batches = True, list(data[0]) if data else []
         graph, feeds = self.graph, [batch.feeds for batch in self._batches]
         yield Started("calibrate", f"{sum(len(next(iter(f.values()))) for f in feeds)} samples")
         bits = {item.name: item.format.bits for item in plan.items.values()}
@@ -251,10 +256,13 @@ class NetworkModel(Model):
             for layer in graph.layers:
                 if layer.name in plan.items and layer.bias is None and layer.op != "MatMul":
                     graph.set_bias(layer, np.zeros(layer.outputs, np.float32))
+
+    def _observe(self, plan: Plan) -> Generator[Event, None, Observed]:
+        """The values of all tensors that are rounded."""
         found = Observed()
         placement = self.placement(plan)
         tensors = placement.activations or [item.part.input for item in plan.items.values()]
-        yield from observe(graph, feeds, tensors, {}, found)
+        yield from observe(self.graph, [batch.feeds for batch in self._batches], tensors, {}, found)
         return found
 
     def _walk(self, plan: Plan, sink: LayerSink, finished: Callable[[str], bool]) -> Iterator[Event | Turn]:
@@ -340,15 +348,15 @@ class NetworkModel(Model):
     def judge(self, plan: Plan, data: Parts | None) -> Generator[Event, None, dict[str, Any]]:
         return judge(plan, self.graph, sink_of(plan), data)
 
-    def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
-        layer = self.graph.layer(name)
-        before, after = self.graph.matrix(layer), np.asarray(sink_of(plan).weights[layer.weight].decode())
-        low, high = float(before.min()), float(before.max())
-        return {
-            "name": name, "low": low, "high": high,
-            "before": np.histogram(before, bins, (low, high))[0].tolist(),
-            "after": np.histogram(np.clip(after, low, high), bins, (low, high))[0].tolist(),
-        }  # fmt: skip
+    def pair(self, plan: Plan, name: str) -> Pieces:
+        for _ in self.rewrite(plan, self.samples):
+            pass
+        item, layer = plan.items[name], self.graph.layer(name)
+        if plan.out.exists():
+            decoded = to_matrix(layer, decode(read(plan.out))[layer.weight])
+        else:
+            decoded = np.asarray(sink_of(plan).read(item)[0].decode())
+        yield self.graph.matrix(layer), decoded
 
     def drop(self, plan: Plan, data: Parts) -> Generator[Event, None, Drop]:
         yield from ()

@@ -50,7 +50,8 @@ def place(graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), a
     Raises RecipeError for an unknown target or a name in `keep` that no node has.
     """
     if target not in TARGETS:
-        raise RecipeError(f"no target is called {target!r}", where="target", fix=f"Choose one of: {', '.join(TARGETS)}")
+        fix = f"Choose one of: {', '.join(TARGETS)}"
+        raise RecipeError(f"no target is called {target!r}", where="target", fix=fix, key="network.target")
     names = {node.name for node in graph.model.graph.node}
     if unknown := sorted(set(keep) - names):
         raise RecipeError(f"no node is called {unknown[0]!r}", where="keep", fix="Names are printed by the plan")

@@ -77,8 +77,9 @@ def compare_on(a: Path, b: Path, heldout: str, data: Data) -> Generator[Event, N
     """The verdict on two ONNX files over the samples of `heldout`, read as `data` says."""
     if heldout == "stdlib":
         raise RecipeError(
-            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them"
-        )
+            "ONNX networks are compared on samples", where="--heldout", fix="Give a folder or file of them",
+            key="data.heldout",
+        )  # fmt: skip
     read(a)
     samples = open_samples(heldout, inputs_of(read(b)), data)
     yield Started("compare", f"{len(samples):,} samples through both networks")
@@ -98,7 +99,8 @@ def drop(verdict: Verdict) -> Drop:
         ("map_float", "map_quantized", "mAP", 1),
     ):
         if before in found:
-            return Drop(name, 100 * sign * (float(found[before]) - float(found[after])))
+            change = 100 * sign * (float(found[before]) - float(found[after]))
+            return Drop(name, change, verb="drops" if sign > 0 else "rises")
     if verdict.scores is not None:
         return Drop("top-1 agreement", 100 * (1 - verdict.scores.agree.value))
     raise DataError("nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop")

@@ -49,7 +49,7 @@ def check_weights(graph: Graph, sink: LayerSink, stored: onnx.ModelProto) -> Non
     layers = {layer.weight: layer for layer in graph.layers}
     for name, q in sink.weights.items():
         wanted = from_matrix(layers[name], np.asarray(q.decode()))
-        back = found.get(name, found.get(f"{name}_packed"))  # MatMulNBits stores it under a name of its own
+        back = found.get(name)
         if back is None or not np.array_equal(back, wanted):
             raise CertificationError(
                 "its codes in the file do not decode to what was meant", where=name, fix="Please report this"

@@ -63,11 +63,12 @@ def resolve(table: recipe.Sound, name: str, dtype: Any, shape: Shape) -> Sound:
     """
 
     def wrong(key: str, what: str, fix: str) -> RecipeError:
-        return RecipeError(what, where=f"data.audio.{key}", fix=fix)
+        return RecipeError(what, where=f"data.audio.{key}", fix=fix, key=f"data.audio.{key}")
 
     dtype = np.dtype(dtype)
     if dtype.kind != "f":
-        raise RecipeError(f"input {name!r} takes {dtype}, sound is float", where="data.source", fix="Give an .npz file")
+        what = f"input {name!r} takes {dtype}, sound is float"
+        raise RecipeError(what, where="data.source", fix="Give an .npz file", key="data.source")
     rank = 1 if table.features == "raw" else 2
     sides = dict(enumerate(shape[1:]))
     if len(sides) == rank + 1:  # one axis is of one: the first where both could be

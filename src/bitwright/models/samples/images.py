@@ -58,11 +58,11 @@ def resolve(table: recipe.Picture, name: str, dtype: Any, shape: Shape) -> Pictu
     """
 
     def wrong(key: str, what: str, fix: str) -> RecipeError:
-        return RecipeError(what, where=f"data.image.{key}", fix=fix)
+        return RecipeError(what, where=f"data.image.{key}", fix=fix, key=f"data.image.{key}")
 
     if len(shape) != 4:
         text = f"input {name!r} has shape {show(shape)}, an image network's has four axes"
-        raise RecipeError(text, where="data.source", fix="Give its arrays themselves, as .npz")
+        raise RecipeError(text, where="data.source", fix="Give its arrays themselves, as .npz", key="data.source")
     dtype = np.dtype(dtype)
     layout = table.layout or ("NHWC" if shape[1] not in (1, 3) and shape[3] in (1, 3) else "NCHW")
     channels, *sides = (shape[1], shape[2], shape[3]) if layout == "NCHW" else (shape[3], shape[1], shape[2])

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.errors import DataError, RecipeError
+from bitwright.errors import DataError, RecipeError, about
 from bitwright.models.language.data import suggest
 from bitwright.models.samples import audio, coco, folders, images
 from bitwright.models.samples.arrays import Arrays
@@ -233,7 +233,7 @@ def open_samples(
     the network; ResourceError where Pillow is needed and absent.
     """
     if count is not None and count < 1:
-        raise RecipeError(f"{count} samples", where="data.samples", fix="Ask for at least one")
+        raise RecipeError(f"{count} samples", where="data.samples", fix="Ask for at least one", key="data.samples")
     if not isinstance(source, str | Path):
         limit = None if count is None else skip + count
         return Samples(Given(source, inputs, limit), "Python", inputs, data, skip, count)
@@ -248,23 +248,29 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
     that, calibration takes three in four. Raises as `open_samples`, and DataError where the two have other classes.
     """
     if data.source is None:
-        raise RecipeError("no samples to calibrate with", where="data.source", fix=f"Give --calib: {KINDS}")
+        fix = f"Give --calib: {KINDS}"
+        raise RecipeError("no samples to calibrate with", where="data.source", fix=fix, key="data.source")
     if data.heldout is None:
         least = max([1, *(shape[0] for _, shape in inputs.values() if shape and shape[0])])
-        every = open_samples(data.source, inputs, data, count=least)
-        count = data.samples if every.available > data.samples else max(1, every.available * 3 // 4)
-        first = open_samples(data.source, inputs, data, count=count)
-        return first, open_samples(data.source, inputs, data, skip=count, count=data.heldout_samples)
+        with about("data.source"):
+            every = open_samples(data.source, inputs, data, count=least)
+            count = data.samples if every.available > data.samples else max(1, every.available * 3 // 4)
+            first = open_samples(data.source, inputs, data, count=count)
+            return first, open_samples(data.source, inputs, data, skip=count, count=data.heldout_samples)
     if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
         fix = "Leave it out: the verdict then sees samples of data.source that calibration does not"
-        raise RecipeError("the verdict would see what calibration saw", where="data.heldout", fix=fix)
-    first = open_samples(data.source, inputs, data, count=data.samples)
-    second = open_samples(data.heldout, inputs, data, count=data.heldout_samples)
+        what = "the verdict would see what calibration saw"
+        raise RecipeError(what, where="data.heldout", fix=fix, key="data.heldout")
+    with about("data.source"):
+        first = open_samples(data.source, inputs, data, count=data.samples)
+    with about("data.heldout"):
+        second = open_samples(data.heldout, inputs, data, count=data.heldout_samples)
     if first.classes and second.classes and first.classes != second.classes:
         spare = sorted(set(first.classes) ^ set(second.classes))
         counts = f"{len(first.classes)} classes in data.source, {len(second.classes)} in data.heldout"
         what = f"{counts} (not in both: {', '.join(spare[:4])})"
-        raise DataError(what, where=data.heldout, fix="Name all classes of the network in data.classes")
+        raise DataError(what, where=data.heldout, fix="Name all classes of the network in data.classes",
+                        key="data.classes")  # fmt: skip
     return first, second
 
 

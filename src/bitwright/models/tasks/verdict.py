@@ -240,7 +240,7 @@ def require_classes(
     """Raise DataError where `labels` or named `classes` are not those of an `output` that is `width` wide."""
     if classes and len(classes) != width:
         what = f"{len(classes)} classes in the data, {width} in output {output!r}"
-        raise DataError(what, where="data.classes", fix="Name the network's classes in their order")
+        raise DataError(what, where="data.classes", fix="Name the network's classes in their order", key="data.classes")
     bad = next((label for label in (() if labels is None else labels) if not 0 <= label < width), None)
     if bad is not None:
         what = f"label {bad} is outside the {width} classes of output {output!r}"
@@ -259,7 +259,7 @@ def _scores(x: Array, name: str, size: int) -> Array:
     """[samples, classes], from that or with further axes of one."""
     if x.ndim < 2 or x.shape[0] != size or math.prod(x.shape[2:]) != 1:
         what = f"output {name!r} of shape {list(x.shape)} is no row of class scores for each of {size} samples"
-        raise DataError(what, where="data.task", fix='Name another output, or set data.task = "none"')
+        raise DataError(what, where="data.task", fix='Name another output, or set data.task = "none"', key="data.task")
     return x.reshape(x.shape[:2])
 
 

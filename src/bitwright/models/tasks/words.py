@@ -83,10 +83,15 @@ def ctc_decode(
     """
     if logits.ndim != 3 or logits.shape[2] != len(vocabulary):
         what = f"outputs of shape {list(logits.shape)} for an alphabet of {len(vocabulary)}"
-        raise DataError(what, where="data.classes", fix="Name every symbol, CTC's blank too, in the network's order")
+        raise DataError(
+            what,
+            where="data.classes",
+            fix="Name every symbol, CTC's blank too, in the network's order",
+            key="data.classes",
+        )
     if not 0 <= blank < len(vocabulary):
         what = f"{blank} is outside the alphabet of {len(vocabulary)}"
-        raise DataError(what, where="data.blank", fix="Give the place of the blank")
+        raise DataError(what, where="data.blank", fix="Give the place of the blank", key="data.blank")
     symbols = [re.sub("[|▁]", " ", "" if SPECIAL.fullmatch(symbol) else symbol) for symbol in vocabulary]
     symbols[blank] = ""
     texts = []
@@ -108,7 +113,12 @@ def hypotheses(output: Array, classes: Sequence[str], blank: int, clips: int) ->
         output = output.swapaxes(0, 1)
     if output.ndim != 3 or output.shape[0] != clips:
         what = f"an output of shape {list(output.shape)} for {clips} clips and {len(classes)} words or symbols"
-        raise DataError(what, where="data.classes", fix="Name the network's words, or the symbols of its alphabet")
+        raise DataError(
+            what,
+            where="data.classes",
+            fix="Name the network's words, or the symbols of its alphabet",
+            key="data.classes",
+        )
     return ctc_decode(output, classes, blank)
 
 

@@ -2,7 +2,7 @@
 
     -> {"id": 1, "call": "plan", "args": {...}}
     <- {"id": 1, "event": {...}}                      any number of them
-    <- {"id": 1, "result": ...}   or   {"id": 1, "error": {"kind", "text", "what", "where", "fix"}}
+    <- {"id": 1, "result": ...}   or   {"id": 1, "error": {"kind", "text", "what", "where", "fix", "key"}}
     -> {"stop": 1}                                    at any time: the call ends with the error Interrupted
 
 The web process never imports torch; whatever needs the engine is asked of a worker, one call at a time, in the order
@@ -334,4 +334,5 @@ def remade(error: dict[str, Any]) -> BitwrightError:
     kind = getattr(errors, str(error.get("kind")), BitwrightError)
     if not (isinstance(kind, type) and issubclass(kind, BitwrightError)):
         kind = BitwrightError
-    return kind(str(error.get("what", error.get("text"))), where=error.get("where"), fix=error.get("fix"))
+    what = str(error.get("what", error.get("text")))
+    return kind(what, where=error.get("where"), fix=error.get("fix"), key=error.get("key"))

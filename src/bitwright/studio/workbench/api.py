@@ -14,21 +14,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bitwright.errors import BitwrightError, InputError, RecipeError
+from bitwright.errors import BitwrightError, InputError
+from bitwright.models import kind_of, kinds
 from bitwright.recipe import Recipe
 from bitwright.studio.shell.faults import Conflict, Unknown
 from bitwright.studio.shell.house import House, house
 from bitwright.studio.shell.http import Strict, answered, body_of, data, stream, told, words
 from bitwright.studio.workbench import catalogue
+from bitwright.studio.workbench.choices import choices
 from bitwright.studio.workbench.topic import Told
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """The report is one page that styles itself; it runs no script and loads nothing."""
-FOREIGN = {
-    "language": ("data", "network"),
-    "network": ("calibration", "output", "indivisible", "untie", "max_float_percent", "max_shard_bytes"),
-}
-"""What in a recipe is of no use to a kind of model, as the command line says too."""
 
 
 class Planned(Strict):
@@ -77,23 +74,35 @@ async def get_models(request: Request) -> Response:
 def _read(parts: House, asked: Planned) -> Path:
     """The model's path, where model and recipe may be used; InputError names what may not."""
     path = catalogue.resolve(parts.config, asked.model)
-    kind = catalogue.kind_of(path)
     Recipe.read(asked.recipe, "recipe")
-    for key in FOREIGN[kind]:
-        if key in asked.recipe:
-            other = "ONNX networks" if kind == "language" else "language models"
-            raise RecipeError(f"is for {other}", where=f"recipe: {key}", fix="Leave it out for this model")
     catalogue.guard_recipe(parts.config, asked.recipe)
     return path
+
+
+async def _plan(parts: House, asked: Planned) -> tuple[Path, dict[str, Any]]:
+    """The model's path and the engine's plan; whatever is wrong with a recipe is said here, and no run begins."""
+    path = await to_thread.run_sync(_read, parts, asked)
+    task = catalogue.bundled(parts.config, path)
+    return path, await parts.quick.ask("plan", model=str(path), recipe=asked.recipe, bundled=task)
+
+
+@answered
+async def get_choices(request: Request) -> Response:
+    """What a run can be told, by kind of model."""
+    return JSONResponse(await to_thread.run_sync(choices))
+
+
+@answered
+async def get_kind(request: Request) -> Response:
+    """The kind of the model at a path."""
+    path = catalogue.resolve(house(request).config, request.query_params.get("model", ""))
+    return JSONResponse({"kind": kind_of(path).name})
 
 
 @answered
 async def plan(request: Request) -> Response:
     """What a run would do."""
-    parts, asked = house(request), await body_of(request, Planned)
-    path = await to_thread.run_sync(_read, parts, asked)
-    task = catalogue.bundled(parts.config, path)
-    return JSONResponse(await parts.quick.ask("plan", model=str(path), recipe=asked.recipe, bundled=task))
+    return JSONResponse((await _plan(house(request), await body_of(request, Planned)))[1])
 
 
 # --- runs
@@ -103,7 +112,7 @@ async def plan(request: Request) -> Response:
 async def add_run(request: Request) -> Response:
     """A new run."""
     parts, asked = house(request), await body_of(request, Started)
-    path = await to_thread.run_sync(_read, parts, asked)
+    path, _ = await _plan(parts, asked)
     name = " ".join((asked.name or "").split()) or None
     return JSONResponse({"id": await parts.runs.add(path, asked.recipe, name)}, 201)
 
@@ -185,24 +194,16 @@ async def matrix(request: Request) -> Response:
     """One matrix before and after."""
     parts, name = house(request), request.path_params["name"]
     run = await parts.runs.get(request.path_params["id"])
-    row = next((row for row in run["rows"] if row["name"] == name), None)
-    if row is None:
+    if all(row["name"] != name for row in run["rows"]):
         if run["state"] == "done":
             raise Unknown("no such matrix", where=name, fix="Choose one of the rows")
         raise Conflict("is not written yet", where=name, fix="Wait for its row")
     job = await parts.runs.job(run["id"])
-    if run["kind"] == "network" and run["state"] != "done":
-        raise Conflict("is in no file yet", where=name, fix="An ONNX network is written at the end")
     asked = {
         "model": run["model"], "out": str(parts.runs.out(job)), "name": name, "recipe": run["recipe"],
-        "format": row["format"], "bundled": job.payload["bundled"],
+        "bundled": job.payload["bundled"], "samples": str(parts.config.data / "samples"),
     }  # fmt: skip
-    try:
-        return JSONResponse(await parts.quick.ask("matrix", **asked))
-    except InputError as error:
-        if run["kind"] == "network":
-            raise Unknown(error.what, where=error.where, fix=error.fix) from error
-        raise
+    return JSONResponse(await parts.quick.ask("matrix", **asked))
 
 
 @answered
@@ -211,8 +212,8 @@ async def generate(request: Request) -> Response:
     parts = house(request)
     job = await parts.runs.job(request.path_params["id"])
     asked = await body_of(request, Prompt)
-    if job.payload["kind"] != "language":
-        raise InputError("is no language model", where=f"run {job.id}", fix="Only language models write text")
+    if not kinds.get(job.payload["kind"]).writes:
+        raise InputError("writes no text", where=f"run {job.id}", fix="Choose a run of a language model")
     parts.runs.certificate(job)
     out = str(parts.runs.out(job))
     return await told(parts.quick.stream("generate", model=job.payload["model"], out=out, **asked.model_dump()))
@@ -220,7 +221,7 @@ async def generate(request: Request) -> Response:
 
 @answered
 async def pareto(request: Request) -> Response:
-    """Size against quality of all language models so far."""
+    """Size against quality of all that was made so far."""
     found = await house(request).runs.listed()
     points = [
         {
@@ -229,7 +230,7 @@ async def pareto(request: Request) -> Response:
             "kl_interval": run["summary"]["kl_interval"], "bits": run["summary"]["stored_bits"],
         }
         for run in found
-        if run["kind"] == "language" and run["summary"] and run["summary"]["kl"] is not None
+        if run["summary"] and run["summary"]["kl"] is not None
     ]  # fmt: skip
     points.sort(key=lambda point: (point["source"], point["bytes"]))
     return JSONResponse({"points": points})
@@ -237,6 +238,8 @@ async def pareto(request: Request) -> Response:
 
 routes: list[BaseRoute] = [
     Route("/api/models", get_models),
+    Route("/api/choices", get_choices),
+    Route("/api/kind", get_kind),
     Route("/api/plans", plan, methods=["POST"]),
     Route("/api/runs", add_run, methods=["POST"]),
     Route("/api/runs", get_runs),

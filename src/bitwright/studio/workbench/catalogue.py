@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
-from bitwright.errors import InputError
+from bitwright.errors import InputError, about
+from bitwright.models import kind_at, kind_of
 from bitwright.studio.shell.config import Config
 
-Kind = Literal["language", "network"]
+Origin = Literal["bundled", "folder", "run"]
 DEPTH = 3
 """Folders below a root that are looked into."""
 MOST = 200
@@ -21,25 +24,43 @@ LONGEST = 2.0
 """Seconds that looking may take."""
 PASSED = ("node_modules", "__pycache__", "site-packages", "venv")
 """Folders that are not looked into, besides those whose name begins with a dot."""
+
+
+class Bundled(NamedTuple):
+    """A model that came with the package: its name, and the demonstration it belongs to, as `engine.demo` calls it.
+
+    `recipe` says what a page proposes for it first, besides what its kind of model has by default.
+    """
+
+    name: str
+    task: str
+    recipe: Mapping[str, Any] = MappingProxyType({})
+
+
 BUNDLED = {
-    "demo-model": "Demo language model", "digits/model.onnx": "Digits (vision)", "words/model.onnx": "Words (speech)"
+    "demo-model": Bundled(
+        "Demo language model", "language",
+        {"calibration": {"source": "stdlib", "windows": 64, "heldout_windows": 16}},
+    ),
+    "digits/model.onnx": Bundled("Digits (vision)", "vision"),
+    "words/model.onnx": Bundled("Words (speech)", "speech"),
 }  # fmt: skip
-TASKS = {"demo-model": "language", "digits/model.onnx": "vision", "words/model.onnx": "speech"}
-"""The demonstration that each bundled model belongs to, as `engine.demo` calls it."""
+"""The bundled models by their place below the content."""
 SOURCES = ("self", "stdlib")
 """Calibration text that is no path."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A language model's folder, or a network's .onnx file."""
+    """A model's folder or file; `recipe` is what a page proposes for it first."""
 
     path: str
     name: str
-    kind: Kind
+    kind: str
     bytes: int
     bundled: bool
-    origin: Literal["bundled", "folder", "run"]
+    origin: Origin
+    recipe: dict[str, Any]
 
     def json(self) -> dict[str, Any]:
         """As a page gets it: the origin is called "from"."""
@@ -50,25 +71,16 @@ class Model:
 
 def bundled(config: Config, path: Path) -> str | None:
     """The demonstration that a model belongs to: language, vision or speech; None for any other model."""
-    return next((task for place, task in TASKS.items() if path == (config.content / place).resolve()), None)
-
-
-def kind_of(path: Path) -> Kind:
-    """What a model's path is of."""
-    return "network" if path.suffix.lower() == ".onnx" else "language"
+    return next((own.task for place, own in BUNDLED.items() if path == (config.content / place).resolve()), None)
 
 
 def find(config: Config, made: Iterable[tuple[str, Path]] = ()) -> list[Model]:
     """The models there are: bundled, below the roots in order, and `made`: the names and outputs of finished runs.
 
-    Looks into headers of nothing: a folder with config.json and .safetensors files is a language model. Bounded in
-    depth, number and time.
+    Looks into no file: names say what is a model. Bounded in depth, number and time.
     """
-    found = [
-        Model(str(path), name, kind_of(path), _size(path), True, "bundled")
-        for place, name in BUNDLED.items()
-        if (path := (config.content / place).resolve()).exists()
-    ]
+    homes = [((config.content / place).resolve(), own) for place, own in BUNDLED.items()]
+    found = [_model(path, own.name, "bundled", own.recipe) for path, own in homes if path.exists()]
     until = time.monotonic() + LONGEST
     seen = {model.path for model in found}
     own = config.data.resolve()
@@ -79,11 +91,17 @@ def find(config: Config, made: Iterable[tuple[str, Path]] = ()) -> list[Model]:
                 continue
             seen.add(str(path))
             name = str(path.relative_to(base)) if path != base else path.name
-            found.append(Model(str(path), name, kind_of(path), _size(path), False, "folder"))
+            found.append(_model(path, name, "folder"))
             if len(found) >= MOST:
                 break
-    found += [Model(str(out), name, kind_of(out), _size(out), False, "run") for name, out in made if out.exists()]
-    return found
+    return found + [_model(out, name, "run") for name, out in made if out.exists()]
+
+
+def _model(path: Path, name: str, origin: Origin, recipe: Mapping[str, Any] | None = None) -> Model:
+    kind, size = kind_of(path), 0
+    with suppress(OSError):
+        size = kind.size(path)
+    return Model(str(path), name, kind.name, size, origin == "bundled", origin, dict(recipe or {}))
 
 
 def _walk(folder: Path, depth: int, until: float) -> Iterator[Path]:
@@ -95,32 +113,16 @@ def _walk(folder: Path, depth: int, until: float) -> Iterator[Path]:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError:
         return
-    if _is_model(entries):
+    if kind_at(folder):
         yield folder
         return
     for entry in entries:
-        if entry.name.lower().endswith(".onnx") and entry.is_file(follow_symlinks=False):
+        if entry.is_file(follow_symlinks=False) and kind_at(Path(entry.path)):
             yield Path(entry.path)
     for entry in entries if depth else ():
         hidden = entry.name.startswith(".") or entry.name in PASSED or entry.name.endswith(".partial")
         if not hidden and entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path), depth - 1, until)
-
-
-def _is_model(entries: list[os.DirEntry[str]]) -> bool:
-    names = [entry.name for entry in entries]
-    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
-
-
-def _size(path: Path) -> int:
-    """Bytes of the weights."""
-    try:
-        if path.is_file():
-            beside = path.with_name(path.name + ".data")
-            return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
-        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    except OSError:
-        return 0
 
 
 def roots(config: Config) -> list[Path]:
@@ -160,4 +162,5 @@ def guard_recipe(config: Config, recipe: dict[str, Any]) -> None:
         named = (recipe.get(table) or {}).get(key)
         if named is None or (table == "calibration" and (named in SOURCES or named.startswith("hub:"))):
             continue
-        resolve(config, named, f"recipe: {table}.{key}")
+        with about(f"{table}.{key}"):
+            resolve(config, named, f"recipe: {table}.{key}")

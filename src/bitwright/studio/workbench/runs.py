@@ -20,13 +20,15 @@ from typing import TypeVar
 from anyio import to_thread
 
 from bitwright.errors import BitwrightError, Interrupted
+from bitwright.models import Kind, kind_of, kinds
+from bitwright.recipe import Layer
 from bitwright.studio.shell.config import Config
 from bitwright.studio.shell.faults import Conflict, Unavailable, Unknown
 from bitwright.studio.shell.process import Died, Worker
 from bitwright.studio.shell.runner import End, Held, Runner, Trade
 from bitwright.studio.store import jobs
 from bitwright.studio.store.database import Database
-from bitwright.studio.workbench.catalogue import bundled, kind_of
+from bitwright.studio.workbench.catalogue import bundled
 from bitwright.studio.workbench.log import Log, whole_lines
 from bitwright.studio.workbench.progress import Progress
 from bitwright.studio.workbench.table import change, table
@@ -97,10 +99,10 @@ class Runs(Trade):
 
     async def add(self, model: Path, recipe: Event, name: str | None = None) -> str:
         """A new run, waiting for its turn; its id. The recipe and the path have been looked at already."""
-        task = bundled(self.config, model)
+        kind = kind_of(model)
         payload = {
-            "name": name or default_name(model, recipe, task), "model": str(model), "kind": kind_of(model),
-            "recipe": recipe, "bundled": task,
+            "name": name or default_name(model, recipe, kind), "model": str(model), "kind": kind.name,
+            "recipe": recipe, "bundled": bundled(self.config, model),
         }  # fmt: skip
         number = await self._ask(lambda: jobs.add(self.database, KIND, payload, limit=ATTEMPTS))
         self.runner.wake()
@@ -203,8 +205,8 @@ class Runs(Trade):
                 yield item
 
     def out(self, job: jobs.Job) -> Path:
-        """The folder or .onnx file that a run writes."""
-        return self.folder / str(job.id) / ("out.onnx" if job.payload["kind"] == "network" else "out")
+        """The folder or file that a run writes."""
+        return self.folder / str(job.id) / f"out{kinds.get(job.payload['kind']).ending}"
 
     async def made(self) -> list[tuple[str, Path]]:
         """Names and outputs of finished runs."""
@@ -220,8 +222,7 @@ class Runs(Trade):
         return path
 
     def _certificate(self, job: jobs.Job) -> Path:
-        out = self.out(job)
-        return out / "certificate.json" if out.suffix != ".onnx" else out.with_name("out.certificate.json")
+        return kinds.get(job.payload["kind"]).certificate(self.out(job))
 
     # --- tables
 
@@ -359,12 +360,11 @@ class Runs(Trade):
             self.changes.tell(Told(None, {"event": "run", "run": self._table(live.job)}))
 
 
-def default_name(model: Path, recipe: Event, task: str | None) -> str:
+def default_name(model: Path, recipe: Event, kind: Kind) -> str:
     """What a run is called where nobody gave it a name: `demo-model int4 rtn`."""
-    layer = recipe.get("layer", {})
-    own = {"language": "demo-model", "vision": "digits", "speech": "words"}
-    words = [own[task] if task else model.stem if model.suffix == ".onnx" else model.name]
-    group = layer.get("group")
-    words += [layer.get("format", "int8" if model.suffix == ".onnx" else "int4")]
+    given = recipe.get("layer", {})
+    layer, group = Layer.model_validate(dict(kind.layer)).overlaid(given), given.get("group")
+    stem = model.name.removesuffix(model.suffix if kind.ending else "")
+    words = [model.parent.name if stem == "model" else stem, layer.format]
     words += [f"g{group}" if isinstance(group, int) else group] if group else []
-    return " ".join([*words, layer.get("method", "descent")])
+    return " ".join([*words, layer.method])

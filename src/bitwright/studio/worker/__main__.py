@@ -98,13 +98,9 @@ class Channel:
 
 def main() -> None:
     """Serve the calls of this package."""
-    from bitwright.engine.libraries import load, silence
+    from bitwright.libraries import load
 
-    def warm() -> None:
-        load()
-        silence()
-
-    serve(CALLS, warm)
+    serve(CALLS, load)
 
 
 def serve(calls: Mapping[str, str | Callable[..., Any]], warm: Callable[[], None] | None = None) -> NoReturn:
@@ -205,7 +201,8 @@ def _run(channel: Channel, number: int, function: Callable[..., Any], args: dict
 
 def _table(error: BitwrightError) -> dict[str, Any]:
     return {
-        "kind": type(error).__name__, "text": str(error), "what": error.what, "where": error.where, "fix": error.fix
+        "kind": type(error).__name__, "text": str(error), "what": error.what, "where": error.where, "fix": error.fix,
+        "key": error.key,
     }  # fmt: skip
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bitwright.engine.check import Finding
-from bitwright.engine.libraries import load
+from bitwright.engine.check import check as look
 from bitwright.errors import BitwrightError
-from bitwright.events import Event
+from bitwright.events import Event, Finding
+from bitwright.models import kind_at, kind_of
 
 READS = "Check reads folders of safetensors files with their config.json, and .onnx files"
 OTHERS = {
@@ -30,7 +30,7 @@ OTHERS = {
 }
 """Endings of files that are dropped by mistake, and what they are."""
 MOST = 8
-"""Networks of one folder that are looked at."""
+"""Models of one folder that are looked at."""
 
 
 def check(path: str, against: str | None = None, hide: str | None = None) -> Iterator[Event | dict[str, Any]]:
@@ -61,33 +61,14 @@ def check(path: str, against: str | None = None, hide: str | None = None) -> Ite
 
 
 def _look(given: Path, against: Path | None) -> Iterator[Event]:
-    networks, folders = _models(given)
-    if networks:
-        from bitwright.engine.integer.check import check as look
-
-        for network in networks[:MOST]:
-            yield from look(network, against if against and against.suffix == ".onnx" else None)
-        if len(networks) > MOST:
-            yield Finding("networks", False, f"{len(networks)} networks, {MOST} were looked at; drop the others alone")
-    if folders:
-        load()
-        from bitwright.engine.check import check as look_into
-
-        for folder in folders[:MOST]:
-            yield from look_into(folder, against if against and against.suffix != ".onnx" else None)
-    if not networks and not folders:
+    """The findings about every model at or below `given`."""
+    models = [path for path in (given, *sorted(given.rglob("*"))) if kind_at(path)]
+    for path in models[:MOST]:
+        yield from look(path, against if against and kind_of(against) is kind_of(path) else None)
+    if len(models) > MOST:
+        yield Finding("models", False, f"{len(models)} models, {MOST} were looked at; drop the others alone")
+    if not models:
         yield _nothing(given)
-
-
-def _models(given: Path) -> tuple[list[Path], list[Path]]:
-    """The .onnx files and model folders at or below `given`."""
-    if given.is_file():
-        return ([given], []) if given.suffix.lower() == ".onnx" else ([], [])
-    inside = sorted(path for path in given.rglob("*") if path.is_file()) if given.is_dir() else []
-    networks = [path for path in inside if path.suffix.lower() == ".onnx"]
-    configured = {path.parent for path in inside if path.name == "config.json"}
-    weights = {path.parent for path in inside if path.name.endswith((".safetensors", ".safetensors.index.json"))}
-    return networks, sorted(configured & weights)
 
 
 def _nothing(given: Path) -> Finding:

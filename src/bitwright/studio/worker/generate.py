@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bitwright.engine.libraries import load
 from bitwright.errors import InputError, ResourceError
+from bitwright.libraries import load
 
 
 class Pair(NamedTuple):
@@ -139,8 +139,8 @@ def _open(source: Path, out: Path) -> Pair:
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     from bitwright import machine
-    from bitwright.engine.text import load_tokenizer
     from bitwright.files.folder import open_checkpoint, read_config
+    from bitwright.models.language.text import load_tokenizer
 
     tokenizer = load_tokenizer(source)
     needed = 2 * 4 * sum(entry.count for entry in open_checkpoint(source).tensors.values())

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.containers.compressed_tensors.rules import require
 
 if TYPE_CHECKING:
+    import torch
+
     from bitwright.files.quantized import QuantizedCheckpoint
     from bitwright.files.safetensors import Spec
 
@@ -24,9 +27,7 @@ class CompressedTensors(TensorContainer):
     title = "compressed-tensors, for transformers and vLLM"
 
     def require(self, format: Format, activations: str = "none") -> None:
-        from bitwright.files.containers.compressed_tensors.layout import Scheme
-
-        Scheme(format, activations).require_packing()  # type: ignore[arg-type]
+        require(format, activations)
 
     def step(self, format: Format) -> int:
         from bitwright.files.containers.compressed_tensors.layout import Scheme
@@ -43,6 +44,13 @@ class CompressedTensors(TensorContainer):
         from bitwright.files.containers.compressed_tensors.layout import Scheme
 
         return Scheme(q.format, place.activations).pack(place.module, q, place.rows, start)  # type: ignore[arg-type]
+
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme, unpack
+
+        parts = {name.rpartition(".")[2]: tensor for name, tensor in stored.items()}
+        decoded: torch.Tensor = unpack(parts, Scheme(format, place.activations)).decode()  # type: ignore[arg-type]
+        return decoded
 
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         from bitwright.files.containers.compressed_tensors.layout import Scheme, quantization_config

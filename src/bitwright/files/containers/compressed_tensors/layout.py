@@ -17,10 +17,11 @@ import torch
 from bitwright.core import bits
 from bitwright.core.format import Format
 from bitwright.core.formats import named
-from bitwright.core.grid import E4M3, INT
+from bitwright.core.grid import E4M3
 from bitwright.core.qtensor import QTensor
-from bitwright.errors import FileError, RecipeError
+from bitwright.errors import FileError
 from bitwright.files.container import Stored
+from bitwright.files.containers.compressed_tensors.rules import require
 from bitwright.files.safetensors import Spec
 
 Activations = Literal["none", "int8", "fp8"]
@@ -51,25 +52,7 @@ class Scheme:
 
     def require_packing(self) -> None:
         """Raise RecipeError where no stable packing exists for the format."""
-        f = self.format
-        integer = f.bits in (1, 2, 4, 8) and f.code is INT[f.bits]
-        if not (integer or f.code is E4M3) or f.block == "tensor" or f.scale.type not in SCALE_DTYPES:
-            raise RecipeError(
-                f"compressed-tensors has no stable packing for {f.name}",
-                where="format",
-                key="layer.format",
-                fix="Use int2, int4, int8 or fp8 per channel or group, or --simulate to write decoded float weights",
-            )
-        if self.activations != "none" and (f.block != "channel" or f.zero is not None or f.bits != 8):
-            raise RecipeError(
-                f"{self.activations} activations need symmetric 8-bit weights per channel, not {f.name}",
-                where="activations",
-                key="layer.activations",
-                fix="Use --bits 8 --group channel, or leave activations alone",
-            )
-        if (f.code is E4M3) != (self.activations == "fp8") and self.activations != "none":
-            raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8",
-                              key="layer.activations")  # fmt: skip
+        require(self.format, self.activations)
 
     def specs(self, module: str, rows: int, columns: int) -> list[Spec]:
         """The tensors that store a [rows, columns] matrix of `module`."""

@@ -1,9 +1,10 @@
 // The workbench's words to the server: what it asks for, what comes back, and streams that outlive dropped connections.
 
 export type State = "waiting" | "running" | "stopping" | "stopped" | "done" | "failed";
-export type Kind = "language" | "network";
+export type Kind = string;
 
-export interface Model { path: string; name: string; kind: Kind; bytes: number; bundled: boolean; from: "bundled" | "folder" | "run" }
+/** `recipe` is what is proposed for it first. */
+export interface Model { path: string; name: string; kind: Kind; bytes: number; bundled: boolean; from: "bundled" | "folder" | "run"; recipe: Record<string, unknown> }
 export interface Models { roots: string[]; models: Model[] }
 
 /** `share` is of the whole run, 0 to 1. */
@@ -30,20 +31,20 @@ export interface RunInFull extends Run { rows: Row[]; notes: string[]; certifica
 export interface Plan {
   kind?: Kind;
   quantized: { name: string; rows: number; columns?: number; format: string; method: string; note?: string | null }[];
-  copied?: string[]; float?: Record<string, string>; activations?: string[];
+  copied?: string[]; kept_float: Record<string, string>; activations?: string[];
   source_bytes: number; final_bytes: number; stored_bits_per_weight?: number; peak_memory_bytes?: number; seconds?: number;
   runtimes?: string[]; notes: string[];
 }
 export interface Matrix {
-  name: string; rows: number; columns: number; format: string; low: number; high: number;
-  counts: number[]; second: number[]; errors: number[]; sqnr: number | null; mse: number; levels: number[] | null;
+  name: string; low: number; high: number; before: number[]; after: number[]; errors: number[];
+  sqnr: number | null; mse: number; levels: number[] | null;
 }
 export interface Point { id: string; name: string; model: string; source: string; bytes: number; kl: number; kl_interval: number; bits: number }
 export interface Finding { event: "finding"; what: string; good: boolean; detail: string }
 
-/** What went wrong, in words, with what to do about it. */
+/** What went wrong, in words, with what to do about it; `key` is the recipe's key that is at fault, where it is one. */
 export class Problem extends Error {
-  constructor(readonly text: string, readonly fix: string | null = null, readonly kind = "", readonly status = 0, readonly where = "") {
+  constructor(readonly text: string, readonly fix: string | null = null, readonly kind = "", readonly status = 0, readonly key: string | null = null) {
     super(text);
   }
 }
@@ -62,8 +63,8 @@ export const aborted = (error: unknown): boolean => error instanceof DOMExceptio
 
 export async function refused(answer: Response): Promise<Problem> {
   try {
-    const { error } = (await answer.json()) as { error: { kind: string; text: string; fix: string | null; where?: string | null } };
-    return new Problem(error.text, error.fix, error.kind, answer.status, error.where ?? "");
+    const { error } = (await answer.json()) as { error: { kind: string; text: string; fix: string | null; key: string | null } };
+    return new Problem(error.text, error.fix, error.kind, answer.status, error.key);
   } catch {
     return new Problem(`The studio answered with an error (${answer.status}).`, "The terminal it runs in may say more.", "", answer.status);
   }

@@ -56,7 +56,7 @@ export function recipeWords(run: Pick<Run, "recipe">): string {
   const network = (run.recipe["network"] ?? {}) as { activations?: string };
   const group = layer.group === undefined || layer.group === null ? "" : typeof layer.group === "number" ? `g${layer.group}` : layer.group;
   const activations = layer.activations && layer.activations !== "none" ? `${layer.activations} activations` : network.activations === "none" ? "weights only" : "";
-  return [layer.format ?? "int4", group, layer.symmetric === false ? "zero point" : "", layer.method ?? "descent", activations].filter(Boolean).join(" · ");
+  return [layer.format, group, layer.symmetric === false ? "zero point" : "", layer.method, activations].filter(Boolean).join(" · ");
 }
 
 /** What a path is called by people: its last part that says something. */
