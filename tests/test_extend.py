@@ -53,6 +53,9 @@ class ToyContainer(TensorContainer):
     def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
         return [Stored(f"{place.module}.codes", q.codes, start), Stored(f"{place.module}.scales", q.scale, start)]
 
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        return QTensor(format, stored[f"{place.module}.codes"], stored[f"{place.module}.scales"]).decode()
+
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         ((format, _),) = groups
         return {"quantization_config": {"quant_method": self.name, "group": format.block}}

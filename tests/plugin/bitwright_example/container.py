@@ -47,6 +47,9 @@ class PlainBytes(TensorContainer):
             Stored(f"{place.module}.{SCALES}", q.scale, start),
         ]
 
+    def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
+        return QTensor(format, stored[f"{place.module}.{CODES}"], stored[f"{place.module}.{SCALES}"]).decode()
+
     def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
         kinds = [
             {"format": f.name, "group": f.block, "scale": f.scale.type, "values": f.grid.values, "modules": modules}
