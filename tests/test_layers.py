@@ -8,18 +8,19 @@ from pathlib import Path
 import bitwright
 
 ROOT = Path(bitwright.__file__).parent
-BASE = {"errors", "events", "words", "registry", "machine", "parallel", "libraries", "core"}
+BASE = {"errors", "events", "words", "plugins", "registry", "machine", "parallel", "libraries", "core"}
 LIBRARIES = {"methods", "rewrites", "files"}
 ENGINE = {*BASE, *LIBRARIES, "recipe", "models", "engine"}
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "events": {"errors"},
     "words": set(),
-    "registry": {"errors"},
+    "plugins": {"errors"},
+    "registry": {"errors", "plugins"},
     "machine": {"errors"},
     "parallel": {"errors", "machine"},
     "libraries": set(),
-    "core": {"errors"},
+    "core": {"errors", "plugins"},
     "methods": {"errors", "registry", "core"},
     "rewrites": {"errors", "registry", "core"},
     "files": {"errors", "registry", "core"},
