@@ -549,7 +549,7 @@ RECIPES = [
         ("recipe.toml: calibration.windows", "'many'"),
         **recipe('[calibration]\nwindows = "many"'),
     ),
-    Bad("rule-without-match", nothing, ("rules.0.match", "to be given"), **recipe('[[rules]]\nformat = "int8"')),
+    Bad("rule-without-match", nothing, ("rules.0.match", "field required"), **recipe('[[rules]]\nformat = "int8"')),
     Bad(
         "options-of-another-method",
         nothing,

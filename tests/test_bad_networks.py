@@ -470,7 +470,7 @@ def test_truncated_anywhere(share: float, tmp_path: Path, base: Path) -> None:
         ("", {"calib": None}, "data.source"),
         ("[calibration]\nwindows = 4\n", {}, "calibration"),
         ("[network]\nmax_drop = 1\n", {}, "network.max_drop"),
-        ('[data]\nclasses = ["a", "b"]\n', {}, "data.classes"),
+        ('[data]\nclasses = ["a", "b"]\n', {}, "data.source"),
         ("[data.image]\nmean = [0.1, 0.2]\n", {"calib": "{tmp}/images"}, "data.image.mean"),
         ('[[rules]]\nmatch = "conv0"\nformat = "nf4"\n', {}, "rules.0.format"),
         ('[[rules]]\nmatch = "*"\nformat = "int4"\n[[rules]]\nmatch = "conv*"\ngroup = 32\n', {}, "rules.1.group"),

@@ -306,11 +306,11 @@ class Recipe(_Table):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def layer_for(self, name: str) -> tuple[Layer, bool]:
-        """The layer settings for a tensor name after all rules, and whether a rule named it."""
+    def layer_for(self, *names: str) -> tuple[Layer, bool]:
+        """The layer settings of what is called so, after all rules that mean any of its names; and whether one did."""
         layer, named = self.layer, False
         for rule in self.rules:
-            if matches(rule.match, name):
+            if any(matches(rule.match, name) for name in names):
                 layer, named = layer.overlaid(rule.given), True
         return layer, named
 
@@ -360,9 +360,9 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
         fix = nearest(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]))
         if path[-1].startswith("literal["):  # one side of a union: a word or a number
             path.pop()
-            fix = f"{fix.removesuffix('?')}, or a whole number, at least 1" + "?" * fix.endswith("?")
+            fix += f"{'' if fix.endswith('?') else '.'} Or give a whole number, at least 1"
     if first["type"] == "missing":
-        return RecipeError("it has to be given", where=f"{where}: {'.'.join(path)}", fix="Write it", key=".".join(path))
+        return RecipeError("field required", where=f"{where}: {'.'.join(path)}", fix="Write it", key=".".join(path))
     key = ".".join(path)
     return RecipeError(
         f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",

@@ -52,7 +52,7 @@ def make(
     plan = Plan(model, out, recipe, container, max_ram, notes=list(model.notes))
     parts = model.parts(recipe)
     _require_patterns(plan)
-    settings = {part.name: _settings(recipe, model.names(part)) for part in parts}
+    settings = {part.name: recipe.layer_for(*model.names(part))[0] for part in parts}
     plan.floats = {name: ASKED for name, layer in settings.items() if layer.format == "float"}
     chosen = {name: layer for name, layer in settings.items() if name not in plan.floats}
     plan.floats |= model.leave(chosen, recipe, container)
@@ -92,22 +92,12 @@ def complete(kind: Kind, recipe: Recipe) -> Recipe:
     return Recipe.model_validate(raw)
 
 
-def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
-    """The settings of a part: by the first of its names that a rule means, else the recipe's own."""
-    for name in names:
-        layer, named = recipe.layer_for(name)
-        if named:
-            return layer
-    return recipe.layer
-
-
 def _said_by(recipe: Recipe, names: tuple[str, ...], key: str | None) -> str | None:
     """The key at fault, `layer.format`, as that of the rule which said it for the part with these names, if one did."""
     _, _, field = (key or "").partition("layer.")
-    name = next((name for name in names if recipe.layer_for(name)[1]), None)
-    if not field or name is None:
-        return key
-    said = [i for i, rule in enumerate(recipe.rules) if matches(rule.match, name) and field in rule.given]
+    said = [
+        i for i, rule in enumerate(recipe.rules) if field in rule.given and any(matches(rule.match, n) for n in names)
+    ]
     return f"rules.{said[-1]}.{field}" if said else key
 
 

@@ -270,7 +270,7 @@ class Model(ABC):
         """The matrices that may be quantized, in order."""
 
     def names(self, part: Any) -> tuple[str, ...]:
-        """The names by which a recipe's rules may mean a part; the first that any rule matches counts."""
+        """The names by which a recipe's rules may mean a part."""
         return (part.name,)
 
     def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
