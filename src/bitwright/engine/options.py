@@ -61,10 +61,13 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
 
 
 def require_tables(kind: Kind, tables: Mapping[str, Any], where: str) -> None:
-    """Raise RecipeError, about the recipe at `where`, for a table that is of use to another kind of model alone."""
-    for key in tables:
+    """Raise RecipeError, about the recipe at `where`, for a table that is of use to another kind of model alone.
+
+    One that is spelled out and holds nothing but the defaults is no mistake.
+    """
+    for key, table in tables.items():
         able = [other for other in kinds.all() if key in other.tables]
-        if able and kind not in able:
+        if able and kind not in able and Recipe.model_validate({key: table}) != Recipe():
             raise _elsewhere(kind, able, f"{where}: {key}", key)
 
 
