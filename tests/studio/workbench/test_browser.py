@@ -328,7 +328,7 @@ def test_everything_goes_by_keyboard(tab: Look) -> None:
     assert page.url.endswith("/workbench/new")
     planned(page)
     page.locator('input[name="format"]:checked').press("ArrowRight")
-    expect(page.locator('input[name="format"][value="int8"]')).to_be_checked()
+    expect(page.locator('input[name="format"][value="int5"]')).to_be_checked()
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.wb-start')"):
