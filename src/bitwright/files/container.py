@@ -43,13 +43,6 @@ class Place(NamedTuple):
     """The source stores it as [columns, rows]."""
 
 
-class Held(NamedTuple):
-    """How a matrix that somebody quantized is held."""
-
-    format: Format
-    activations: str = "none"
-
-
 class Container(ABC):
     """One container; a file of `files/containers`, or an entry point `bitwright.containers`, provides it."""
 

@@ -60,7 +60,8 @@ def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu"
     path = find(model)
     kind = kind_of(path)
     require_device(kind, device)
-    return kind.open(path, recipe or Recipe(), device)
+    opened: Model = kind.open(path, recipe or Recipe(), device)
+    return opened
 
 
 def require_device(kind: Kind, device: str) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Words(NamedTuple):
@@ -97,8 +96,8 @@ class Kind(ABC):
         """Bytes of the weights of the model at `path`."""
 
     @abstractmethod
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
-        """The float model at `path`, understood. Raises ModelError, FileError or TensorError."""
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
+        """The float model at `path`, a `models.model.Model`. Raises ModelError, FileError or TensorError."""
 
     @abstractmethod
     def output(self, recipe: Recipe) -> str:

@@ -20,7 +20,6 @@ from bitwright.authoring.library import Library
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.shell.app import create
 from bitwright.studio.shell.config import Config
-from bitwright.studio.shell.serve import is_local, listen, url
 
 OWN = {"origin": "http://127.0.0.1:8737"}
 LESSON = '+++\ntitle = "A lesson"\nlead = "It teaches."\n+++\nText.\n'
@@ -188,44 +187,6 @@ def test_feeds_name_this_studio(client: TestClient) -> None:
     answer = client.get("/today/feed.atom")
     assert answer.headers["content-type"].startswith("application/atom+xml")
     assert f"http://127.0.0.1:8737/today/{date.today()}" in answer.text
-
-
-def test_a_port_in_use_is_said_with_a_way_out() -> None:
-    taken = listen("127.0.0.1", 0)
-    port = taken.getsockname()[1]
-    with pytest.raises(ResourceError, match="in use") as caught:
-        listen("127.0.0.1", port)
-    assert "--port" in str(caught.value)
-    taken.close()
-
-
-def test_an_address_that_is_not_this_machines_is_said() -> None:
-    with pytest.raises((InputError, ResourceError)):
-        listen("192.0.2.1", 0)
-
-
-@pytest.mark.parametrize(
-    ("host", "local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("board", False)]
-)
-def test_what_counts_as_this_machine(host: str, local: bool) -> None:
-    assert is_local(host) is local
-
-
-def test_the_address_carries_the_token_beyond_this_machine() -> None:
-    assert url(Config(host="::1"), 8000) == "http://[::1]:8000/"
-    assert url(Config(host="board", token="t"), 8000) == "http://board:8000/?token=t"
-
-
-def test_elsewhere_without_a_token_is_not_served(tmp_path: Path) -> None:
-    words = [
-        sys.executable, "-m", "bitwright.cli", "studio", "--host", "0.0.0.0", "--port", "0", "--no-browser", "--data",
-        str(tmp_path),
-    ]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        process.terminate()
-    assert "?token=" in line and len(line.split("?token=")[1].strip()) >= 20
 
 
 def test_settings_that_are_none_are_refused(client: TestClient) -> None:

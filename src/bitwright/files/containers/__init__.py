@@ -6,7 +6,8 @@
 A module of this folder provides `CONTAINER`; its name has hyphens where the module's has underscores.
 """
 
-from bitwright.files.container import Container, GraphContainer, Held, Place, Stored, TensorContainer
+from bitwright.files.container import Container, GraphContainer, Place, Stored, TensorContainer
+from bitwright.files.held import Held
 from bitwright.registry import Registry
 
 registry: Registry[Container] = Registry(

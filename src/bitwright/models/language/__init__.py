@@ -14,7 +14,6 @@ from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Language(Kind):
@@ -52,7 +51,7 @@ class Language(Kind):
     def size(self, path: Path) -> int:
         return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.language.model import LanguageModel
 
         return LanguageModel(path, device)
