@@ -79,6 +79,7 @@ def test_a_mistyped_command_is_answered() -> None:
     assert "Did you mean 'quantize'?" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_plan_in_json(source: Path, tmp_path: Path) -> None:
     done = call("plan", str(source), "--group", "32", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -90,6 +91,7 @@ def test_plan_in_json(source: Path, tmp_path: Path) -> None:
     assert not list(source.parent.glob("*small*")), "a plan writes nothing"
 
 
+@pytest.mark.slow
 def test_quantize_in_json_and_in_words(source: Path, tmp_path: Path) -> None:
     options = ["--method", "rtn", "--group", "32"]
     machine = call("quantize", str(source), "-o", str(tmp_path / "a"), *options, "--json")
