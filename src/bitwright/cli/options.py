@@ -37,6 +37,10 @@ HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Hel
 Simulate = Annotated[bool, typer.Option("--simulate", help="The same as --to float: any format, nothing smaller.")]
 Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
+Reading = Annotated[
+    Path | None,
+    typer.Option("--recipe", help="ONNX: a recipe whose \\[data] says how samples are read."),  # no markup of Rich's
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(

@@ -128,7 +128,7 @@ def _require_some(plan: Plan) -> None:
     raise RecipeError(
         f"nothing would be quantized{why}", where=str(plan.source),
         fix=f'Give a format other than "float", and a model with {plan.model.kind.words.parts} of constant weights',
-        key="layer.format",
+        key="layer.format" if set(plan.floats.values()) <= {ASKED} else "output",
     )  # fmt: skip
 
 

@@ -60,8 +60,8 @@ def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu"
     path = find(model)
     kind = kind_of(path)
     require_device(kind, device)
-    model: Model = kind.open(path, recipe or Recipe(), device)
-    return model
+    opened: Model = kind.open(path, recipe or Recipe(), device)
+    return opened
 
 
 def require_device(kind: Kind, device: str) -> None:

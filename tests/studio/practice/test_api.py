@@ -114,7 +114,7 @@ def test_a_run_is_never_an_attempt(fresh: TestClient) -> None:
 def test_an_own_test_that_does_not_fit_is_named(fresh: TestClient, text: str) -> None:
     own = [{"name": "good", "text": "[1]"}, {"name": "mine", "text": text}]
     found = error(fresh.post(f"{API}/run", json={"code": RIGHT, "own": own}), 400)
-    assert found["where"] == "mine" and found["fix"]
+    assert found["key"] == "mine" and found["fix"]
 
 
 def test_a_submission_tells_each_test_and_then_its_verdict(fresh: TestClient) -> None:

@@ -28,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     shutil.copytree(DEMO, root / "team" / "copy")
     (root / "nets").mkdir()
-    shutil.copy(DIGITS, root / "nets" / "digits.onnx")
+    shutil.copy(DIGITS, root / "nets" / "DIGITS.ONNX")
     shutil.copytree(DEMO, root / "a" / "b" / "c" / "d" / "too-deep")
     shutil.copytree(DEMO, root / ".hidden" / "model")
     (root / "empty").mkdir()
@@ -71,9 +71,10 @@ def test_models_that_may_be_opened(studio: Studio, models: Path, done: dict[str,
     assert demo == {
         "path": str(DEMO), "name": "Demo language model", "kind": "language", "bundled": True, "from": "bundled",
         "bytes": (DEMO / "model.safetensors").stat().st_size,
+        "recipe": {"calibration": {"source": "stdlib", "windows": 64, "heldout_windows": 16}},
     }  # fmt: skip
     folders = {path: model["kind"] for path, model in by_path.items() if model["from"] == "folder"}
-    assert folders == {str(models / "team/copy"): "language", str(models / "nets/digits.onnx"): "network"}
+    assert folders == {str(models / "team/copy"): "language", str(models / "nets/DIGITS.ONNX"): "network"}
     assert by_path[str(models / "team/copy")]["name"] == "team/copy"
     [made] = [model for model in found["models"] if model["from"] == "run" and model["name"] == done["name"]]
     assert Path(made["path"]).joinpath("config.json").exists()
@@ -91,33 +92,85 @@ def test_plans(studio: Studio, models: Path) -> None:
     assert found["final_bytes"] < found["source_bytes"]
     assert found["seconds"] > 0
     assert plan(studio, "team/copy")["final_bytes"] == found["final_bytes"], "relative to the root"
-    network = plan(studio, models / "nets/digits.onnx", {"layer": {"format": "int8"}})
+    network = plan(studio, models / "nets/DIGITS.ONNX", {"layer": {"format": "int8"}})
     assert network["kind"] == "network"
     assert plan(studio, DIGITS, {})["final_bytes"] == network["final_bytes"]
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "key", "says"),
     [
-        ({"layer": {"formt": "int4"}}, ("layer.formt", "Did you mean format?")),
-        ({"layer": {"method": "magic"}}, ("layer.method", "rtn")),
-        ({"layer": {"format": "int77"}}, ("int77",)),
-        ({"calibration": {"windows": 0}}, ("calibration.windows",)),
-        ({"data": {"samples": 3}}, ("recipe: data: is for ONNX networks", "Leave it out")),
-        ({"rules": [{"match": "nothing.*", "format": "int8"}]}, ("nothing.*", "matches no matrix")),
-        ({"layer": {"group": 100}}, ("do not divide into groups of 100", "Legal groups")),
-        ({"calibration": {"source": "/etc/passwd"}}, ("calibration.source", "lies outside", "--models /etc")),
-        ({"calibration": {"heldout": "../../../../../etc/passwd"}}, ("calibration.heldout", "lies outside")),
-        ({"calibration": {"source": "none.txt"}}, ("calibration.source", "does not exist")),
+        ({"layer": {"formt": "int4"}}, "layer.formt", ("Did you mean format?",)),
+        ({"layer": {"method": "magic"}}, "layer.method", ("rtn",)),
+        ({"layer": {"format": "int77"}}, "layer.format", ("int77",)),
+        ({"layer": {"format": "int3"}}, "layer.format", ("no stable packing",)),
+        ({"layer": {"format": "int4", "group": "tensor"}}, "layer.group", ("no stable packing",)),
+        ({"layer": {"activations": "int8"}}, "layer.activations", ("8-bit weights per channel",)),
+        ({"layer": {"format": "int8", "group": "channel", "activations": "int8"}, "output": "float"},
+         "layer.activations", ("how activations are rounded",)),
+        ({"layer": {"method": "lloyd"}}, "layer.method", ("no codebook to fit",)),
+        ({"layer": {"method": "adaround"}}, "layer.method", ("cannot be used",)),
+        ({"layer": {"options": {"sweeps": -1}}}, "layer.options.sweeps", ("greater than or equal to 0",)),
+        ({"output": "qdq"}, "output", ("compressed-tensors",)),
+        ({"max_drop": -1}, "max_drop", ("greater than or equal to 0",)),
+        ({"calibration": {"windows": 0}}, "calibration.windows", ()),
+        ({"data": {"samples": 3}}, "data", ("recipe: data: is for ONNX networks", "Leave it out")),
+        ({"rules": [{"match": "nothing.*", "format": "int8"}]}, "rules.0.match", ("nothing.*", "matches no matrix")),
+        ({"layer": {"group": 100}}, "layer.group", ("do not divide into groups of 100", "Legal groups")),
+        ({"calibration": {"source": "/etc/passwd"}}, "calibration.source", ("lies outside", "--models /etc")),
+        ({"calibration": {"heldout": "../../../../../etc/passwd"}}, "calibration.heldout", ("lies outside",)),
+        ({"calibration": {"source": "none.txt"}}, "calibration.source", ("does not exist",)),
     ],
-)
-def test_recipes_that_do_not_fit(recipe: Any, says: tuple[str, ...], studio: Studio) -> None:
+)  # fmt: skip
+def test_recipes_that_do_not_fit(recipe: Any, key: str, says: tuple[str, ...], studio: Studio) -> None:
+    """The error names the option at fault, and no run begins."""
     for path in ("/api/plans", "/api/runs"):
-        if path == "/api/runs" and ("int77" in says or "matches" in says[-1] or "Legal" in says[-1]):
-            continue  # the engine says so when it is planned
         error = studio.error(studio.client.post(path, json={"model": str(DEMO), "recipe": recipe}), 400)
+        assert error["key"] == key
         for words in says:
             assert words in f"{error['text']} {error['fix']}"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [
+        ({"calibration": {"windows": 3}}, "calibration"),
+        ({"layer": {"format": "nf4"}}, "layer.format"),
+        ({"layer": {"group": 64}}, "layer.group"),
+        ({"output": "nbits"}, "output"),
+        ({"layer": {"format": "float"}}, "layer.format"),
+        ({"output": "float"}, "output"),
+        ({"layer": {"method": "lsq"}, "max_drop": 1}, "layer.method"),
+        ({"data": {"source": "text.txt"}}, "data.source"),
+    ],
+)
+def test_recipes_that_do_not_fit_a_network(recipe: Any, key: str, studio: Studio) -> None:
+    error = studio.error(studio.client.post("/api/plans", json={"model": "nets/DIGITS.ONNX", "recipe": recipe}), 400)
+    assert error["key"] == key, error
+
+
+def test_choices_and_kinds(studio: Studio, models: Path) -> None:
+    found = studio.get("/api/choices")
+    assert set(found) == {"language", "network"}
+    assert "int4" in [each["name"] for each in found["language"]["formats"]]
+    assert found["language"]["words"]["drop"] == "percent of perplexity"
+    assert studio.get("/api/kind?model=team/copy") == {"kind": "language"}
+    assert studio.get("/api/kind?model=nets/DIGITS.ONNX") == {"kind": "network"}
+    for wrong in ("", "?model=/etc", "?model=text.txt"):
+        studio.error(studio.client.get(f"/api/kind{wrong}"), 400)
+
+
+def test_every_choice_can_be_planned(studio: Studio) -> None:
+    """What the page offers, the engine takes: some of them, from all over the list."""
+    for name, model in (("language", DEMO), ("network", DIGITS)):
+        fits = studio.get("/api/choices")[name]["fits"]
+        fits = [fit for fit in fits if fit["container"] != "nbits"]  # it holds matrix products, digits has none
+        for fit in fits[:: max(1, len(fits) // 12)]:
+            layer = {key: fit[key] for key in ("format", "symmetric", "activations")}
+            layer |= {"group": fit["block"], "method": fit["methods"][-1]}
+            made = plan(studio, model, {"layer": layer, "output": fit["container"]})
+            assert made["container"] == fit["container"]
+            assert made["quantized"]
 
 
 def test_text_below_a_root_is_taken(studio: Studio, models: Path) -> None:

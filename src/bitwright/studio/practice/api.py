@@ -94,7 +94,7 @@ async def run(request: Request) -> Response:
         try:
             tests.append(await parts.judge.ask(partial(_own, problem=problem, own=one, learner=learner)))
         except _Misfit as error:
-            return JSONResponse({"error": {**words(error), "kind": "InputError", "where": one.name}}, 400)
+            return JSONResponse({"error": {**words(error), "kind": "InputError"}}, 400)
     result = await parts.judge.run(problem, code, tests, learner)
     return JSONResponse(plain(result.json()))
 
@@ -108,7 +108,7 @@ def _own(judge: Judge, problem: Problem, own: Own, learner: int) -> Test:
     try:
         return judge.own(problem, own.text, own.name, learner)
     except ProblemError as error:
-        raise _Misfit(str(error), where=own.name, fix="Correct your test") from error
+        raise _Misfit(str(error), where=own.name, fix="Correct your test", key=own.name) from error
 
 
 @answered

@@ -42,7 +42,7 @@ export interface Matrix {
 export interface Point { id: string; name: string; model: string; source: string; bytes: number; kl: number; kl_interval: number; bits: number }
 export interface Finding { event: "finding"; what: string; good: boolean; detail: string }
 
-/** What went wrong, in words, with what to do about it; `key` is the recipe's key that is at fault, where it is one. */
+/** What went wrong, in words, with what to do about it; `key` names the option at fault, where it is one. */
 export class Problem extends Error {
   constructor(readonly text: string, readonly fix: string | null = null, readonly kind = "", readonly status = 0, readonly key: string | null = null) {
     super(text);

@@ -1,0 +1,45 @@
+"""The command that lists what there is to choose from; the registries say what that is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.options import Json
+
+
+@app.command("list")
+def listing(
+    what: Annotated[str, typer.Argument(help="methods, formats, containers, rewrites or models (kinds of them).")],
+    as_json: Json = False,
+) -> None:
+    """List what there is to choose from, with options and their defaults; plugins too."""
+
+    def work(show: Show) -> None:
+        from bitwright.engine.listing import entries
+
+        for entry in entries(what):
+            if show.json:
+                typer.echo(json.dumps({"event": "entry", "list": what, **entry}))
+            else:
+                tell(show, dict(entry))
+
+    guarded(as_json, work)
+
+
+def tell(show: Show, entry: dict[str, Any]) -> None:
+    """One entry: its name and title in a line, whatever else it says below."""
+    show.line(f"{entry.pop('name'):<24} {entry.pop('title')}")
+    for key, value in entry.items():
+        if value not in ([], {}):
+            show.line(f"{'':<24} {key}: {words(value)}")
+
+
+def words(value: Any) -> str:
+    """A value of an entry in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {json.dumps(each)}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
