@@ -115,10 +115,6 @@ def test_the_plan_follows_the_options_and_the_last_one_wins(tab: Look) -> None:
     expect(page.locator(".wb-plan-head")).to_contain_text("Up to date")
     expect(page.locator('input[name="method"][value="adaround"]')).to_have_count(1)
     expect(page.locator('input[name="source"]')).to_have_count(0)
-    choose(page, "output", "nbits")
-    planned(page)
-    expect(page.locator('input[name="group"]:checked')).to_have_value("128")
-    expect(page.locator("#output-error")).to_contain_text("matrix products only")
 
 
 def test_what_is_wrong_with_a_plan_stands_at_its_option(rough: Look, tmp_path: Path) -> None:
@@ -148,6 +144,11 @@ def test_what_is_wrong_with_a_plan_stands_at_its_option(rough: Look, tmp_path: P
     planned(page)
     expect(page.locator("#text-error")).to_contain_text("--models")
     choose(page, "source", "stdlib")
+    choose(page, "model", str((CONTENT / "digits" / "model.onnx").resolve()))
+    choose(page, "output", "nbits")
+    planned(page)
+    expect(page.locator('input[name="group"]:checked')).to_have_value("128")
+    expect(page.locator("#output-error")).to_contain_text("matrix products only")
     choose(page, "model", "other")
     expect(page.locator("#path-field")).to_be_focused()
     page.locator("#path-field").fill("/etc/passwd")
