@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import bitwright.studio
@@ -109,8 +107,7 @@ def compiled() -> Path:
     LESSONS.mkdir(parents=True, exist_ok=True)
     library = Library(CONTENT, LESSONS)
     if missing := [slug for slug in library.lessons if library.page(slug) is None]:
-        share = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-        subprocess.run([sys.executable, "-c", COMPILE, str(CONTENT), str(LESSONS), *missing], check=True, env=share)
+        subprocess.run([sys.executable, "-c", COMPILE, str(CONTENT), str(LESSONS), *missing], check=True)
     return LESSONS
 
 
