@@ -18,7 +18,9 @@ hypothesis.settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    share = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(share)
+    os.environ["OMP_NUM_THREADS"] = str(share)  # and so do the processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)

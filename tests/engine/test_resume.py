@@ -290,7 +290,7 @@ class Zygote:
         self.process.stdin.write(json.dumps([arguments, str(self.log)]) + "\n")
         self.process.stdin.flush()
         child = int(self.process.stdout.readline())
-        while not select.select([self.process.stdout], [], [], 0.0005)[0]:
+        while not select.select([self.process.stdout], [], [], 0.002)[0]:
             if kill_when is not None and kill_when():
                 os.kill(child, signal.SIGKILL)
                 break
