@@ -481,7 +481,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    said = "stopped; finished work is kept, the same command goes on"
+    said = "stopped; finished work is kept, and the same command continues"
     assert (process.returncode, stderr) == (130, f"bitwright: {said}\n")
     assert json.loads(stdout.splitlines()[-1]) == {"event": "error", "kind": "Interrupted", "text": said}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.partial"]

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: plain values, one JSON object a line for machines."""
+"""What a run tells while it runs: plain values, one JSON object per line for machines."""
 
 from __future__ import annotations
 

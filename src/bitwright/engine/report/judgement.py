@@ -165,7 +165,7 @@ def summary(certificates: list[Certificate]) -> tuple[tuple[str, ...], list[tupl
                 found.words if found else "not measured",
             )
         )
-    return ("Name", "Size", "Bits a weight", *columns, "Judgement"), rows
+    return ("Name", "Size", "Bits per weight", *columns, "Judgement"), rows
 
 
 def _cell(fact: Fact) -> str:

@@ -92,7 +92,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read_file(path: Path) -> list[str]:
-    """Read the documents of one file: one a line from .jsonl, otherwise the whole file as one."""
+    """Read the documents of one file: one per line from .jsonl, otherwise the whole file as one."""
     text = read_utf8(path)
     if path.suffix.lower() != ".jsonl":
         return [text]
@@ -220,7 +220,7 @@ class Lint:
     used: int  # tokens of it that are in a window
     windows: int
     wanted: int  # windows asked for
-    length: int  # tokens a window, BOS included
+    length: int  # tokens per window, BOS included
     bos: bool  # each window starts with BOS
     eos: bool  # texts are joined by EOS
     unknown: float  # share of the text's tokens the tokenizer has no word for

@@ -190,7 +190,7 @@ def _check(image: Image, path: Path, plan: Picture) -> None:
         raise DataError("it holds more than one picture", where=where, fix="Save one picture a file")
     if image.mode not in EIGHT_BIT:
         raise DataError(
-            f"its pixels are not 8-bit (mode {image.mode})", where=where, fix="Save it with 8 bits a channel"
+            f"its pixels are not 8-bit (mode {image.mode})", where=where, fix="Save it with 8 bits per channel"
         )
     if plan.size is not None and plan.fit == "none" and (image.height, image.width) != plan.size:
         found, wanted = f"{image.width} x {image.height}", f"{plan.size[1]} x {plan.size[0]}"

@@ -38,7 +38,7 @@ class Source(Protocol):
 
     kind: str
     names: list[str]
-    """One a sample, for messages and for the choice."""
+    """One per sample, for messages and for the choice."""
     labels: list[Any] | None
     batched: bool
     """Whether a row is a batch already (and is passed on as it is), or one sample without batch axis."""

@@ -21,7 +21,7 @@ SILENCE = 1e-4
 
 
 def decode(data: bytes, path: Path) -> tuple[int, Array]:
-    """(samples a second, float32 [frames, channels] with full scale 1): PCM of 8, 16, 24 or 32 bits, or float.
+    """(samples per second, float32 [frames, channels] with full scale 1): PCM of 8, 16, 24 or 32 bits, or float.
 
     Raises DataError naming `path` for anything that is no such file, is cut off, or holds nothing, NaN or silence.
     """

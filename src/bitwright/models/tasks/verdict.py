@@ -56,7 +56,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class Scores:
-    """Class scores as distributions: KL(float || quantized) in nats a row, and how often the best is the same."""
+    """Class scores as distributions: KL(float || quantized) in nats per row, and how often the best is the same."""
 
     kl: Mean
     agree: Share
