@@ -23,7 +23,7 @@ Group = Annotated[
     str | None, typer.Option(help="Weights that share one scale: a number, 'channel' or 'tensor'. Default 128.")
 ]
 Symmetric = Annotated[
-    bool | None, typer.Option("--symmetric/--asymmetric", help="Levels even around zero, or shifted by zero points.")
+    bool | None, typer.Option("--symmetric/--asymmetric", help="Levels even around zero, or with zero points.")
 ]
 MethodName = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}. Default: descent.")]
 Output = Annotated[
