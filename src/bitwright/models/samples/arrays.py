@@ -230,7 +230,7 @@ def hash_file(path: Path) -> str:
 
 
 def _label_list(array: Array, where: str) -> list[Any]:
-    """One label a sample, whole numbers or strings; raises DataError for anything else."""
+    """One label per sample, whole numbers or strings; raises DataError for anything else."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iuU":

@@ -29,7 +29,7 @@ class Notes:
         self._seen.setdefault(remark, {})[name] = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One {what, count, first} a remark, in order of appearance, for JSON."""
+        """One {what, count, first} per remark, in order of appearance, for JSON."""
         return [{"what": what, "count": len(names), "first": next(iter(names))} for what, names in self._seen.items()]
 
 

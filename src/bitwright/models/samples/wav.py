@@ -54,7 +54,7 @@ def decode(data: bytes, path: Path) -> tuple[int, Array]:
         raise wrong(f"WAV coding {kind} with {bits} bits is not read", "Save it as PCM of 8, 16, 24 or 32 bits")
     if not channels or not rate or frame != channels * bits // 8:
         raise wrong(
-            f"its format contradicts itself ({channels} channels, {rate} Hz, {frame} bytes a frame, {bits} bits)"
+            f"its format contradicts itself ({channels} channels, {rate} Hz, {frame} bytes per frame, {bits} bits)"
         )
     if len(body) % frame:
         raise wrong(f"{len(body):,} bytes of sound are no whole number of frames of {frame}")
