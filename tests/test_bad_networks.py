@@ -273,7 +273,7 @@ OPTIONS = [
     Bad("bind-zero", nothing, ("--bind", "'height=0'"), "--bind height=0"),
     Bad("bind-unknown", nothing, ("net.onnx", "'depth'", "It has: batch"), "--bind depth=3 --calib {tmp}/data.npz"),
     Bad("no-calib", nothing, ("data.source", "no samples", ".npz"), ""),
-    Bad("heldout-same", nothing, ("data.heldout", "what calibration saw", "Leave it out"),
+    Bad("heldout-same", nothing, ("data.heldout", "the calibration samples", "Leave it out"),
         "--calib {tmp}/data.npz --heldout {tmp}/images/../data.npz"),
     Bad("group", nothing, ("conv0", "groups of 32", "--group channel"), "--calib {tmp}/data.npz --group 32"),
     Bad("bits-9", nothing, ("--bits", "9 bits", "Choose 1 to 8"), "--calib {tmp}/data.npz --bits 9"),
@@ -482,7 +482,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    said = "stopped; finished work is kept, the same command goes on"
+    said = "stopped; finished work is kept, and the same command continues"
     assert (process.returncode, stderr) == (130, f"bitwright: {said}\n")
     assert json.loads(stdout.splitlines()[-1]) == {"event": "error", "kind": "Interrupted", "text": said}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.partial"]

@@ -276,13 +276,13 @@ def no_answer(*_: Any) -> None:
 
 
 NONSENSE = [
-    (wrong_rows, r"with codes of shape \[63, 128\] for a matrix of \[64, 128\]"),
-    (wrong_format, "in int8, asked for int4"),
-    (wrong_codes, "with codes that are no 4-bit numbers in uint8"),
-    (wide_codes, "with codes that are no 4-bit numbers in uint8"),
-    (few_scales, "without a finite scale for each of 256 blocks"),
-    (endless_scales, "without a finite scale for each of 256 blocks"),
-    (no_answer, "with a NoneType, which is no QTensor"),
+    (wrong_rows, r"codes of shape \[63, 128\] for a matrix of shape \[64, 128\]"),
+    (wrong_format, "format int8 instead of int4"),
+    (wrong_codes, "codes that are not 4-bit numbers in uint8"),
+    (wide_codes, "codes that are not 4-bit numbers in uint8"),
+    (few_scales, "scales that are not one finite number for each of 256 blocks"),
+    (endless_scales, "scales that are not one finite number for each of 256 blocks"),
+    (no_answer, "a NoneType, not a QTensor"),
 ]
 
 
@@ -290,7 +290,7 @@ NONSENSE = [
 def test_a_method_that_answers_nonsense_leaves_no_file(solve: Any, told: str, llama: Path, tmp_path: Path) -> None:
     with (
         methods.registry.adding(Method("nonsense", "", "", solve)),
-        pytest.raises(TensorError, match=f"method nonsense answers {told}. Choose another --method") as error,
+        pytest.raises(TensorError, match=f"method nonsense returned {told}. Choose another --method") as error,
     ):
         bw.quantize(llama, tmp_path / "out", method="nonsense", group=32)
     assert error.value.where is not None and error.value.where.endswith(".weight")

@@ -403,7 +403,7 @@ def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(case: Case, tmp_path: Path)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"bitwright: stopped; finished work is kept, the same command goes on\n", errors)
+    assert re.fullmatch(r"bitwright: stopped; finished work is kept, and the same command continues\n", errors)
     assert not out.exists()
     assert (tmp_path / "out.partial" / "journal.jsonl").exists()
 

@@ -103,7 +103,7 @@ def _others() -> _Others:
             found.faults.append(error)
             continue
         if taken := known & family.titles.keys():
-            fault = plugin.fault(f"takes a name that is taken: there is a format {min(taken)!r} already")
+            fault = plugin.fault(f"uses a name that is taken: there is a format {min(taken)!r} already")
             found.refused |= dict.fromkeys(family.titles, fault)
             found.faults.append(fault)
             continue
