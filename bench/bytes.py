@@ -26,7 +26,7 @@ import torch
 
 import bitwright
 from bitwright.cli import app
-from bitwright.engine.libraries import load, silence
+from bitwright.libraries import load
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -175,7 +175,6 @@ def main() -> None:
     job, path = sys.argv[1], Path(sys.argv[2])
     only = sys.argv[3:]
     load()
-    silence()
     torch.set_num_threads(1)
     before = json.loads(path.read_text()) if job == "compare" else {}
     found: dict[str, dict[str, str]] = {}

@@ -239,7 +239,7 @@ MODELS = [
     Bad(
         "model-is-a-file",
         nothing,
-        ("config.json", "not a folder", "Give the model's folder, {model}"),
+        ("config.json", "a file, not a model", "the model's folder, {model}"),
         "quantize {model}/config.json -o {out}",
     ),
     Bad("no-config", remove("config.json"), ("{model}", "no config.json", "Give a Hugging Face model folder")),
@@ -753,28 +753,28 @@ REPORTS = [
     Bad(
         "report-no-certificate",
         nothing,
-        ("{model}", "has no certificate.json", "Give a folder made by bitwright"),
+        ("{model}", "has no certificate.json", "Give an output of bitwright quantize"),
         "report {model}",
         as_json=False,
     ),
     Bad(
         "report-missing-folder",
         nothing,
-        ("{tmp}/modle", "has no certificate.json", "Give a folder"),
+        ("{tmp}/modle", "has no certificate.json", "Give an output"),
         "report {tmp}/modle",
         as_json=False,
     ),
     Bad(
         "report-certificate-not-json",
         write("certificate.json", "{"),
-        ("model/certificate.json", "cannot be read", "Give a folder"),
+        ("model/certificate.json", "cannot be read", "Give an output"),
         "report {model}",
         as_json=False,
     ),
     Bad(
         "report-certificate-of-another",
         write("certificate.json", '{"title": "swimming"}'),
-        ("model/certificate.json", "is not a certificate", "Give a folder"),
+        ("model/certificate.json", "is not a certificate", "Give an output"),
         "report {model}",
         as_json=False,
     ),
@@ -886,6 +886,7 @@ def test_gpu_without_a_gpu(tmp_path: Path, models: dict[str, Path]) -> None:
     place.require(result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -1023,7 +1024,7 @@ def test_one_scale_a_row_where_groups_do_not_fit(tmp_path: Path, models: dict[st
     command = quantize("--method rtn --group 64 --indivisible channel")
     certificate = certified(Place(tmp_path, Bad("channel", nothing, (), command, "odd"), models))
     name = "model.layers.0.mlp.down_proj.weight"
-    assert "one scale a row: 96 inputs do not divide by 64" in notes(certificate, name)
+    assert "one scale per row: 96 inputs do not divide by 64" in notes(certificate, name)
     assert any(name in note for note in certificate["notes"])
     assert notes(certificate, Q_PROJ) == ""
 

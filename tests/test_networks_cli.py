@@ -56,6 +56,7 @@ def certificate(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_quantize_in_words(made: Path) -> None:
     said = (made / "said.txt").read_text()
     assert said.startswith(f"plan: {made}/net.onnx -> {made}/out.onnx\n")
@@ -79,7 +80,7 @@ def test_quantize_in_json(made: Path, tmp_path: Path) -> None:
     assert {event["phase"] for event in found if event["event"] == "started"} == {"calibrate", "quantize", "certify"}
     assert all(0 <= event["done"] <= event["total"] for event in found if event["event"] == "progress")
     rows = [event for event in found if event["event"] == "row"]
-    assert {row["name"] for row in rows} == {item["node"] for item in found[0]["quantized"]}
+    assert {row["name"] for row in rows} == {item["name"] for item in found[0]["quantized"]}
     assert found[-1]["certificate"] == certificate(tmp_path)
     assert Path(found[-1]["out"]) == tmp_path / "out.onnx"
 
@@ -94,7 +95,7 @@ def test_quantize_by_a_recipe_with_a_largest_drop(made: Path, tmp_path: Path) ->
     assert found["kept_float"]
     assert set(found["kept_float"]) <= set(found["float_nodes"])
     assert {row["format"] for row in found["rows"]} == {"int2_narrow channel"}
-    assert found["recipe"]["network"]["max_drop"] == 0
+    assert found["recipe"]["max_drop"] == 0
 
 
 def test_plan(made: Path) -> None:
@@ -103,25 +104,30 @@ def test_plan(made: Path) -> None:
     words = run("plan {tmp}/net.onnx", made)
     assert "layers as int8_narrow channel by descent" in words
     assert "samples" not in words
+    for part in ("stored bits per quantized weight", "memory: about", "time: about", "loads in: ONNX Runtime"):
+        assert part in words
     assert "30 samples to calibrate, 10 for the verdict (npz)" in run(
         "plan {tmp}/net.onnx --calib {tmp}/data.npz", made
     )
     [plan] = events("plan {tmp}/net.onnx --bits 4", made)
     assert plan["event"] == "plan"
     assert {item["format"] for item in plan["quantized"]} == {"int4_narrow channel"}
-    assert plan["final_bytes"] < plan["source_bytes"] / 2
+    assert (made / "out.onnx").stat().st_size <= plan["final_bytes"] < plan["source_bytes"]
+    assert {item["name"] for item in plan["quantized"]} == {row["name"] for row in certificate(made)["rows"]}
+    assert plan["peak_memory_bytes"] > 0 and plan["seconds"] > 0 and plan["runtimes"]
+    assert plan["stored_bits_per_weight"] > 8, "integer kernels read a byte each"
     assert plan["activations"]
     assert sorted(made.iterdir()) == before
 
 
 def test_measure(made: Path) -> None:
     command = "measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/held.npz"
-    [found] = events(command, made)
+    found = events(command, made)[-1]
     assert found["event"] == "comparison"
     known = certificate(made)["verdict"]
     assert {key: found[key] for key in known} == known, "the certificate's own numbers come back"
     assert "top-1 accuracy" in run(command, made)
-    [same] = events("measure {tmp}/out.onnx {tmp}/out.onnx --heldout {tmp}/held.npz", made)
+    *_, same = events("measure {tmp}/out.onnx {tmp}/out.onnx --heldout {tmp}/held.npz", made)
     assert same["kl"] == 0
     assert same["top1_agreement"] == 1
 
@@ -169,6 +175,7 @@ def test_report(kind: str, begins: str, made: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page").read_text() + "\n" == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), [("vision", "digits"), ("speech", "words")])
 def test_demo(task: str, name: str, tmp_path: Path) -> None:
     """The bundled networks on data this machine makes: accurate, in integers; a second time replaces."""
@@ -193,13 +200,14 @@ def test_demo(task: str, name: str, tmp_path: Path) -> None:
         assert json.loads((out / f"{name}.certificate.json").read_text())["rows"][0]["format"] == "int4_narrow channel"
 
 
-def test_a_demo_that_fails_does_not_bar_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bitwright.engine.integer import run as loop
+@pytest.mark.parametrize("task", ["vision", "language"])
+def test_a_demo_that_fails_does_not_bar_the_way(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitwright.engine import run as loop
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "certify", stop)
-    result = CliRunner().invoke(app, ["demo", "--task", "vision", "-o", str(tmp_path / "demo")])
+    monkeypatch.setattr(loop, "Writer", stop)
+    result = CliRunner().invoke(app, ["demo", "--task", task, "-o", str(tmp_path / "demo")])
     assert (result.exit_code, result.stderr) == (130, "bitwright: stopped\n")
-    assert not (tmp_path / "demo").exists()
+    assert not list(tmp_path.iterdir())

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from bitwright.engine import certify
-from bitwright.engine import plan as planning
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, TensorError
 from bitwright.events import Finished, Row, Started
+from bitwright.files.containers.compressed_tensors import reader
 from bitwright.files.containers.compressed_tensors.layout import Scheme
 from bitwright.files.folder import open_checkpoint
-from bitwright.recipe import Recipe
-from tests import tiny
+from bitwright.models.language import compare, memory, verify
+from bitwright.models.language.model import sink_of
+from bitwright.models.model import Plan
+from tests import jobs, tiny
 from tests.engine.test_end_to_end import WIDE
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -39,16 +40,18 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(planning, "CACHED", 32 * 128)
+    # Who uses it has its own name for it.
+    for module in (memory, verify, compare):
+        monkeypatch.setattr(module, "CACHED", 32 * 128)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
-def written(source: Path, out: Path, **recipe: Any) -> tuple[planning.Plan, dict[str, Row]]:
+def written(source: Path, out: Path, **recipe: Any) -> tuple[Plan, dict[str, Row]]:
     """A job stopped when all is written and nothing certified, and its rows."""
-    plan = planning.make(source, out, Recipe.read(recipe, "test"))
-    assert planning.piece_rows(plan.items[NAME]) == 32
+    plan = jobs.made(source, out, **recipe)
+    assert plan.model.piece_rows(plan, plan.items[NAME]) == 32
     rows: dict[str, Row] = {}
     for event in run(plan):
         if isinstance(event, Row):
@@ -58,13 +61,15 @@ def written(source: Path, out: Path, **recipe: Any) -> tuple[planning.Plan, dict
     raise AssertionError("never certified")
 
 
-def check(plan: planning.Plan, rows: dict[str, Row]) -> None:
-    certify.check_matrix(plan, open_checkpoint(plan.partial), NAME, rows[NAME])
+def check(plan: Plan, rows: dict[str, Row]) -> None:
+    plan.model.finish(plan)  # the config says how the matrices are read
+    source = open_checkpoint(plan.source)
+    verify.check_matrix(plan, source, open_checkpoint(plan.partial), NAME, plan.items[NAME], rows[NAME])
 
 
-def overwrite(plan: planning.Plan, suffix: str, row: int, value: int) -> None:
+def overwrite(plan: Plan, suffix: str, row: int, value: int) -> None:
     """Fill one stored row of NAME with a byte."""
-    file, offset, spec = plan.layout.place[NAME.removesuffix("weight") + suffix]
+    file, offset, spec = sink_of(plan).layout.place[NAME.removesuffix("weight") + suffix]
     size = spec.size // spec.shape[0]
     with (plan.partial / file).open("r+b") as stored:
         stored.seek(offset + row * size)
@@ -97,7 +102,7 @@ def test_a_library_that_decodes_one_row_differently(
     last: bool, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, rows = written(llama, tmp_path / "out", layer={"method": "rtn", "group": 32})
-    real, seen = certify.decode_by_library, []
+    real, seen = reader.decode_by_library, []
 
     def other(parts: dict[str, torch.Tensor], scheme: Scheme) -> torch.Tensor:
         decoded = real(parts, scheme)
@@ -106,7 +111,7 @@ def test_a_library_that_decodes_one_row_differently(
             decoded[-1, -1] += 1.5
         return decoded
 
-    monkeypatch.setattr(certify, "decode_by_library", other)
+    monkeypatch.setattr(reader, "decode_by_library", other)
     with pytest.raises(CertificationError, match=r"library decodes it differently \(by up to 1\."):
         check(plan, rows)
     assert not last or seen == [32] * 8
@@ -119,7 +124,7 @@ def test_any_number_of_threads_gives_the_same_bytes_and_figures(
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        plan = planning.make(llama, tmp_path / str(threads), Recipe.read({"layer": {"method": "rtn", **layer}}, "test"))
+        plan = jobs.made(llama, tmp_path / str(threads), layer={"method": "rtn", **layer})
         events = list(run(plan))
         assert isinstance(events[-1], Finished)
         rows = [event for event in events if isinstance(event, Row)]

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import inspect
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from bitwright.engine.text import prepare
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors import safe_open
 
 from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
-from bitwright.engine import plan as planning
-from bitwright.engine.check import Finding, check
+from bitwright.engine.check import check
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, RecipeError
-from bitwright.events import Finished, Started
+from bitwright.events import Finding, Finished, Started
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder
-from bitwright.recipe import Recipe
-from tests import tiny
+from bitwright.models.language.model import sink_of
+from tests import jobs, tiny
 
 WIDE = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 256}
 IDS = torch.randint(1, 1000, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -41,20 +36,9 @@ pytestmark = [
 ]
 
 
-def drain(events: Iterator[Any]) -> Any:
-    """A generator's return value."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            return end.value
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "some.txt"
-    path.write_text(inspect.getsource(argparse)[:60_000], "utf-8")
-    return path
+    return jobs.text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +46,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make("llama", tmp_path_factory.mktemp("llama") / "llama", **WIDE)
 
 
-def short(text: Path) -> dict[str, Any]:
-    return {"source": str(text), "windows": 4, "length": 32, "heldout_windows": 2}
-
-
 def quantize(source: Path, out: Path, **recipe: Any) -> dict[str, Any]:
     """Plan and run a recipe given as tables; returns the certificate."""
-    plan = planning.make(source, out, Recipe.read(recipe, "test"))
-    events = list(run(plan, drain(prepare(plan))))
-    assert isinstance(events[-1], Finished)
-    return events[-1].certificate
+    return jobs.finish(jobs.made(source, out, **recipe))
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -131,7 +108,9 @@ def test_every_architecture(kind: str, tmp_path: Path, text: Path) -> None:
     (source / "modeling_evil.py").write_text("raise SystemExit\n")
     float_output = kind == "gpt2"  # no runtime reads packed Conv1D weights
     output = "float" if float_output else "compressed-tensors"
-    certificate = quantize(source, out, layer={"group": 32}, calibration=short(text), output=output)
+    certificate = quantize(source, out, layer={"group": 32}, calibration=jobs.words(text), output=output)
+    assert (certificate["kind"], certificate["container"]) == ("language", output)
+    assert certificate["kept_float"] == {}
 
     assert [path.name for path in tmp_path.iterdir() if path.name != "source"] == ["out"]
     assert json.loads((out / "certificate.json").read_text()) == json.loads(json.dumps(certificate))
@@ -268,7 +247,7 @@ def test_every_method(method: str, llama: Path, tmp_path: Path, text: Path) -> N
     out = tmp_path / "out"
     form, output = ("codebook4", "float") if method == "lloyd" else ("int4", "compressed-tensors")
     layer = {"format": form, "group": 32, "method": method}
-    certificate = quantize(llama, out, layer=layer, output=output, calibration=short(text))
+    certificate = quantize(llama, out, layer=layer, output=output, calibration=jobs.words(text))
     assert {row["method"] for row in certificate["rows"]} == {method}
     assert not any(row["notes"] for row in certificate["rows"])
     assert (certificate["rows"][0]["tokens"] == 4 * 32) == (method != "rtn")
@@ -321,9 +300,10 @@ def test_a_mixed_recipe_loads(llama: Path, tmp_path: Path, text: Path) -> None:
         {"match": "*.layers.1.self_attn.?_proj", "format": "fp8", "group": "channel", "method": "rtn"},
         {"match": "*.layers.0.self_attn.v_proj.weight", "format": "float"},
     ]
-    certificate = quantize(llama, out, layer={"group": 32}, rules=rules, calibration=short(text))
+    certificate = quantize(llama, out, layer={"group": 32}, rules=rules, calibration=jobs.words(text))
     kinds = {row["name"]: row["format"] for row in certificate["rows"]}
     assert len(kinds) == 13
+    assert certificate["kept_float"] == {"model.layers.0.self_attn.v_proj.weight": "kept float on request"}
     assert kinds["model.layers.0.mlp.down_proj.weight"] == "int8 channel"
     assert kinds["model.layers.1.self_attn.q_proj.weight"] == "fp8 channel"
     assert kinds["model.layers.0.self_attn.q_proj.weight"] == "int4 g32"
@@ -340,7 +320,7 @@ def test_a_mixed_recipe_loads(llama: Path, tmp_path: Path, text: Path) -> None:
 def test_experts_are_counted_and_fall_back_by_name(kind: str, tmp_path: Path, text: Path) -> None:
     source, out = tiny.make(kind, tmp_path / "source"), tmp_path / "out"
     least = 60
-    calibration = {**short(text), "min_expert_tokens": least}
+    calibration = {**jobs.words(text), "min_expert_tokens": least}
     certificate = quantize(source, out, layer={"group": 32}, calibration=calibration)
     experts = [row for row in certificate["rows"] if ".experts." in row["name"]]
     assert len(experts) == 2 * 4 * 3
@@ -351,8 +331,8 @@ def test_experts_are_counted_and_fall_back_by_name(kind: str, tmp_path: Path, te
     for row in experts:
         number = row["name"].split(".experts.")[1].split(".")[0]
         said = f"expert {number} saw {row['tokens']} of {least} tokens needed"
-        assert (row["method"] == "mse") == (row["tokens"] < least)
-        assert any(said in note for note in row["notes"]) == (row["tokens"] < least)
+        assert row["method"] == ("mse" if row["tokens"] < least else "descent")
+        assert (f"{said}: mse instead of descent" in row["notes"]) == (row["tokens"] < least)
 
 
 def test_a_sharded_model_and_its_certificate(tmp_path: Path) -> None:
@@ -407,8 +387,13 @@ def test_text_written_for_another_seed_is_not_taken_over(tmp_path: Path) -> None
 
     def write(seed: int) -> Any:
         calibration = {"source": "self", "windows": 4, "length": 32, "heldout_windows": 2, "seed": seed}
-        recipe = Recipe.read({"layer": {"group": 32}, "calibration": calibration}, "test")
-        return drain(prepare(planning.make(source, tmp_path / "out", recipe)))  # stopped before the first tensor
+        plan = jobs.made(source, tmp_path / "out", layer={"group": 32}, calibration=calibration)
+        steps = plan.model.read_data(plan)  # stopped before the first tensor
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
 
     first, again, other = write(0), write(0), write(1)
     assert first.calibration_hash == again.calibration_hash
@@ -426,15 +411,15 @@ TARGETS = {
 
 @pytest.mark.parametrize("what", TARGETS)
 def test_certification_finds_one_flipped_bit(what: str, llama: Path, tmp_path: Path) -> None:
-    plan = planning.make(llama, tmp_path / "out", Recipe.read({"layer": {"method": "rtn", "group": 32}}, "test"))
-    events = run(plan, drain(prepare(plan)))
+    plan = jobs.made(llama, tmp_path / "out", layer={"method": "rtn", "group": 32})
+    events = run(plan)
     for event in events:
         if isinstance(event, Started) and event.phase == "certify":
             break
     name = TARGETS[what]
     [path] = plan.partial.glob("*.safetensors")
     data = bytearray(path.read_bytes())
-    at = data.index(b"v_proj") if name is None else plan.layout.place[name][1] + 1
+    at = data.index(b"v_proj") if name is None else sink_of(plan).layout.place[name][1] + 1
     data[at] ^= 1
     path.write_bytes(data)
     with pytest.raises(CertificationError, match=name or path.name):
@@ -443,19 +428,19 @@ def test_certification_finds_one_flipped_bit(what: str, llama: Path, tmp_path: P
     assert plan.partial.exists()
 
     # The same command writes the damaged part anew, and then finishes.
-    assert isinstance(list(run(plan, None))[-1], Finished)
+    assert isinstance(list(run(plan))[-1], Finished)
     assert plan.out.exists()
 
 
 def test_check_finds_a_bit_flipped_after_certification(llama: Path, tmp_path: Path) -> None:
-    plan = planning.make(llama, tmp_path / "out", Recipe.read({"layer": {"method": "rtn", "group": 32}}, "test"))
-    list(run(plan, drain(prepare(plan))))
+    plan = jobs.made(llama, tmp_path / "out", layer={"method": "rtn", "group": 32})
+    jobs.finish(plan)
     good = [event for event in check(plan.out) if isinstance(event, Finding)]
     assert all(finding.good for finding in good)
     assert "certificate" in [finding.what for finding in good]
     [path] = plan.out.glob("*.safetensors")
     data = bytearray(path.read_bytes())
-    data[plan.layout.place[TARGETS["codes"]][1]] ^= 1  # another code, as finite as the first
+    data[sink_of(plan).layout.place[TARGETS["codes"]][1]] ^= 1  # another code, as finite as the first
     path.write_bytes(data)
     [bad] = [event for event in check(plan.out) if isinstance(event, Finding) and not event.good]
     assert (bad.what, bad.detail.split()[0]) == ("certificate", path.name)

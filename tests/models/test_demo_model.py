@@ -2,16 +2,16 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from bitwright.models.language import corpus
+from tests import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-FOLDER = Path(corpus.__file__).parents[1] / "content" / "demo-model"
+FOLDER = tiny.DEMO
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The commands of those who write lessons and problems: a new one, and the proof that it holds."""
+"""Commands for authors of lessons and problems: create one, and check that it holds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import typer
 
 from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.options import Json
-from bitwright.engine.libraries import load
 from bitwright.errors import BitwrightError, InputError
+from bitwright.libraries import load
 
-content = typer.Typer(no_args_is_help=True, help="Write and prove the studio's lessons and problems.")
+content = typer.Typer(no_args_is_help=True, help="Write and check the studio's lessons and problems.")
 app.add_typer(content, name="content")
 
 
 @content.command()
 def check(
-    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons and problems to prove. Default: all.")] = None,
+    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons and problems to check. Default: all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove lessons (numbers, formulas, links, figures) and problems (references pass, wrong submissions fail)."""
+    """Check lessons (numbers, formulas, links, figures) and problems (references pass, wrong submissions fail)."""
 
     def work(show: Show) -> None:
         load()
@@ -36,7 +36,7 @@ def check(
                 typer.echo(json.dumps(found))
             show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
         if wrong:
-            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Mend what is named")
+            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Fix what is named")
 
     guarded(as_json, work)
 
@@ -45,18 +45,21 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
     from bitwright.authoring.folder import CONTENT
     from bitwright.authoring.library import Library
     from bitwright.authoring.proof import prove as prove_lessons
+    from bitwright.judge.problem import Shelf
     from bitwright.judge.proof import prove as prove_problem
 
-    problems = sorted(path.name for path in (CONTENT / "problems").iterdir() if path.is_dir())
-    lessons = [slug for slug in slugs if slug not in problems]
+    shelf = Shelf(CONTENT)
+    lessons = [slug for slug in slugs if slug not in shelf]
     for slug in lessons:
         if not (CONTENT / "lessons" / slug).is_dir():
             where, fix = "content check", "bitwright practice list names problems, chapters.toml lessons"
-            raise InputError(f"no lesson and no problem is called {slug!r}", where=where, fix=fix)
+            what = "; ".join([f"no lesson and no problem is called {slug!r}", *shelf.faults])
+            raise InputError(what, where=where, fix=fix)
     with tempfile.TemporaryDirectory() as fresh:
         if lessons or not slugs:
             yield from prove_lessons(Library(CONTENT, Path(fresh)), lessons)
-    chosen = [slug for slug in slugs if slug in problems] or ([] if slugs else problems)
+    folders = (path.name for path in shelf.folder.iterdir() if path.is_dir())
+    chosen = [slug for slug in slugs if slug in shelf] if slugs else sorted({*folders, *shelf.slugs})
     if not chosen:
         return
     from bitwright.cli.practice import judging
@@ -71,31 +74,31 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
 def _unlisted(slug: str) -> Any:
     from bitwright.judge.proof import Finding
 
-    return Finding(f"problem {slug}", False, "stands in no collection of collections.toml")
+    return Finding(f"problem {slug}", False, "is in no collection of collections.toml")
 
 
 @content.command()
 def new(
     kind: Annotated[str, typer.Argument(help="problem")],
-    slug: Annotated[str, typer.Argument(help="The name of its folder, like product-except-self.")],
+    slug: Annotated[str, typer.Argument(help="Name of the problem's folder, for example product-except-self.")],
 ) -> None:
-    """Make the folder of a new problem, with every file it needs and the gaps to fill marked TODO."""
+    """Create the folder of a new problem, with every file it needs; the gaps to fill are marked TODO."""
 
     def work(show: Show) -> None:
         from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import SLUG
 
         if kind != "problem":
-            raise InputError(f"{kind!r} cannot be made", where="content new", fix="Write: content new problem SLUG")
+            raise InputError(f"{kind!r} cannot be created", where="content new", fix="Write: content new problem SLUG")
         folder = CONTENT / "problems" / slug
         if not SLUG.fullmatch(slug):
             raise InputError(
-                f"{slug!r} is no name for a folder",
+                f"{slug!r} is not a valid folder name",
                 where="content new",
                 fix="Use small letters, digits and single hyphens",
             )
         if folder.exists():
-            raise InputError("is there already", where=str(folder), fix="Choose another name")
+            raise InputError("already exists", where=str(folder), fix="Choose another name")
         partial = folder.with_name(f".{slug}.partial")
         for name, text in TEMPLATE.items():
             path = partial / name
@@ -149,4 +152,4 @@ def generate(rng, size):
         for slug in ("forgets-the-last", "counts", "takes-sizes")
     ),
 }
-"""The files of a new problem: it runs and proves itself as it is, and says TODO wherever words are missing."""
+"""The files of a new problem: it passes its checks as it is, and says TODO wherever text is missing."""

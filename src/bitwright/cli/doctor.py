@@ -1,4 +1,4 @@
-"""What this machine can do for Bitwright, and what would help where it cannot."""
+"""What works on this machine, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import json
 import platform
 import sys
+from collections.abc import Iterator
 
 import typer
 
@@ -16,7 +17,7 @@ from bitwright.cli.options import Json
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: Python, optional parts, and whether untrusted programs can be judged safely."""
+    """Check this machine: Python, optional extras, plugins, and whether untrusted programs can be judged safely."""
 
     def work(show: Show) -> None:
         from bitwright.judge.tiers import probe
@@ -29,6 +30,7 @@ def doctor(as_json: Json = False) -> None:
             missing = [name for name in modules if importlib.util.find_spec(name) is None]
             words = f"without {', '.join(missing)}" if missing else "installed"
             facts.append((f"extra {extra}", not missing, words, f"pip install 'bitwright[{extra}]'"))
+        facts += [("plugin", False, fault, "") for fault in _faults()]
         tier = probe()
         words = f"tier {tier.name}: {tier.words}" if tier.name else f"not available: {tier.reason}"
         facts.append(("sandbox of the judge", bool(tier.name), words, tier.fix))
@@ -44,3 +46,18 @@ def doctor(as_json: Json = False) -> None:
                 show.line(f"       {tier.reason}. {fix}")
 
     guarded(as_json, work)
+
+
+def _faults() -> Iterator[str]:
+    """What is wrong with plugins from other packages."""
+    from bitwright import methods, rewrites
+    from bitwright.authoring.folder import CONTENT
+    from bitwright.core import formats
+    from bitwright.files import containers
+    from bitwright.judge.problem import Shelf
+    from bitwright.models import kinds
+
+    for registry in (methods.registry, containers.registry, rewrites.registry, kinds):
+        yield from map(str, registry.faults().values())
+    yield from map(str, formats.faults())
+    yield from Shelf(CONTENT).faults

@@ -170,7 +170,7 @@ class Levels:
 
         Each maps the largest number of its block to the end of the inner type that reaches furthest (63 of u6, -32 of
         i6), and is rounded as it will be read back, all levels around it included. Shapes: [rows, blocks], [1, 1] for
-        one a tensor.
+        one per tensor.
         """
         if len(self.levels) == 1:
             return ()

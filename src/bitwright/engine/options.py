@@ -61,10 +61,13 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
 
 
 def require_tables(kind: Kind, tables: Mapping[str, Any], where: str) -> None:
-    """Raise RecipeError, about the recipe at `where`, for a table that is of use to another kind of model alone."""
-    for key in tables:
+    """Raise RecipeError, about the recipe at `where`, for a table that is of use to another kind of model alone.
+
+    A recipe that was written out in full has them all: those that only say what goes without saying may stay.
+    """
+    for key, table in tables.items():
         able = [other for other in kinds.all() if key in other.tables]
-        if able and kind not in able:
+        if able and kind not in able and getattr(Recipe.read({key: table}, where), key) != getattr(Recipe(), key):
             raise _elsewhere(kind, able, f"{where}: {key}", key)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from bitwright.engine.write import Writer
 from bitwright.events import Event, Note
-from bitwright.models.model import Plan
+from bitwright.models.model import Drop, Plan
+from bitwright.words import plural
 
 
 def fall_back(writer: Writer, data: Any) -> Generator[Event, None, Writer]:
@@ -25,11 +26,11 @@ def fall_back(writer: Writer, data: Any) -> Generator[Event, None, Writer]:
     if first.value <= limit:
         return _decided(writer, plan)
     if len(plan.items) < 2:
-        plan.notes.append(f"{first.name} drops by {first.value:.2f} {first.unit}, and there is one {words.part} only")
+        plan.notes.append(f"{first.words}, and there is one {words.part} only")
         return _decided(writer, plan)
     order = yield from model.rank(plan, data)
     why = f"so sensitive that float was kept, to lose at most {limit:g} {first.unit}"
-    tried: dict[int, tuple[Writer, float]] = {}
+    tried: dict[int, tuple[Writer, Drop]] = {}
 
     def attempt(count: int) -> Generator[Event, None, float]:
         if count not in tried:
@@ -38,11 +39,11 @@ def fall_back(writer: Writer, data: Any) -> Generator[Event, None, Writer]:
             if not model.independent:
                 yield from made.run(data)
             found = yield from model.drop(candidate, data)
-            tried[count] = made, found.value
-            note = f"{count} {words.parts} float: {found.name} drops by {found.value:.2f} {found.unit} on calibration"
+            tried[count] = made, found
+            note = f"{plural(count, words.part, words.parts)} float: {found.words} on calibration"
             plan.notes.append(note)
             yield Note(note)
-        return tried[count][1]
+        return tried[count][1].value
 
     low, high, most = 0, 1, len(order) - 1  # one part at least is quantized
     while (yield from attempt(min(high, most))) > limit and high < most:
@@ -55,10 +56,8 @@ def fall_back(writer: Writer, data: Any) -> Generator[Event, None, Writer]:
         else:
             low = middle
     best, reached = tried[high]
-    if reached > limit:
-        note = (
-            f"even with {high} {words.parts} float {first.name} drops by {reached:.2f} {first.unit} (limit {limit:g})"
-        )
+    if reached.value > limit:
+        note = f"even with {plural(high, words.part, words.parts)} float {reached.words} (limit {limit:g})"
         plan.notes.append(note)
         yield Note(note)
     return _decided(writer, best.plan, best)

@@ -43,13 +43,6 @@ class Place(NamedTuple):
     """The source stores it as [columns, rows]."""
 
 
-class Held(NamedTuple):
-    """How a matrix that somebody quantized is held."""
-
-    format: Format
-    activations: str = "none"
-
-
 class Container(ABC):
     """One container; a file of `files/containers`, or an entry point `bitwright.containers`, provides it."""
 
@@ -129,14 +122,12 @@ class TensorContainer(Container):
         """A folder that it claims, read back."""
         raise NotImplementedError
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool] | None:
         """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
 
-        Raises CertificationError where it cannot be loaded.
+        None where no runtime here reads it. Raises CertificationError where it cannot be loaded.
         """
-        from bitwright.files.folder import load_in_transformers
-
-        return load_in_transformers(folder), False
+        return None
 
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""

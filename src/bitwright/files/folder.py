@@ -74,8 +74,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             return container.open(folder, config)
     if quantization:
         names = ", ".join(container.name for container in known)
+        missing = "".join(f"; {fault.what}" for fault in registry.faults().values())
         raise ModelError(
-            f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read",
+            f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read{missing}",
             where=str(folder),
             fix=f"Supported: {names}",
         )

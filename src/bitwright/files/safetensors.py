@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import FileError, ModelError, ResourceError, TensorError
-from bitwright.files.container import Held
+from bitwright.files.held import Held
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -232,25 +233,50 @@ class Collection:
     problems: tuple[str, ...]
 
 
+GROUP = "bitwright.problems"
+"""Entry points of other packages' problems: a package, or a path, laid out like a content folder."""
+
+
 class Shelf:
-    """The problems below a content folder."""
+    """The problems below a content folder, and those of other installed packages.
+
+    `faults` says which packages' problems cannot be had, and why; none of them keeps the others from being solved.
+    """
 
     def __init__(self, content: Path) -> None:
         """Reads collections.toml; problems are read as they are asked for. ProblemError where it cannot be."""
         self.folder = content / "problems"
-        path = content / "collections.toml"
-        try:
-            table = tomllib.loads(path.read_text("utf-8"))["collections"]
-            self.collections = [Collection(c["slug"], c["title"], c["summary"], tuple(c["problems"])) for c in table]
-        except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-            raise ProblemError(f"collections.toml: cannot be read ({error})") from error
+        self.collections = _collections(content)
         self.slugs = [slug for collection in self.collections for slug in collection.problems]
+        self.faults: list[str] = []
         self._read: dict[str, Problem] = {}
+        for point in entry_points(group=GROUP):
+            try:
+                self._take(_content(point))
+            except ProblemError as error:
+                package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+                self.faults.append(f"the problems of {package} are left out ({error})")
+
+    def _take(self, content: Path) -> None:
+        """Add the problems of another package, or none of them where one is faulty or its name is taken."""
+        collections = _collections(content)
+        problems = [read(content / "problems" / slug) for found in collections for slug in found.problems]
+        names = {found.slug for found in self.collections}
+        for slug in [*(found.slug for found in collections), *(problem.slug for problem in problems)]:
+            if slug in names or slug in self:
+                raise ProblemError(f"the name {slug!r} is taken")
+        self.collections += collections
+        self.slugs += [problem.slug for problem in problems]
+        self._read |= {problem.slug: problem for problem in problems}
+
+    def __contains__(self, slug: str) -> bool:
+        """Whether there is a problem of this slug, in a collection or not yet."""
+        return slug in self._read or bool(SLUG.fullmatch(slug) and (self.folder / slug).is_dir())
 
     def problem(self, slug: str) -> Problem:
         """A problem by its slug. ProblemError where there is none, or its folder is faulty."""
-        if not SLUG.fullmatch(slug) or not (self.folder / slug).is_dir():
-            raise ProblemError(f"there is no problem {slug!r}")
+        if slug not in self:
+            raise ProblemError("; ".join([f"there is no problem {slug!r}", *self.faults]))
         if slug not in self._read:
             self._read[slug] = read(self.folder / slug)
         return self._read[slug]
@@ -258,3 +284,20 @@ class Shelf:
     def __iter__(self) -> Iterator[Problem]:
         """All problems, in the order of the collections."""
         return (self.problem(slug) for slug in self.slugs)
+
+
+def _collections(content: Path) -> list[Collection]:
+    try:
+        table = tomllib.loads((content / "collections.toml").read_text("utf-8"))["collections"]
+        return [Collection(c["slug"], c["title"], c["summary"], tuple(c["problems"])) for c in table]
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProblemError(f"collections.toml: cannot be read ({error})") from error
+
+
+def _content(point: EntryPoint) -> Path:
+    """The folder that an entry point names: that of a package, or a path."""
+    try:
+        found = point.load()
+        return Path(found if isinstance(found, str | Path) else next(iter(found.__path__)))
+    except Exception as error:  # other people's code may raise anything
+        raise ProblemError(f"{point.value}: cannot be loaded ({type(error).__name__}: {error})") from error

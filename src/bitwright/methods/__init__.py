@@ -11,6 +11,6 @@ runs.
 from bitwright.methods.method import Method, Options, Samples, Seen, fits_fixed
 from bitwright.registry import Registry
 
-registry: Registry[Method] = Registry("bitwright.methods", "METHOD", key="layer.method")
+registry: Registry[Method] = Registry(Method, "bitwright.methods", "METHOD", key="layer.method")
 
 __all__ = ["Method", "Options", "Samples", "Seen", "fits_fixed", "registry"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bitwright.models.model import Model
 
 kinds: Registry[Kind] = Registry(
-    "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
+    Kind, "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
 )
 
 __all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device"]
@@ -60,7 +60,8 @@ def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu"
     path = find(model)
     kind = kind_of(path)
     require_device(kind, device)
-    return kind.open(path, recipe or Recipe(), device)
+    opened: Model = kind.open(path, recipe or Recipe(), device)
+    return opened
 
 
 def require_device(kind: Kind, device: str) -> None:

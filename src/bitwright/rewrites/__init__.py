@@ -7,7 +7,7 @@ from typing import Any
 from bitwright.registry import Registry
 from bitwright.rewrites.rewrite import Rewrite, Rounded, Subject
 
-registry: Registry[Rewrite] = Registry("bitwright.rewrites", "REWRITE", key="network")
+registry: Registry[Rewrite] = Registry(Rewrite, "bitwright.rewrites", "REWRITE", key="network")
 
 __all__ = ["Rewrite", "Rounded", "Subject", "chosen", "registry"]
 

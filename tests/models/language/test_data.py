@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from bitwright.errors import DataError, ModelError, RecipeError
 from bitwright.models.language import corpus, data
 from bitwright.models.language.data import cut, load_texts, write_own
+from tests import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
-FOLDER = data.Path(corpus.__file__).parents[1] / "content" / "demo-model"
+FOLDER = tiny.DEMO
 WORDS = 4000
 
 

@@ -23,6 +23,7 @@ from bitwright.models.demos import digits  # noqa: E402
 from bitwright.models.network.finetune import (  # noqa: E402
     Integers,
     Learner,
+    Lessons,
     finetune,
     held,
     round_to_nearest,
@@ -30,6 +31,7 @@ from bitwright.models.network.finetune import (  # noqa: E402
 )
 from bitwright.models.network.graph import Graph  # noqa: E402
 from bitwright.models.network.placement import place  # noqa: E402
+from bitwright.models.network.replay import Replay  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,8 @@ def test_8_bits_by_rounding_alone_are_the_float_network() -> None:
 def test_training_sees_exactly_what_the_file_computes(bits: int) -> None:
     """Every tensor of the network on every image: the same codes; logits to float32's own precision."""
     graph, placement = opened()
-    learner = Learner(graph, placement, round_to_nearest(graph, placement, images(), bits), bits)
+    start = round_to_nearest(graph, placement, images(), bits)
+    learner = Learner(graph, placement, start, Lessons([], Replay(graph)), bits)
     x, _ = digits.read("calibration")
     with torch.no_grad():
         ours = learner.replay.run({digits.INPUT: torch.from_numpy(x)})

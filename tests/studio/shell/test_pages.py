@@ -20,7 +20,6 @@ from bitwright.authoring.library import Library
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.shell.app import create
 from bitwright.studio.shell.config import Config
-from bitwright.studio.shell.serve import is_local, listen, url
 
 OWN = {"origin": "http://127.0.0.1:8737"}
 LESSON = '+++\ntitle = "A lesson"\nlead = "It teaches."\n+++\nText.\n'
@@ -55,12 +54,14 @@ def test_the_web_process_never_imports_torch() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_lesson_that_is_not_computed_yet_says_so_and_comes(client: TestClient) -> None:
     assert "bw-wait" in client.get("/learn/one").text or "<h1>A lesson</h1>" in client.get("/learn/one").text
     assert client.get("/api/ready/one").json() == {"ready": True}
     assert "<h1>A lesson</h1>" in client.get("/learn/one").text
 
 
+@pytest.mark.slow
 def test_a_broken_lesson_is_named_and_takes_nothing_along(client: TestClient) -> None:
     answer = client.get("/api/ready/two")
     assert answer.status_code == 400
@@ -69,6 +70,7 @@ def test_a_broken_lesson_is_named_and_takes_nothing_along(client: TestClient) ->
     assert client.get("/api/ready/one").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_page_that_was_cut_off_on_disk_is_computed_again(tmp_path: Path, content: Path, client: TestClient) -> None:
     client.get("/api/ready/one")
     (kept,) = (tmp_path / "data" / "lessons").glob("one.*.json")
@@ -105,6 +107,7 @@ def test_an_edition_that_is_not_there_says_why(client: TestClient, day: str) -> 
     assert "today" in answer.text or "date" in answer.text
 
 
+@pytest.mark.slow
 def test_progress_is_kept_and_shown(client: TestClient) -> None:
     client.get("/api/ready/one")
     assert client.post("/api/progress", json={"slug": "one", "section": "s"}, headers=OWN).status_code == 204
@@ -124,6 +127,7 @@ def test_progress_that_cannot_be_is_refused(client: TestClient, body: object) ->
     assert answer.json()["error"]["text"]
 
 
+@pytest.mark.slow
 def test_an_answer_is_judged_here_and_not_believed(client: TestClient) -> None:
     client.get("/api/ready/one")
     given = {"place": "lesson:one", "question": "question-1", "choice": 2}
@@ -146,6 +150,7 @@ def test_a_record_goes_out_and_comes_back(client: TestClient) -> None:
     assert bad.status_code == 400 and "not JSON" in bad.text
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_said_and_nothing_is_lost(client: TestClient, tmp_path: Path) -> None:
     client.post("/api/progress", json={"slug": "one"}, headers=OWN)
     other = sqlite3.connect(tmp_path / "data" / "studio.db", isolation_level=None)
@@ -188,44 +193,6 @@ def test_feeds_name_this_studio(client: TestClient) -> None:
     answer = client.get("/today/feed.atom")
     assert answer.headers["content-type"].startswith("application/atom+xml")
     assert f"http://127.0.0.1:8737/today/{date.today()}" in answer.text
-
-
-def test_a_port_in_use_is_said_with_a_way_out() -> None:
-    taken = listen("127.0.0.1", 0)
-    port = taken.getsockname()[1]
-    with pytest.raises(ResourceError, match="in use") as caught:
-        listen("127.0.0.1", port)
-    assert "--port" in str(caught.value)
-    taken.close()
-
-
-def test_an_address_that_is_not_this_machines_is_said() -> None:
-    with pytest.raises((InputError, ResourceError)):
-        listen("192.0.2.1", 0)
-
-
-@pytest.mark.parametrize(
-    ("host", "local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("board", False)]
-)
-def test_what_counts_as_this_machine(host: str, local: bool) -> None:
-    assert is_local(host) is local
-
-
-def test_the_address_carries_the_token_beyond_this_machine() -> None:
-    assert url(Config(host="::1"), 8000) == "http://[::1]:8000/"
-    assert url(Config(host="board", token="t"), 8000) == "http://board:8000/?token=t"
-
-
-def test_elsewhere_without_a_token_is_not_served(tmp_path: Path) -> None:
-    words = [
-        sys.executable, "-m", "bitwright.cli", "studio", "--host", "0.0.0.0", "--port", "0", "--no-browser", "--data",
-        str(tmp_path),
-    ]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        process.terminate()
-    assert "?token=" in line and len(line.split("?token=")[1].strip()) >= 20
 
 
 def test_settings_that_are_none_are_refused(client: TestClient) -> None:

@@ -277,7 +277,7 @@ def test_a_page_that_lost_its_studio_finds_it_again(
     data = tmp_path_factory.mktemp("killed") / "data"
     running = start(data)
     recipe = {**QUICK, "layer": {"format": "int4", "method": "descent"}}
-    recipe["calibration"] = {**QUICK["calibration"], "windows": 32}
+    recipe["calibration"] = {**QUICK["calibration"], "windows": 8}
     made = ask(running, "/api/runs", {"model": str(MODEL), "recipe": recipe})["id"]
     tab, context = look(chromium, running, viewport=WIDE)
     page = tab.goto(f"/workbench/runs/{made}")

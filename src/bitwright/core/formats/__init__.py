@@ -1,4 +1,7 @@
-"""Number formats by name. One module of this folder is one family, found by being there: its `FAMILY`."""
+"""Number formats by name. One module of this folder is one family, found by being there: its `FAMILY`.
+
+Other packages add families through entry points `bitwright.formats`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import difflib
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 
 from bitwright.core.format import Format
 from bitwright.core.scaling import Block, Levels
 from bitwright.errors import RecipeError
+from bitwright.plugins import plugins
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,59 @@ def register(family: Family) -> None:
     _added.append(family)
 
 
+@contextmanager
+def adding(family: Family) -> Iterator[Family]:
+    """Have one more family for a while: what tests do."""
+    register(family)
+    try:
+        yield family
+    finally:
+        _added.remove(family)
+
+
 def families() -> dict[str, Family]:
-    """Every concrete name with its family: those of this folder, then those registered."""
-    return {name: family for family in (*_found(), *_added) for name in family.titles}
+    """Every concrete name with its family: those of this folder, those of other packages, then those registered."""
+    return {name: family for family in (*_found(), *_others().families, *_added) for name in family.titles}
+
+
+def faults() -> list[RecipeError]:
+    """What is wrong with other packages' families."""
+    return _others().faults
 
 
 @cache
 def _found() -> tuple[Family, ...]:
     modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
     return tuple(module.FAMILY for module in modules)
+
+
+@dataclass
+class _Others:
+    """Families of other packages, the names of those that were refused, and all that is wrong."""
+
+    families: list[Family] = field(default_factory=list)
+    refused: dict[str, RecipeError] = field(default_factory=dict)
+    faults: list[RecipeError] = field(default_factory=list)
+
+
+@cache
+def _others() -> _Others:
+    found = _Others()
+    known = {name for family in _found() for name in family.titles}
+    for plugin in plugins("bitwright.formats"):
+        try:
+            family: Family = plugin.load(Family)
+        except RecipeError as error:
+            found.faults.append(error)
+            continue
+        if taken := known & family.titles.keys():
+            fault = plugin.fault(f"uses a name that is taken: there is a format {min(taken)!r} already")
+            found.refused |= dict.fromkeys(family.titles, fault)
+            found.faults.append(fault)
+            continue
+        known |= family.titles.keys()
+        found.families.append(family)
+    return found
 
 
 def names() -> dict[str, str]:
@@ -71,14 +120,18 @@ def names() -> dict[str, str]:
 def named(name: str, *, group: Block | None = None, symmetric: bool = True, scale: str = "fp16") -> Format:
     """The format called `name`; `group`, `symmetric` and `scale` apply where the format leaves them open.
 
-    Raises RecipeError for a name that is not in `names()`, and for an unknown type of scale.
+    Raises RecipeError for a name that is not in `names()`, for one that two packages provide, and for an unknown type
+    of scale.
     """
+    if name in _others().refused:
+        raise _others().refused[name]
     known = families()
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known, 2)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
         fix = f"{meant}Choose one of: {', '.join(spans(known))}"
-        raise RecipeError(f"no format is called {name!r}", where="format", fix=fix, key="layer.format")
+        missing = "".join(f"; {fault.what}" for fault in faults())
+        raise RecipeError(f"no format is called {name!r}{missing}", where="format", fix=fix, key="layer.format")
     return known[name].make(name, Asked(group, symmetric, scale))
 
 

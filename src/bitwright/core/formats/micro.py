@@ -16,7 +16,7 @@ def make(name: str, asked: Asked) -> Format:
 FAMILY = Family(
     {
         "mxfp4": "OCP MX v1.0: FP4 in blocks of 32 with power-of-two scales",
-        "nvfp4": "NVIDIA's FP4 in blocks of 16 with E4M3 scales and one float32 factor a tensor",
+        "nvfp4": "NVIDIA's FP4 in blocks of 16 with E4M3 scales and one float32 factor per tensor",
     },
     make,
     "Microscaling",

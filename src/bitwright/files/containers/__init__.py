@@ -6,11 +6,12 @@
 A module of this folder provides `CONTAINER`; its name has hyphens where the module's has underscores.
 """
 
-from bitwright.files.container import Container, GraphContainer, Held, Place, Stored, TensorContainer
+from bitwright.files.container import Container, GraphContainer, Place, Stored, TensorContainer
+from bitwright.files.held import Held
 from bitwright.registry import Registry
 
 registry: Registry[Container] = Registry(
-    "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
+    Container, "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
 )
 
 __all__ = ["Container", "GraphContainer", "Held", "Place", "Stored", "TensorContainer", "registry"]

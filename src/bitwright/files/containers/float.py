@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
@@ -47,6 +48,11 @@ class Float(TensorContainer):
 
     def decoders(self) -> dict[str, str]:
         return {"transformers": version("transformers")}
+
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+        from bitwright.files.folder import load_in_transformers
+
+        return load_in_transformers(folder), False
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["transformers and vLLM (float weights: a study copy, nothing gets smaller)"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bitwright import libraries
 from bitwright.errors import RecipeError
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
@@ -13,7 +14,6 @@ from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Language(Kind):
@@ -39,6 +39,9 @@ class Language(Kind):
         "indivisible": "indivisible",
     }
 
+    def load(self) -> None:
+        libraries.load()
+
     def claims(self, path: Path) -> bool:
         return not path.is_file() and path.suffix.lower() != ".onnx"
 
@@ -48,7 +51,7 @@ class Language(Kind):
     def size(self, path: Path) -> int:
         return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.language.model import LanguageModel
 
         return LanguageModel(path, device)

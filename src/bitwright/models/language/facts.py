@@ -38,7 +38,7 @@ def readers(certificate: Verdict) -> list[str]:
     if not lines:
         lines = ["Read back as float weights and compared with what was meant"]
     if not loaded or not loaded["checked"]:
-        return [*lines, f"Not loaded by transformers: {loaded['why'] if loaded else 'not tried'}"]
+        return [*lines, f"Not loaded: {loaded['why'] if loaded else 'not tried'}"]
     how = " with dequantize=True" if loaded.get("dequantize") else ""
     same = f"same answers (max KL {loaded['max_kl']:.2g} nats)"
     lines.append(f"Loaded by transformers {versions['transformers']}{how}, {same}")
@@ -59,5 +59,5 @@ def describe(part: Verdict) -> list[str]:
         f"{size}{asked}, from {part['tokens']:,} tokens",
         f"{part['read']:,} texts read, {part['kept']:,} kept" + (f" ({reasons})" if reasons else ""),
         f"{share(part['distinct'])} of the vocabulary seen, {share(part['unknown'])} of the tokens unknown",
-        f"{share(part['repeated'])} of the runs of 8 tokens came before",
+        f"{share(part['repeated'])} of the 8-token runs occurred earlier",
     ]

@@ -108,7 +108,10 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     experts = any(item.part.expert is not None for item in plan.items.values())
     with without_bars():
-        model, dequantized = plan.container.load(plan.partial, experts)
+        loaded = plan.container.load(plan.partial, experts)
+    if loaded is None:
+        return {"checked": False, "why": f"no runtime here reads {plan.container.name}"}
+    model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
     with torch.no_grad(), without_bars():

@@ -13,7 +13,6 @@ from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
     from bitwright.events import Event
-    from bitwright.models.model import Model
 
 
 class Networks(Kind):
@@ -41,6 +40,9 @@ class Networks(Kind):
         "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
     }  # fmt: skip
 
+    def load(self) -> None:
+        import torch  # noqa: F401
+
     def claims(self, path: Path) -> bool:
         return path.suffix.lower() == ".onnx"
 
@@ -51,7 +53,7 @@ class Networks(Kind):
         beside = path.with_name(f"{path.name}.data")
         return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
-    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Model:
+    def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.network.model import NetworkModel
 
         return NetworkModel(path, recipe)

@@ -1,4 +1,4 @@
-"""Is this quantized ONNX file, anyone's, sound? And what did it cost against the float network?"""
+"""Checks a quantized ONNX file from any tool, and measures its error against the float network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bitwright.models.network.session import Session
 
 
 def check(path: Path, against: Path | None = None) -> Iterator[Event]:
-    """Look at every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
+    """Check every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
 
     Checks that the file is whole and finite, that `onnx.checker` and ONNX Runtime accept it, that scales are positive
     and weights decode, and how many products take integers. Raises only for an unreadable `against`.
@@ -43,7 +43,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
         graph = Graph(source, bind=loose, where=str(against))
         for layer in graph.layers:
-            back = decoded.get(layer.weight, decoded.get(f"{layer.weight}_packed"))
+            back = decoded.get(layer.weight)
             if back is None or back.shape != tuple(layer.shape):
                 continue
             before, after = graph.matrix(layer), to_matrix(layer, back)

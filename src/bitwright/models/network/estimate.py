@@ -1,4 +1,4 @@
-"""What a plan for an ONNX network costs: memory, time, and which layers are not worth rounding."""
+"""Estimates for an ONNX network's plan: memory, time, and layers that are not worth rounding."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from bitwright.models.samples.open import Samples
 
 ENTRANCE = 0.05
 """Share of a network's products up to which a layer at its entrance stays float."""
-BASE = 300 * machine.MIB
-"""Resident memory of Python, torch and ONNX Runtime with hardly a network: peaks of fresh processes that quantized the
-bundled networks were 290 to 300 MiB."""
+BASE = 392 * machine.MIB
+"""Resident memory of Python, torch and ONNX Runtime with hardly a network: fresh processes that quantized the bundled
+digits network peaked at 391 MiB."""
+SECONDS = 4.0
+"""Seconds that a hardly busy processor takes for a network of no size: imports, sessions, latency and profile."""
+HELD = 16
+"""Copies of the widest tensor of all samples that are alive in a walk, sessions' arenas included (measured on
+ResNet-20)."""
 COPIES = 7
 """Copies of a network in memory at once: as read, prepared, with outputs, in sessions, written and read back."""
 
@@ -43,7 +48,7 @@ def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
 def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, placement: Placement) -> Estimate:
     """Memory at the heaviest moment, and wall time from this machine's measured rate of matrix products."""
     if samples is None:
-        return Estimate(BASE + COPIES * plan.model.source_bytes, 3.0)
+        return Estimate(BASE + COPIES * plan.model.source_bytes, SECONDS)
     calibration, heldout = samples
     count, judged = len(calibration), len(heldout)
     batch = min(calibration.batch, count)
@@ -53,16 +58,17 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, 
     widest = max(values.values(), default=0)
     items = [(item, positions(graph, item.part)) for item in plan.items.values()]
     unfolded = max((each * item.columns * 4 for item, each in items), default=0)
-    # Observing holds all observed tensors of a batch; the walk holds a few tensors of all batches, up to its budget
-    # each, and the unfolded input of one layer for one batch.
-    walk = 6 * min(BUDGET, widest * count) + 3 * batch * unfolded
+    # Observing holds all observed tensors of a batch; the walk holds tensors of all batches, up to its budget each,
+    # and the unfolded input of one layer for one batch.
+    walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded
     memory = BASE + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
     forward = sum(2 * positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers)
     moments = sum(2 * each * item.columns**2 for item, each in items if item.method.needs != "nothing")
     solve = sum(2 * item.rows * item.columns**2 * item.method.work(item.options) for item, _ in items)
     rate = machine.matmul_rate(torch.float32, "cpu")
-    # Two passes observe, six look at each layer; convolutions run at about a third of a product's rate.
-    seconds = 3 + (forward * (8 * count + 2 * judged) + moments * count) / (rate / 3) + solve / (rate / 4)
+    # Two passes observe, six look at each layer; convolutions run at about two thirds of a product's rate.
+    work = forward * (8 * count + 2 * judged) + moments * count
+    seconds = SECONDS + work / (rate / 1.5) + solve / (rate / 4)
     return Estimate(memory, seconds)
 
 

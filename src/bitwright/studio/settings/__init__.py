@@ -1,0 +1,1 @@
+"""How the studio looks, who learns, and the record to take along."""

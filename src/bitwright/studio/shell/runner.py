@@ -101,7 +101,7 @@ class Runner:
         """How jobs ended while the database could not be told."""
         self.closing = False
         self._wake = asyncio.Event()
-        self._working: dict[int, asyncio.Task[None]] = {}
+        self._working: set[asyncio.Task[None]] = set()
         self._always: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -123,8 +123,8 @@ class Runner:
         if self._always:
             await asyncio.wait(self._always[:1], timeout=GOODBYE)
         if self._working:
-            await asyncio.wait(self._working.values(), timeout=patience)
-        tasks = (*self._always, *self._working.values())
+            await asyncio.wait(self._working, timeout=patience)
+        tasks = (*self._always, *self._working)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,9 +143,10 @@ class Runner:
 
     def begin(self, job: Job) -> None:
         """Work on a job that is this process's already."""
-        self.held[job.id] = Held(job)
-        self._working[job.id] = asyncio.create_task(self._work(self.held[job.id]))
-        self._working[job.id].add_done_callback(partial(self._done, job.id))
+        held = self.held[job.id] = Held(job)
+        task = asyncio.create_task(self._work(held))
+        self._working.add(task)
+        task.add_done_callback(partial(self._done, held))
 
     async def stop(self, number: int) -> None:
         """Have a job stop where it is held here; the database says so already."""
@@ -198,7 +199,8 @@ class Runner:
             job = await to_thread.run_sync(claim)
             if job is None:
                 return
-            if job.id not in self.held:  # else its lease had run out on a machine that stood still: it is held again
+            held = self.held.get(job.id)
+            if held is None or held.over:  # else its lease had run out on a machine that stood still: it is held again
                 self.begin(job)
 
     async def _beat(self) -> None:
@@ -238,10 +240,10 @@ class Runner:
                 self.untold[number] = end
         await self._trade.ended(number)
 
-    def _done(self, number: int, task: asyncio.Task[None]) -> None:
-        del self._working[number]
-        if not task.cancelled():
-            self.held.pop(number, None)
+    def _done(self, held: Held, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        if not task.cancelled() and self.held.get(held.job.id) is held:  # it may be begun once more already
+            del self.held[held.job.id]
         self._wake.set()
 
     def _failure(self, held: Held, error: Exception) -> End | None:

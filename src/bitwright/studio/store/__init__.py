@@ -1,0 +1,1 @@
+"""The studio's database, and what several rooms keep in it."""

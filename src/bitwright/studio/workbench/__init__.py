@@ -1,0 +1,1 @@
+"""Plan, run, watch and check compressions of real models."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bitwright.engine.libraries import load
 from bitwright.errors import InputError, ResourceError
+from bitwright.libraries import load
 
 
 class Pair(NamedTuple):

@@ -291,7 +291,7 @@ def numbers() -> dict[str, Any]:
     codes, scale = q.codes[ROW, :GROUP], float(q.scale[ROW, 0])
     as_torch = QTensor(format, torch.from_numpy(q.codes), torch.from_numpy(q.scale))
     scheme = Scheme(format)
-    stored = {name.split(".")[-1]: tensor for name, tensor in scheme.pack("m", as_torch, w.shape[0]).items()}
+    stored = {part.name.split(".")[-1]: part.tensor for part in scheme.pack("m", as_torch, w.shape[0])}
     own = unpack(stored, scheme).decode().numpy()
     theirs = decode_by_library(stored, scheme).float().numpy()
     answer, reread, blob = runtime_answer(q)

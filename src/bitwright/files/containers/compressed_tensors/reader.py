@@ -11,7 +11,6 @@ import torch
 
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
-from bitwright.files.container import Held
 from bitwright.files.containers.compressed_tensors.layout import (
     SUFFIXES,
     WORD,
@@ -20,6 +19,7 @@ from bitwright.files.containers.compressed_tensors.layout import (
     scheme_of,
     unpack,
 )
+from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Entry
 

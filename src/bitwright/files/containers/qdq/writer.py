@@ -342,7 +342,7 @@ class _Writer:
             raise TensorError("integer kernels need symmetric weights", where=layer.weight, fix="Use a zero of 'none'")
         if layer.op == "ConvTranspose" and layer.groups > 1 and scale.size > 1:
             raise TensorError("a grouped ConvTranspose has no axis of outputs", where=layer.weight,
-                              fix="Use one scale a tensor (block 'tensor')")  # fmt: skip
+                              fix="Use one scale per tensor (block 'tensor')")  # fmt: skip
         kind = self._kind(tensor, codes, zero, layer.weight)
         attributes: dict[str, Any] = {}
         if scale.shape[1] > 1:

@@ -1,1 +1,1 @@
-"""The numbered changes of the studio's tables; `db.open_database` runs them."""
+"""The numbered changes of the studio's tables; `versions.bring_up_to_date` runs them."""

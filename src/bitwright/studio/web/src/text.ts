@@ -1,4 +1,4 @@
-// Numbers as prose writes them; the same rules as worker/compile.py.
+// Numbers as prose writes them; the same rules as authoring/filters.py.
 const MINUS = "\u2212";
 
 export function fixed(x: number, places: number): string {

@@ -1,4 +1,4 @@
-// The shapes of views, as worker/figures.py checks them. Keys whose value is the default are left out.
+// The shapes of views, as authoring/figures.py checks them. Keys whose value is the default are left out.
 export type Tone = "float" | "quant" | "error" | "good" | "warn" | "mute" | "ink";
 export interface Readout { label: string; value: string; tone?: Tone }
 export interface View { say: string; readouts?: Readout[]; [key: string]: unknown }

@@ -1,4 +1,4 @@
-// What the judge and the studio say of problems and submissions, as JSON (studio/problems.py, studio/practice.py, judge/verdict.py).
+// What the judge and the studio say of problems and submissions, as JSON (studio/practice/pages.py and api.py, judge/verdict.py).
 
 export type Verdict = "AC" | "WA" | "RTE" | "TLE" | "MLE" | "OLE" | "CE" | "IE";
 

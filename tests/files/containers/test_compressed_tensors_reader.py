@@ -10,23 +10,24 @@ import pytest
 import torch
 
 from bitwright.files.containers.compressed_tensors.layout import Scheme, decode_by_library, quantization_config, unpack
-from bitwright.files.folder import QuantizedCheckpoint, open_checkpoint
+from bitwright.files.containers.compressed_tensors.reader import Reader
+from bitwright.files.folder import open_checkpoint
 from bitwright.files.safetensors import Layout
 from bitwright.methods import rtn
-from tests.files.test_compressed_tensors import COLUMNS, SCHEMES, label, matrix, with_scale
+from tests.files.containers.test_compressed_tensors import COLUMNS, SCHEMES, label, matrix, with_scale
 
 
-def folder(path: Path, scheme: Scheme, rows: int) -> tuple[QuantizedCheckpoint, torch.Tensor]:
+def folder(path: Path, scheme: Scheme, rows: int) -> tuple[Reader, torch.Tensor]:
     """A folder that holds one quantized matrix `m`, and what it decodes to."""
     q = rtn.quantize(matrix(rows, seed=rows), scheme.format)
     layout = Layout(scheme.specs("m", rows, COLUMNS))
     layout.create(path)
-    for name, part in scheme.pack("m", q, rows).items():
-        layout.write(path, name, part)
+    for name, part, first in scheme.pack("m", q, rows):
+        layout.write(path, name, part, first)
     config = quantization_config({scheme: ["m"]}, [], compressed_tensors.__version__)
     (path / "config.json").write_text(json.dumps({"quantization_config": config}))
     checkpoint = open_checkpoint(path)
-    assert isinstance(checkpoint, QuantizedCheckpoint)
+    assert isinstance(checkpoint, Reader)
     return checkpoint, q.decode()
 
 

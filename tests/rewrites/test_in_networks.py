@@ -6,23 +6,40 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitwright.engine.integer.calibrate import Seen, observe
-from bitwright.engine.integer.rewrite import channel_axes, rescale
 
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.observe import Observed, observe
 from bitwright.models.network.session import Session
 from bitwright.models.network.streams import find_streams
+from bitwright.recipe import Network
+from bitwright.rewrites import Subject, chosen, registry
 from tests import networks
 
 
 def rescaled(graph: Graph, smooth: float, equalize: bool) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
     """The notes, and the network's outputs before and after."""
     feeds = networks.feeds(graph.model, 16)
-    before = Session(graph.model).run(feeds)
-    seen = Seen()
-    list(observe(graph, [feeds], [], channel_axes(graph, smooth, equalize), seen))
-    notes = rescale(graph, seen.channels, smooth, equalize, {})
+    before, notes = Session(graph.model).run(feeds), []
+    settings = Network(smooth=smooth, equalize=equalize, bias="none")
+    for rewrite in chosen(settings):
+        assert rewrite.apply is not None
+        subject, seen = Subject(graph, find_streams(graph), settings, {}), Observed()
+        list(observe(graph, [feeds], [], rewrite.axes(subject), seen))
+        notes += rewrite.apply(subject, seen.channels)
     return notes, before, Session(graph.model).run(feeds)
+
+
+def test_the_recipe_chooses_them_and_their_order() -> None:
+    assert registry.names() == ["absorb", "bias", "equalize", "smooth"]
+
+    def names(**network: Any) -> list[str]:
+        return [rewrite.name for rewrite in chosen(Network.model_validate(network))]
+
+    assert names() == ["bias", "equalize"]
+    assert names(equalize=False, bias="none") == []
+    everything = names(absorb=True, smooth=0.5, bias="analytic")
+    assert sorted(everything) == registry.names()
+    assert everything.index("equalize") < everything.index("smooth") < everything.index("absorb")
 
 
 @pytest.mark.parametrize("kind", ["mobile", "residual", "dense"])

@@ -9,49 +9,28 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bitwright.engine.integer.calibrate import Seen, observe
-from bitwright.engine.integer.plan import Plan, make
-from bitwright.engine.integer.rewrite import absorb_axes, absorb_biases
-from bitwright.engine.integer.run import run
 
 from bitwright.engine.report import certificate_path
+from bitwright.engine.run import run
 from bitwright.errors import DataError, RecipeError
-from bitwright.events import Finished, Row
+from bitwright.events import Finished, Note, Row
+from bitwright.models.model import Plan
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.model import NetworkModel
 from bitwright.models.network.session import Session
-from bitwright.recipe import Recipe
-from tests import networks
+from tests import jobs, networks
 
 LAYER = {"format": "int8", "group": "channel", "method": "mse"}
 
 
-def source(kind: str, folder: Path, samples: int = 24, labels: bool = False) -> tuple[Path, Path]:
-    """A tiny network's file, and samples for it as .npz."""
-    model = networks.KINDS[kind]()
-    path = folder / f"{kind}.onnx"
-    onnx.save(model, path)
-    graph = Graph.open(path)
-    rng = np.random.default_rng(3)
-    arrays = {}
-    for name, (dtype, shape) in graph.inputs.items():
-        size = (samples, *(8 if n is None else n for n in shape[1:]))
-        arrays[name] = rng.normal(size=size).astype(dtype) if dtype == "float32" else rng.integers(0, 8, size, dtype)
-    answer = next(iter(Session(path).run(arrays).values())) if labels else None
-    if answer is not None:
-        arrays["labels"] = answer.reshape(samples, -1).argmax(axis=1)
-    np.savez(folder / "samples.npz", **arrays)
-    return path, folder / "samples.npz"
-
-
 def quantized(
-    kind: str, folder: Path, layer: dict[str, Any] | None = None, labels: bool = False, **network: Any
-) -> tuple[Plan, Any]:
+    kind: str, folder: Path, layer: dict[str, Any] | None = None, labels: bool = False, max_drop: float | None = None,
+    **network: Any,
+) -> tuple[Plan, Any]:  # fmt: skip
     """The finished plan and certificate of a job on a tiny network."""
-    path, data = source(kind, folder, labels=labels)
-    recipe = Recipe.model_validate(
-        {"layer": layer or LAYER, "network": network, "data": {"source": str(data), "batch": 4}}
-    )
-    plan = make(path, folder / "out.onnx", recipe)
+    path, data = jobs.network(kind, folder, labels=labels)
+    samples = {"source": str(data), "batch": 4}
+    plan = jobs.made(path, folder / "out.onnx", layer=layer or LAYER, network=network, data=samples, max_drop=max_drop)
     events = list(run(plan))
     assert isinstance(events[-1], Finished)
     assert len([e for e in events if isinstance(e, Row)]) >= len(plan.items)
@@ -67,8 +46,10 @@ def test_every_kind_becomes_integer_and_answers_alike(kind: str, tmp_path: Path)
     assert all(row["sqnr"] is None or row["sqnr"] > 30 for row in rows)  # None: exact
     assert json.loads(certificate_path(plan.out).read_text()) == certificate
     assert min(certificate["verdict"]["sqnr_db"].values()) > 15
-    float_share = set(plan.placement().floats)
-    assert set(certificate["float_nodes"]) == float_share
+    assert certificate["kind"] == "network" and certificate["container"] == "qdq"
+    assert certificate["kept_float"] == plan.floats
+    assert isinstance(plan.model, NetworkModel)
+    assert certificate["float_nodes"] == dict(plan.model.placement(plan).floats)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [f"{kind}.onnx", "samples.npz", "out.onnx", "out.certificate.json"]
     )
@@ -79,6 +60,7 @@ def test_every_kind_becomes_integer_and_answers_alike(kind: str, tmp_path: Path)
 def test_every_method_on_four_bits(kind: str, method: str, tmp_path: Path) -> None:
     _, certificate = quantized(kind, tmp_path, {"format": "int4", "group": "channel", "method": method})
     assert {row["method"] for row in certificate["rows"]} == {method}
+    assert not any("instead of" in note for row in certificate["rows"] for note in row["notes"])
     assert {row["format"] for row in certificate["rows"]} == {"int4_narrow channel"}
 
 
@@ -99,8 +81,8 @@ def test_bias_correction_restores_the_mean(tmp_path: Path) -> None:
         folder = tmp_path / bias
         folder.mkdir()
         plan, _ = quantized("dense", folder, {"format": "int3", "group": "channel", "method": "rtn"}, bias=bias)
-        assert plan.samples is not None
-        feeds = [batch.feeds for batch in plan.samples[0]]
+        assert isinstance(plan.model, NetworkModel) and plan.model.samples is not None
+        feeds = [batch.feeds for batch in plan.model.samples[0]]
         means = [
             np.mean([next(iter(session.run(f).values())).mean(axis=(0, *range(2, 2))) for f in feeds], axis=0)
             for session in (Session(plan.source), Session(plan.out))
@@ -110,13 +92,16 @@ def test_bias_correction_restores_the_mean(tmp_path: Path) -> None:
 
 
 def test_layers_named_float_stay_float(tmp_path: Path) -> None:
-    path, data = source("residual", tmp_path)
+    path, data = jobs.network("residual", tmp_path)
     name = Graph.open(path).layers[0].name
     raw = {"layer": LAYER, "rules": [{"match": name, "format": "float"}], "data": {"source": str(data), "batch": 4}}
-    plan = make(path, tmp_path / "out.onnx", Recipe.model_validate(raw))
-    certificate = next(e for e in run(plan) if isinstance(e, Finished)).certificate
-    assert certificate["float_nodes"][name] == "kept float on request"
+    plan = jobs.made(path, tmp_path / "out.onnx", **raw)
+    certificate = jobs.finish(plan)
+    assert certificate["float_nodes"][name] == certificate["kept_float"][name] == "kept float on request"
     assert name not in {*plan.items}
+    stored = {tensor.name: tensor for tensor in onnx.load(plan.out).graph.initializer}
+    weight = Graph.open(path).layers[0].weight
+    assert stored[weight].data_type == onnx.TensorProto.FLOAT
 
 
 def test_a_drop_that_is_too_large_keeps_layers_float(tmp_path: Path) -> None:
@@ -124,7 +109,10 @@ def test_a_drop_that_is_too_large_keeps_layers_float(tmp_path: Path) -> None:
     _, certificate = quantized(
         "residual", tmp_path, {"format": "int2", "group": "channel", "method": "rtn"}, labels=True, max_drop=0.0
     )
-    assert certificate["kept_float"]
+    kept, rows = certificate["kept_float"], {row["name"] for row in certificate["rows"]}
+    assert kept and rows and not rows & set(kept)
+    assert all("so sensitive" in why for why in kept.values() if "entrance" not in why)
+    assert any("drops by" in note for note in certificate["notes"])
 
 
 def test_weights_only_as_matmulnbits(tmp_path: Path) -> None:
@@ -146,23 +134,54 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_bad_samples_cost_no_finished_work(tmp_path: Path) -> None:
+    path, data = jobs.network("residual", tmp_path)
+    good = dict(np.load(data))
+    raw = {"layer": LAYER, "data": {"source": str(data), "batch": 4, "samples": 12, "order": "given"}}
+    before = sorted(p.name for p in tmp_path.iterdir())
+
+    def spoil(row: int) -> None:
+        bad = {name: array.copy() for name, array in good.items()}
+        bad["x"][row, 0] = np.nan
+        np.savez(data, **bad)
+
+    spoil(3)  # one that calibrates: nothing is finished when it is read
+    with pytest.raises(DataError, match="is nan"):
+        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    spoil(20)  # one that judges: all layers are finished by then
+    with pytest.raises(DataError, match="is nan"):
+        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "out.partial"])
+    plan = jobs.made(path, tmp_path / "out.onnx", **raw)
+    with pytest.raises(DataError, match="is nan"):
+        list(run(plan))
+    lines = (plan.partial / "journal.jsonl").read_text().splitlines()
+    assert {json.loads(line).get("name") for line in lines[1:]} == set(plan.items)
+    np.savez(data, **good)  # other samples than those: not the same job, and no reason to throw its work away
+    with pytest.raises(RecipeError, match="unfinished work"):
+        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
+    assert (plan.partial / "journal.jsonl").read_text().splitlines() == lines
+    restarted = list(run(jobs.made(path, tmp_path / "out.onnx", **raw), restart=True))
+    assert isinstance(restarted[-1], Finished) and any(isinstance(event, Note) for event in restarted)
+
+
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
-    path, data = source("residual", tmp_path)
+    path, data = jobs.network("residual", tmp_path)
     arrays = dict(np.load(data))
-    first = next(iter(arrays))
-    arrays[first][3, 0] = np.nan
+    arrays["x"][:, 0] = np.nan
     np.savez(data, **arrays)
     raw: dict[str, Any] = {"layer": LAYER, "data": {"source": str(data), "batch": 4}}
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(DataError, match="is nan"):
-        list(run(make(path, tmp_path / "out.onnx", Recipe.model_validate(raw))))
+        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     with pytest.raises(RecipeError, match="matches no layer"):
-        make(path, tmp_path / "out.onnx", Recipe.model_validate({**raw, "rules": [{"match": "nothing*"}]}))
+        jobs.made(path, tmp_path / "out.onnx", **raw, rules=[{"match": "nothing*"}])
     with pytest.raises(RecipeError, match="is a file"):
-        make(path, tmp_path / "folder", Recipe.model_validate(raw))
+        jobs.made(path, tmp_path / "folder", **raw)
     with pytest.raises(RecipeError, match="do not run in integers"):
-        make(path, tmp_path / "out.onnx", Recipe.model_validate({**raw, "layer": LAYER | {"group": 16}}))
+        jobs.made(path, tmp_path / "out.onnx", **raw | {"layer": LAYER | {"group": 16}})
 
 
 def test_analytic_correction_needs_batch_norm_and_uses_it(tmp_path: Path) -> None:
@@ -176,26 +195,12 @@ def test_analytic_correction_needs_batch_norm_and_uses_it(tmp_path: Path) -> Non
     assert any("no batch norm" in " ".join(notes) for notes in untouched)
 
 
-def test_absorbing_biases_keeps_the_function(tmp_path: Path) -> None:
-    model = networks.KINDS["mlp"]()
-    path = tmp_path / "mlp.onnx"
-    onnx.save(model, path)
-    graph = Graph.open(path)
-    first = graph.layers[0]
-    graph.set_bias(first, graph.bias(first) + 50)  # far above zero: the ReLU never cuts
-    feeds = networks.feeds(graph.model, 16)
-    before = Session(graph.model).run(feeds)
-    seen = Seen()
-    list(observe(graph, [feeds], [], absorb_axes(graph), seen))
-    notes = absorb_biases(graph, seen.channels)
-    assert notes and float(graph.bias(graph.layer(first.name)).max()) < 50
-    for name, value in Session(graph.model).run(feeds).items():
-        np.testing.assert_allclose(value, before[name], rtol=1e-3, atol=1e-2)
-
-
 def test_learned_steps_train_the_network(tmp_path: Path) -> None:
-    layer = {"format": "int4", "group": "channel", "method": "lsq"}
-    plan, certificate = quantized("dense", tmp_path, layer, training={"epochs": 2})
+    layer = {"format": "int4", "group": "channel", "method": "lsq", "options": {"epochs": 2}}
+    plan, certificate = quantized("dense", tmp_path, layer)
     assert {row["method"] for row in certificate["rows"]} == {"lsq"}
+    edges = {certificate["rows"][0]["name"], certificate["rows"][-1]["name"]}
+    for row in certificate["rows"]:  # the first and the last layer keep 8 bits: nothing claims less
+        assert row["format"] == ("int8_narrow channel" if row["name"] in edges else "int4 channel")
     assert certificate["simulation"]
     onnx.checker.check_model(str(plan.out), full_check=True)

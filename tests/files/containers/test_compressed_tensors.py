@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import compressed_tensors
+import numpy as np
 import pytest
 import torch
 from compressed_tensors.quantization import QuantizationConfig
@@ -55,15 +56,19 @@ def matrix(rows: int, columns: int = COLUMNS, seed: int = 0) -> torch.Tensor:
     return w + torch.randn(rows, 1, generator=g)
 
 
-def stored(scheme: Scheme, q: QTensor, rows: int | None = None) -> dict[str, torch.Tensor]:
+def stored(scheme: Scheme, q: QTensor) -> dict[str, torch.Tensor]:
     """The packed tensors by suffix, checked against the specs by which the files are laid out."""
-    rows = q.shape[0] if rows is None else rows
-    parts = scheme.pack("m", q, rows)
-    if rows == q.shape[0]:
-        specs = {spec.name: (spec.dtype, spec.shape) for spec in scheme.specs("m", *q.shape)}
-        assert {name: (t.dtype, tuple(t.shape)) for name, t in parts.items()} == specs
+    parts = scheme.pack("m", q, q.shape[0])
+    specs = {spec.name: (spec.dtype, spec.shape) for spec in scheme.specs("m", *q.shape)}
+    assert {part.name: (part.tensor.dtype, tuple(part.tensor.shape)) for part in parts} == specs
+    assert not any(part.first for part in parts)
     # As read from a file, where strides are always those of the shape.
-    return {name.removeprefix("m."): t.reshape(-1).clone().reshape(t.shape) for name, t in parts.items()}
+    return {part.name.removeprefix("m."): part.tensor.reshape(-1).clone().reshape(part.tensor.shape) for part in parts}
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Its bytes, row by row; a column of one number per row may have any stride."""
+    return tensor.reshape(-1).clone().reshape(len(tensor), -1).view(torch.uint8)
 
 
 def with_scale(scheme: Scheme, scale: str) -> Scheme:
@@ -118,14 +123,13 @@ def test_pieces_of_whole_words_are_the_whole(scheme: Scheme, rows: int) -> None:
     q = rtn.quantize(matrix(rows, seed=rows), scheme.format)
     whole = stored(scheme, q)
     for step in (32, 64):
-        pieces = [stored(scheme, q.part(i, min(i + step, rows)), rows) for i in range(0, rows, step)]
+        pieces = [p for i in range(0, rows, step) for p in scheme.pack("m", q.part(i, min(i + step, rows)), rows, i)]
+        assert {piece.name for piece in pieces} == {f"m.{suffix}" for suffix in whole}
         for suffix, tensor in whole.items():
-            if suffix == "weight_shape":
-                assert all(torch.equal(piece[suffix], tensor) for piece in pieces)
-            else:
-                assert torch.equal(
-                    torch.cat([piece[suffix].view(torch.uint8) for piece in pieces]), tensor.view(torch.uint8)
-                )
+            runs = [(piece.first, piece.tensor) for piece in pieces if piece.name == f"m.{suffix}"]
+            ends = np.cumsum([0, *(len(run) for _, run in runs)])
+            assert [first for first, _ in runs] == list(ends[:-1]), "each begins where the one before it ends"
+            assert torch.equal(torch.cat([plain(run) for _, run in runs]), plain(tensor))
 
 
 def test_int8_bytes_and_fp8_bytes_are_plain() -> None:
