@@ -312,7 +312,7 @@ def test_a_bundled_network_brings_its_data(studio: Studio) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_starts_again(studio: Studio) -> None:
+def test_a_network_goes_on(studio: Studio) -> None:
     pytest.importorskip("onnxruntime")
     id = studio.run(DIGITS, {"data": {"samples": 32}})
     after_rows(studio, id, 1)
@@ -325,6 +325,7 @@ def test_a_network_starts_again(studio: Studio) -> None:
     studio.post(f"/api/runs/{id}/resume", status=202)
     run = studio.wait(id, "done")
     assert len(rows(studio, id)) == len(run["rows"]) == 9
+    assert max(event["resumed"] for event in log(studio, id) if event["event"] == "started") >= 1
     assert (folder / "out.onnx").exists()
 
 
