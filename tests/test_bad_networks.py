@@ -416,6 +416,7 @@ def test_one_line_that_names_it(case: Bad, tmp_path: Path, base: Path) -> None:
         assert (tmp_path / "out.onnx").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "unknown-operator", "nan-activations", "nan-output", "image-truncated"])
 def test_as_a_process(name: str, tmp_path: Path, base: Path) -> None:
     """The same from outside, where ONNX Runtime's own words would reach stderr; and no folder that was not there."""
@@ -505,6 +506,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
 # ---- without the optional packages ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "command"),
     [

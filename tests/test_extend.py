@@ -23,7 +23,8 @@ from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, TensorError
 from bitwright.files import containers
-from bitwright.files.containers import Held, Place, Stored, TensorContainer
+from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 from bitwright.methods import Method, rtn
