@@ -177,6 +177,8 @@ def test_the_command_line_takes_them(toy: Toy, llama: Path, tmp_path: Path) -> N
     assert "fifths g32" in run("measure", llama, out, "--windows", 2, "--length", 32, "--weights")
     assert "by toy" in run("report", out)
     assert len(toy.solved) == 14
+    for what, entry in (("methods", "toy  "), ("formats", "fifths  "), ("containers", "toy-box  ")):
+        assert f"\n{entry}" in run("list", what)
 
 
 def test_a_damaged_folder_of_theirs_is_found(toy: Toy, llama: Path, tmp_path: Path) -> None:
