@@ -55,7 +55,7 @@ def _faults(judge: Judge, problem: Problem) -> Iterator[str]:
     if sum(mistake.file.startswith("wrong/") for mistake in problem.mistakes) < LEAST_WRONG:
         yield f"wrong/: has fewer than {LEAST_WRONG} submissions"
     if problem.growth and not any(mistake.file.startswith("slow/") for mistake in problem.mistakes):
-        yield "slow/: a complexity is asked for, and no submission misses it"
+        yield "slow/: a complexity is required, and no submission misses it"
     if "[[ samples ]]" not in problem.statement:
         yield "problem.md: shows no samples: a line [[ samples ]] is missing"
     if len(problem.hints) and any(not hint for hint in problem.hints):

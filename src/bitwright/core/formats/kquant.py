@@ -16,7 +16,7 @@ SYMMETRIC = {3: (16, "i6"), 6: (16, "i8")}
 
 
 def make(name: str, asked: Asked) -> Format:
-    """As GGUF has it, whatever was asked."""
+    """The format as GGUF defines it; settings have no effect."""
     bits = int(name[1])
     outer = (SUPER, "fp16")
     if bits in SYMMETRIC:

@@ -9,7 +9,7 @@ SCALES = {"mxfp4": Levels.of((32, "e8m0")), "nvfp4": Levels.of((16, "e4m3"), ("t
 
 
 def make(name: str, asked: Asked) -> Format:
-    """As the standard has it, whatever was asked."""
+    """The format as the standard defines it; settings have no effect."""
     return Format(name, FP4, SCALES[name])
 
 

@@ -232,7 +232,7 @@ def deliberate(error: Exception) -> BitwrightError:
     traceback.print_exc()
     line = (text.strip().splitlines() or [""])[0][:300]
     return BitwrightError(
-        f"an error that nobody foresaw: {type(error).__name__}: {line}", fix="Please report it; nothing was lost"
+        f"an unexpected error: {type(error).__name__}: {line}", fix="Please report it; nothing was lost"
     )
 
 

@@ -469,7 +469,7 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
     """
     grid = tensor.format.code
     if tensor.shift is not None or not isinstance(grid, Grid) or not grid.uniform or grid.low % 1:
-        raise TensorError(f"format {tensor.format.name} has no place in ONNX", where=where, fix="Use int2 to int8")
+        raise TensorError(f"format {tensor.format.name} cannot be stored in ONNX", where=where, fix="Use int2 to int8")
     codes = np.asarray(tensor.codes).astype(np.int64) + int(grid.low)
     scale = np.asarray(tensor.scale, np.float32)
     zero = None if tensor.zero is None else np.rint(np.asarray(tensor.zero)).astype(np.int64)
