@@ -908,6 +908,7 @@ def test_gpu_without_a_gpu(tmp_path: Path, models: dict[str, Path]) -> None:
     place.require(result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -278,7 +278,7 @@ OPTIONS = [
     Bad("threads", nothing, ("--threads", "99999999", "1 to 1024"), "--calib {tmp}/data.npz --threads 99999999"),
     Bad("calib-stdlib", nothing, ("stdlib", "text, for language models", ".npz"), "--calib stdlib"),
     Bad("no-calib", nothing, ("data.source", "no samples", ".npz"), ""),
-    Bad("heldout-same", nothing, ("data.heldout", "what calibration saw", "Leave it out"),
+    Bad("heldout-same", nothing, ("data.heldout", "the calibration samples", "Leave it out"),
         "--calib {tmp}/data.npz --heldout {tmp}/images/../data.npz"),
     Bad("group", nothing, ("conv0", "groups of 32", "--group channel"), "--calib {tmp}/data.npz --group 32"),
     Bad("bits-9", nothing, ("--bits", "9 bits", "Choose 1 to 8"), "--calib {tmp}/data.npz --bits 9"),
@@ -428,6 +428,7 @@ def test_one_line_that_names_it(case: Bad, tmp_path: Path, base: Path) -> None:
         assert (tmp_path / "out.onnx").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "unknown-operator", "nan-activations", "nan-output", "image-truncated"])
 def test_as_a_process(name: str, tmp_path: Path, base: Path) -> None:
     """The same from outside, where ONNX Runtime's own words would reach stderr; and no folder that was not there."""
@@ -528,7 +529,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    said = "stopped; finished work is kept, the same command goes on"
+    said = "stopped; finished work is kept, and the same command continues"
     assert (process.returncode, stderr) == (130, f"bitwright: {said}\n")
     assert json.loads(stdout.splitlines()[-1]) == {"event": "error", "kind": "Interrupted", "text": said}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.partial"]
@@ -552,6 +553,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
 # ---- without the optional packages ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "command"),
     [

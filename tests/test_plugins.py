@@ -155,7 +155,7 @@ FAULTS = [
     ("odd", "import not_there", "'odd' of faulty 3.2 cannot be loaded (ModuleNotFoundError: "),
     ("odd", "THING = 3", "'odd' of faulty 3.2 is not a Method (faulty:THING)"),
     ("odd", f"{RTN}THING = METHOD", "faulty 3.2: the method 'odd' calls itself 'rtn'"),
-    ("mse", f"{RTN}THING = METHOD", "'mse' of faulty 3.2 takes a name that is taken: there is a method 'mse' already"),
+    ("mse", f"{RTN}THING = METHOD", "'mse' of faulty 3.2 uses a name that is taken: there is a method 'mse' already"),
 ]
 
 
@@ -197,7 +197,7 @@ def test_a_faulty_format_breaks_only_what_names_it(provide: Callable[..., None])
     provide("taker", "[bitwright.formats]\na = taker:THING\n", family)
     provide("broken", "[bitwright.formats]\nb = broken:THING\n", "1 / 0")
     for name in ("nf4", "mine"):
-        with pytest.raises(RecipeError, match=r"'a' of taker 3.2 takes a name that is taken: there is a format 'nf4'"):
+        with pytest.raises(RecipeError, match=r"'a' of taker 3.2 uses a name that is taken: there is a format 'nf4'"):
             formats.named(name)
     with pytest.raises(RecipeError, match=r"no format is called 'other'.*'b' of broken 3.2 cannot be loaded \(Zero"):
         formats.named("other")

@@ -1,4 +1,4 @@
-"""What there is to choose from, as the registries know it: methods, formats, containers, rewrites, kinds of models."""
+"""The available methods, formats, containers, rewrites and kinds of models, as the registries know them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bitwright.models import kinds
 from bitwright.recipe import Recipe
 
 Entry = dict[str, Any]
-"""One thing: its name, its title, and whatever else there is to say of it; JSON-able."""
+"""One entry: its name, its title, and further facts; JSON-able."""
 
 
 def methods() -> Iterator[Entry]:
@@ -30,7 +30,7 @@ def methods() -> Iterator[Entry]:
 
 
 def formats() -> Iterator[Entry]:
-    """Formats; names that only count on stand together."""
+    """Formats; names that differ only in a number are listed together."""
     titles = format_files.names()
     for span in format_files.spans(titles):
         first, _, last = span.partition("..")

@@ -1,4 +1,4 @@
-"""What will happen, known before anything does: every part's format and method, the final bytes, memory and time."""
+"""The plan of a run: every part's format and method, the final size, memory and time, before anything is done."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _said_by(recipe: Recipe, names: tuple[str, ...], key: str | None) -> str | N
 
 
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
-    """Raise RecipeError where a method cannot serve this kind of model, or this format."""
+    """Raise RecipeError if a method does not support this kind of model or this format."""
     method, name = item.method, layer.method
     able = [m for m in methods.all() if kind.serves(m)]
     wrong = None if method in able else f"cannot be used on {kind.title}"
@@ -110,7 +110,7 @@ def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     if wrong is not None:
         fitting = ", ".join(m.name for m in able if m.fits(item.format) is None)
         raise RecipeError(
-            f"method {name} does not go with {item.format.name}: {wrong}", where=item.name,
+            f"method {name} does not work with {item.format.name}: {wrong}", where=item.name,
             fix=f"Choose --method {fitting}" if fitting else "Choose another --format", key="layer.method",
         )  # fmt: skip
 
@@ -144,7 +144,7 @@ def require_out(plan: Plan) -> None:
     if out.exists():
         raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
     if plan.partial.exists() and not _ours(plan):
-        what = "is in the way: unfinished work is kept there, and this is none"
+        what = "is in the way: Bitwright keeps unfinished work there, and this is something else"
         raise RecipeError(what, where=str(plan.partial), fix="Move it, or choose another -o")
     base = out.parent
     while not base.exists():
@@ -156,7 +156,7 @@ def require_out(plan: Plan) -> None:
     needed = plan.sink.final_bytes
     if needed > free + held:
         raise ResourceError(
-            f"the output needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+            f"the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free",
             where=str(base),
             fix="Free disk space or choose another -o",
         )
@@ -203,7 +203,7 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def runtimes(plan: Plan) -> list[str]:
-    """Which runtimes load the output as it stands, and what limits them."""
+    """Which runtimes load the output as it is, and with what limits."""
     experts = any(getattr(item.part, "expert", None) is not None for item in plan.items.values())
     found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], experts)
     return found

@@ -1,4 +1,4 @@
-"""A language model for the engine: its matrices, block after block, each with what calibration saw of its input."""
+"""A language model for the engine: its matrices, block after block, each with calibration statistics of its input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, P
 from bitwright.recipe import Layer, Recipe, matches
 
 TRIAL = "trial"
-"""The folder below a partial output that holds all matrices quantized, while it is found out which must stay float."""
+"""The folder below a partial output with all matrices quantized, used to find out which must stay float."""
 
 
 def sink_of(plan: Plan) -> FolderSink:
@@ -146,7 +146,7 @@ class LanguageModel(Model):
         return self._format(layer.overlaid({"group": group}), "fp16", plan).fits(part.columns)
 
     def require(self, plan: Plan) -> None:
-        """Raise where weights of the blocks stay float although nobody asked for it."""
+        """Raise if too many weights of the blocks stay float although no rule says so."""
         asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == "float"}
         total = left = 0
         worst: tuple[int, str] = (0, "")
@@ -171,7 +171,7 @@ class LanguageModel(Model):
     def open_data(self, plan: Plan) -> None:
         if plan.recipe.max_drop is not None and not memory.evaluates(plan):
             raise RecipeError(
-                "there is no text to judge a drop by", where="max_drop", fix="Give --calib TEXT", key="max_drop"
+                "there is no text to measure a drop on", where="max_drop", fix="Give --calib TEXT", key="max_drop"
             )
 
     def sink(self, plan: Plan) -> FolderSink:

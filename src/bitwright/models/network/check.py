@@ -1,4 +1,4 @@
-"""Is this quantized ONNX file, anyone's, sound? And what did it cost against the float network?"""
+"""Checks a quantized ONNX file from any tool, and measures its error against the float network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bitwright.models.network.session import Session
 
 
 def check(path: Path, against: Path | None = None) -> Iterator[Event]:
-    """Look at every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
+    """Check every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
 
     Checks that the file is whole and finite, that `onnx.checker` and ONNX Runtime accept it, that scales are positive
     and weights decode, and how many products take integers. Raises only for an unreadable `against`.
