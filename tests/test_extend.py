@@ -23,7 +23,8 @@ from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, TensorError
 from bitwright.files import containers
-from bitwright.files.container import Held, Place, Stored, TensorContainer
+from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 from bitwright.methods import Method, rtn
@@ -176,6 +177,8 @@ def test_the_command_line_takes_them(toy: Toy, llama: Path, tmp_path: Path) -> N
     assert "fifths g32" in run("measure", llama, out, "--windows", 2, "--length", 32, "--weights")
     assert "by toy" in run("report", out)
     assert len(toy.solved) == 14
+    for what, entry in (("methods", "toy  "), ("formats", "fifths  "), ("containers", "toy-box  ")):
+        assert f"\n{entry}" in run("list", what)
 
 
 def test_a_damaged_folder_of_theirs_is_found(toy: Toy, llama: Path, tmp_path: Path) -> None:

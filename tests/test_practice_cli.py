@@ -46,6 +46,7 @@ def test_show_has_the_reference_s_results() -> None:
     assert "[[ samples ]]" not in text
 
 
+@pytest.mark.slow
 def test_from_the_starter_to_the_verdict(tmp_path: Path) -> None:
     run("practice", "start", SLUG)
     program = tmp_path / f"{SLUG}.py"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitwright.engine import report as reports
 from bitwright.engine.options import make_recipe, size
-from bitwright.errors import InputError
+from bitwright.errors import InputError, RecipeError
 from bitwright.events import Event, Finding, Finished, Progress, Row, plain
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
@@ -299,11 +299,17 @@ def report(*outs: Source) -> Report:
 
 def _prepare(kind: Kind, threads: int | None) -> None:
     """Load the libraries, and set the number of torch's threads."""
+    if threads is not None and not 1 <= threads <= THREADS:
+        raise RecipeError(f"{threads} threads", where="--threads", fix=f"Choose 1 to {THREADS}")
     kind.load()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+THREADS = 1024
+"""Threads at most: asked for far more than it can start, OpenMP ends the process."""
 
 
 def _drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:

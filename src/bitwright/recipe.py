@@ -360,7 +360,9 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
         fix = nearest(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]))
         if path[-1].startswith("literal["):  # one side of a union: a word or a number
             path.pop()
-            fix += " Or give a whole number, at least 1"
+            fix = f"{fix.removesuffix('?')}, or a whole number, at least 1" + "?" * fix.endswith("?")
+    if first["type"] == "missing":
+        return RecipeError("it has to be given", where=f"{where}: {'.'.join(path)}", fix="Write it", key=".".join(path))
     key = ".".join(path)
     return RecipeError(
         f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",

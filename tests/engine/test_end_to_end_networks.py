@@ -199,5 +199,8 @@ def test_learned_steps_train_the_network(tmp_path: Path) -> None:
     layer = {"format": "int4", "group": "channel", "method": "lsq", "options": {"epochs": 2}}
     plan, certificate = quantized("dense", tmp_path, layer)
     assert {row["method"] for row in certificate["rows"]} == {"lsq"}
+    edges = {certificate["rows"][0]["name"], certificate["rows"][-1]["name"]}
+    for row in certificate["rows"]:  # the first and the last layer keep 8 bits: nothing claims less
+        assert row["format"] == ("int8_narrow channel" if row["name"] in edges else "int4 channel")
     assert certificate["simulation"]
     onnx.checker.check_model(str(plan.out), full_check=True)

@@ -208,6 +208,8 @@ def check(
     def work(show: Show) -> None:
         from bitwright import library
 
+        if heldout is not None and against is None:
+            raise RecipeError("needs a float model to compare with", where="--heldout", fix="Give --against FLOAT")
         found = library.check(
             folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,12 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="The folder or .onnx file
 
 def bound(texts: list[str] | None) -> dict[str, int | str] | None:
     """The values of --bind as a table."""
-    return dict(map(_size_of, texts)) if texts else None
+    if not texts:
+        return None
+    sizes = [_size_of(text) for text in texts]
+    if twice := [name for name, count in Counter(name for name, _ in sizes).items() if count > 1]:
+        raise RecipeError(f"{twice[0]} is given twice", where="--bind", fix="Give one size", key="network.bind")
+    return dict(sizes)
 
 
 def _size_of(text: str) -> tuple[str, int | str]:
@@ -75,5 +81,5 @@ def _size_of(text: str) -> tuple[str, int | str]:
     name, _, value = text.rpartition("=")
     if not name or not (value == "any" or (value.isdecimal() and int(value) > 0)):
         fix = "Write for example height=224, or height=any"
-        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix)
+        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix, key="network.bind")
     return name, value if value == "any" else int(value)

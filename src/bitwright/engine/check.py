@@ -9,17 +9,18 @@ from bitwright.engine.certify import hashes
 from bitwright.engine.report.certificate import certificate_path, load
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding, Started
-from bitwright.models import kind_of
+from bitwright.models import kind_of, require_same_kind
 
 
 def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     """Check every part of a model; yields Findings, and Rows against a float model.
 
     The kind of model decides what is checked; last come the hashes of a certificate, if there is one. Raises only for
-    an unreadable `against`; everything wrong with `path` is a Finding that is not good.
+    an `against` that cannot be read or compared; everything wrong with `path` is a Finding that is not good.
     """
     yield Started("check", str(path))
-    yield from kind_of(path).check(path, against)
+    kind = kind_of(path) if against is None else require_same_kind(path, against)
+    yield from kind.check(path, against)
     yield from certified(path)
 
 

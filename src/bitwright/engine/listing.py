@@ -21,7 +21,7 @@ Entry = dict[str, Any]
 def methods() -> Iterator[Entry]:
     """Methods, each with its options and their defaults, and the kinds of models that it serves."""
     for method in method_files.registry.all():
-        serves = [kind.title for kind in kinds.all() if method.scope in kind.scopes and method.needs in kind.shows]
+        serves = [kind.title for kind in kinds.all() if kind.serves(method)]
         options = method.options().model_dump(mode="json")
         yield {
             "name": method.name, "title": method.title, "source": method.source, "needs": method.needs,

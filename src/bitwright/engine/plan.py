@@ -11,7 +11,7 @@ from typing import Any
 from bitwright import machine
 from bitwright.engine import journal
 from bitwright.engine.options import require_tables
-from bitwright.errors import RecipeError, ResourceError, nearest
+from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
 from bitwright.files.containers import registry as containers
 from bitwright.methods import registry as methods
 from bitwright.models import kind_of, require_device
@@ -45,7 +45,7 @@ def make(
     if container.holds != kind.holds:
         fitting = ", ".join(c.name for c in containers.all() if c.holds == kind.holds)
         raise RecipeError(
-            f"{container.name} cannot store a {kind.words.whole} of this kind", where="output",
+            f"{container.name} does not hold {kind.title}", where="output",
             fix=f"Choose one of: {fitting}", key="output",
         )  # fmt: skip
     model = kind.open(source, recipe, device)
@@ -59,12 +59,17 @@ def make(
     for part in parts:
         if part.name in plan.floats:
             continue
-        found = model.item(part, chosen[part.name], plan)
+        try:
+            found = model.item(part, chosen[part.name], plan)
+            if not isinstance(found, str):
+                _require_method(kind, found, chosen[part.name])
+        except BitwrightError as error:
+            error.key = _said_by(recipe, model.names(part), error.key)
+            raise
         if isinstance(found, str):
             plan.floats[part.name] = found
             plan.notes.append(f"{part.name}: {found}")
             continue
-        _require_method(kind, found, chosen[part.name])
         plan.items[part.name] = found
         if found.note:
             plan.notes.append(f"{part.name}: {found.note}")
@@ -96,11 +101,21 @@ def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
     return recipe.layer
 
 
+def _said_by(recipe: Recipe, names: tuple[str, ...], key: str | None) -> str | None:
+    """The key at fault, `layer.format`, as that of the rule which said it for the part with these names, if one did."""
+    _, _, field = (key or "").partition("layer.")
+    name = next((name for name in names if recipe.layer_for(name)[1]), None)
+    if not field or name is None:
+        return key
+    said = [i for i, rule in enumerate(recipe.rules) if matches(rule.match, name) and field in rule.given]
+    return f"rules.{said[-1]}.{field}" if said else key
+
+
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     """Raise RecipeError if a method does not support this kind of model or this format."""
     method, name = item.method, layer.method
     able = [m for m in methods.all() if kind.serves(m)]
-    wrong = None if method in able else f"cannot be used on a {kind.words.whole} of the kind {kind.name}"
+    wrong = None if method in able else f"cannot be used on {kind.title}"
     wrong = wrong or method.fits(item.format)
     if wrong is not None:
         fitting = ", ".join(m.name for m in able if m.fits(item.format) is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -19,7 +19,7 @@ from bitwright.engine.journal import Journal
 from bitwright.errors import TensorError
 from bitwright.events import Event, Row
 from bitwright.methods import Method, Seen, registry
-from bitwright.models.model import Copy, Item, Outcome, Plan, Turn
+from bitwright.models.model import Copy, Item, Outcome, Plan, Turn, describe
 from bitwright.parallel import in_order
 
 
@@ -215,6 +215,7 @@ class Tally:
     def __init__(self, item: Item, turn: Turn) -> None:
         self.item = item
         self.method, reason = used(item, turn)
+        self.format = item.format
         self.sums: dict[str, int] = {}
         self.error, self.noise, self.power = Error(), 0.0, 0.0
         self.notes = [note for note in (item.note, reason) if note]
@@ -224,6 +225,7 @@ class Tally:
 
     def add(self, piece: Piece) -> None:
         """Count a piece."""
+        self.format = piece.outcome.q.format
         self.error += piece.error
         self.noise += piece.outcome.noise
         self.power += piece.outcome.power
@@ -234,11 +236,11 @@ class Tally:
         item = self.item
         return Row(
             name=item.name,
-            format=item.words,
+            format=describe(self.format, item.activations),
             method=self.method.name,
             rows=item.rows,
             columns=item.columns,
-            stored_bits=plan.stored(item),
+            stored_bits=plan.stored(replace(item, format=self.format)),
             mse=self.error.mse,
             psnr=self.error.psnr(),
             sqnr=self.error.sqnr,

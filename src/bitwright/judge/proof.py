@@ -82,7 +82,9 @@ def _unstable(judge: Judge, problem: Problem, seed: int) -> Iterator[str]:
     """Where the reference misses its own tolerance: run again, and on random inputs changed by a unit in the last
     place, as another order of summation would. There it stands on a tie, or the tolerance is too narrow for anybody.
     """
-    tests = preparing.prepare(judge.pool, problem, None, seed).tests
+    # What grows is the same under every seed, and takes the longest: it is made once, with the tests themselves.
+    alone = replace(problem, growth=None)
+    tests = preparing.prepare(judge.pool, alone, None, seed).tests if seed else judge.tests(problem).tests
     rough = [test for test in tests if test.kind == "random" and problem.check.kind != "custom"]
     toss = random.Random(seed).random
     inputs = [test.arguments for test in tests] + [values.nudged(test.arguments, toss) for test in rough]

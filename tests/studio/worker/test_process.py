@@ -250,6 +250,7 @@ async def test_a_program_that_cannot_be_started() -> None:
     await dead.close()
 
 
+@pytest.mark.slow
 async def test_the_real_worker_plans() -> None:
     from bitwright.authoring.folder import CONTENT
 
@@ -262,3 +263,11 @@ async def test_the_real_worker_plans() -> None:
             await worker.ask("plan", model="/no/such/model", recipe={})
     finally:
         await worker.close()
+
+
+def test_a_worker_that_is_left_while_it_imports_ends_at_once() -> None:
+    code = "import time; from bitwright.studio.worker.__main__ import serve; serve({}, lambda: time.sleep(3600))"
+    left = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert left.stdin is not None
+    left.stdin.close()
+    assert left.wait(60) == 0

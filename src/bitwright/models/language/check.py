@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bitwright.core.measure import Error
-from bitwright.errors import BitwrightError, CertificationError
+from bitwright.errors import BitwrightError, CertificationError, ModelError
 from bitwright.events import Event, Finding, Note, Progress, Row
 from bitwright.files.folder import open_checkpoint, require_finite
 from bitwright.files.quantized import QuantizedCheckpoint
@@ -85,6 +85,9 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
 
 def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
     """A Row for every matrix that both folders hold with the same name and shape, and that differs."""
+    if not original.tensors.keys() & other.tensors.keys():
+        what = f"has none of the tensors of {other.folder}"
+        raise ModelError(what, where=str(original.folder), fix="Give the float model that it was made from")
     for name, entry in original.tensors.items():
         if name not in other.tensors:
             yield Note(f"{name} is in {original.folder.name} only")

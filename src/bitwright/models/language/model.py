@@ -110,13 +110,13 @@ class LanguageModel(Model):
             why = f"{part.columns} inputs do not divide by {format.block}"
             if plan.recipe.indivisible == "float":
                 return f"left float: {why}"
-            if plan.recipe.indivisible == "error":
-                legal = [g for g in (16, 32, 64, 128, 256) if part.columns % g == 0]
+            sizes = [g for g in (16, 32, 64, 128, 256, "channel") if self._fits(layer, g, part, plan)]
+            if plan.recipe.indivisible == "error" and sizes:
                 raise TensorError(
                     f"{part.columns} inputs do not divide into groups of {format.block}",
                     where=part.name,
-                    fix=f'Legal groups: {", ".join(map(str, [*legal, "channel"]))}; or set indivisible = "channel" or '
-                    '"float" in the recipe (--indivisible)',
+                    fix=f'Legal groups: {", ".join(map(str, sizes))}; or set indivisible = "channel" or "float" in the '
+                    "recipe (--indivisible)",
                     key="layer.group",
                 )
             format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
@@ -140,6 +140,10 @@ class LanguageModel(Model):
         return plan.container.format(  # type: ignore[no-any-return]
             layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
         )
+
+    def _fits(self, layer: Layer, group: Any, part: Any, plan: Plan) -> bool:
+        """Whether a part divides into groups of this size, or into those of a format whose own are fixed."""
+        return self._format(layer.overlaid({"group": group}), "fp16", plan).fits(part.columns)
 
     def require(self, plan: Plan) -> None:
         """Raise if too many weights of the blocks stay float although no rule says so."""

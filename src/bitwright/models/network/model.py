@@ -55,6 +55,10 @@ def _restore(layer: Settling, sink: LayerSink, item: Item) -> None:
     layer.restore(*sink.read(item))
 
 
+def _read(sink: LayerSink, item: Item) -> None:
+    sink.read(item)
+
+
 class NetworkModel(Model):
     """A float ONNX file, prepared. Rewrites change its graph: it serves the attempts of one job."""
 
@@ -300,7 +304,7 @@ class NetworkModel(Model):
         sink.affines = dict(made.activations)
         for item in plan.items.values():
             q = made.weights[item.part.weight]
-            yield Turn([item], (), None, as_trained(made.biases.get(item.name)), solved=q)
+            yield Turn([item], (), None, as_trained(made.biases.get(item.name)), partial(_read, sink), q)
         yield Progress("quantize", len(plan.items), len(plan.items), f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
 
     def piece_rows(self, plan: Plan, item: Item) -> int:

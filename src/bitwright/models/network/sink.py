@@ -6,10 +6,12 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.core.formats import named
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.files.layers import Placement
@@ -41,7 +43,13 @@ class LayerSink(Sink):
 
     def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
         q = outcome.q
-        arrays = {"codes": np.asarray(q.codes), "scale": np.asarray(q.scale), **outcome.extras}
+        # Training may give a layer another width than it was asked for.
+        arrays: dict[str, Any] = {
+            "format": np.asarray(q.format.name),
+            "codes": np.asarray(q.codes),
+            "scale": np.asarray(q.scale),
+        }
+        arrays |= outcome.extras
         if q.zero is not None:
             arrays["zero"] = np.asarray(q.zero)
         path = self.path(item.name)
@@ -52,9 +60,11 @@ class LayerSink(Sink):
 
     def read(self, item: Item) -> tuple[QTensor, npt.NDArray[np.float32] | None]:
         """What an earlier run made of a layer: its weight and its bias."""
+        asked = item.format
         with np.load(self.path(item.name), allow_pickle=False) as kept:
-            q = QTensor(item.format, kept["codes"], kept["scale"], kept.get("zero"))
-            bias = kept.get("bias")
+            zero, bias = kept.get("zero"), kept.get("bias")
+            name, codes, scale = str(kept["format"]), kept["codes"], kept["scale"]
+        q = QTensor(named(name, group=asked.block, symmetric=zero is None, scale=asked.scale.type), codes, scale, zero)
         self.keep(item, q, bias)
         return q, bias
 

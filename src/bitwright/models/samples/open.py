@@ -277,6 +277,8 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
 def _open(path: Path, inputs: Inputs, data: Data) -> Source:
     """The source at a path, by what it is."""
     if not path.exists():
+        if str(path) in ("stdlib", "self"):
+            raise DataError("that is text, for language models", where=str(path), fix=f"Give {KINDS}")
         raise DataError("no such file or folder", where=str(path), fix=suggest(path))
     if path.is_dir():
         return _open_folder(path, inputs, data)

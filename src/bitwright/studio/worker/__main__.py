@@ -112,9 +112,11 @@ def serve(calls: Mapping[str, str | Callable[..., Any]], warm: Callable[[], None
     os.dup2(2, 1)
     channel = Channel(out)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=read, args=(given, lines, channel), daemon=True).start()
+    warmed = threading.Event()
+    threading.Thread(target=read, args=(given, lines, channel, warmed), daemon=True).start()
     if warm is not None:
         warm()
+    warmed.set()
     with contextlib.suppress(BrokenPipeError):
         while (line := lines.get()) is not None:
             asked = json.loads(line)
@@ -133,14 +135,18 @@ def follow(parent: int) -> None:
         os._exit(0)
 
 
-def read(given: int, lines: queue.SimpleQueue[str | None], channel: Channel) -> None:
-    """Hand on each line of the input but for stops; where it ends, stop the call under way and then the process."""
+def read(given: int, lines: queue.SimpleQueue[str | None], channel: Channel, warmed: threading.Event) -> None:
+    """Hand on each line of the input but for stops; where it ends, stop the call under way and then the process: at
+    once, where nothing was asked of it yet and the libraries are still being imported.
+    """
     with os.fdopen(given, encoding="utf-8") as file:
         for line in file:
             if line.startswith('{"stop"'):
                 channel.stop(json.loads(line)["stop"])
             else:
                 lines.put(line)
+    if lines.empty() and not warmed.is_set():
+        os._exit(0)
     lines.put(None)
     number = channel.number
     if number is not None:

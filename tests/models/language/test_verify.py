@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, TensorError
-from bitwright.events import Finished, Row, Started
+from bitwright.events import Row, Started
 from bitwright.files.containers.compressed_tensors import reader
 from bitwright.files.containers.compressed_tensors.layout import Scheme
 from bitwright.files.folder import open_checkpoint
@@ -115,20 +114,3 @@ def test_a_library_that_decodes_one_row_differently(
     with pytest.raises(CertificationError, match=r"library decodes it differently \(by up to 1\."):
         check(plan, rows)
     assert not last or seen == [32] * 8
-
-
-@pytest.mark.parametrize("layer", SCHEMES)
-def test_any_number_of_threads_gives_the_same_bytes_and_figures(
-    layer: dict[str, Any], llama: Path, tmp_path: Path
-) -> None:
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        plan = jobs.made(llama, tmp_path / str(threads), layer={"method": "rtn", **layer})
-        events = list(run(plan))
-        assert isinstance(events[-1], Finished)
-        rows = [event for event in events if isinstance(event, Row)]
-        figures = [[getattr(r, f.name) for f in fields(r) if f.name != "seconds"] for r in rows]
-        certificate = events[-1].certificate
-        found.append((certificate["output"], certificate["histogram"], figures))
-    assert found[0] == found[1] == found[2]
