@@ -27,7 +27,7 @@ class Finding:
 
 
 def prove(judge: Judge, problem: Problem) -> Iterator[Finding]:
-    """Look at a problem; one finding where all is well, else one a fault."""
+    """Look at a problem; one finding where all is well, else one per fault."""
     what = f"problem {problem.slug}"
     faults = []
     try:

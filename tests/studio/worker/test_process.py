@@ -76,11 +76,11 @@ async def test_errors_come_as_they_were() -> None:
             await worker.ask("refuse")
         assert str(refused.value) == "model: is odd. Give an even one"
         assert (refused.value.what, refused.value.where) == ("is odd", "model")
-        with pytest.raises(BitwrightError, match="nobody foresaw: KeyError: 'nobody thought of this'"):
+        with pytest.raises(BitwrightError, match="unexpected error: KeyError: 'nobody thought of this'"):
             await worker.ask("stumble")
         with pytest.raises(ResourceError, match="some/file: No space left on device"):
             await worker.ask("disk")
-        with pytest.raises(BitwrightError, match="nobody foresaw: TypeError"):
+        with pytest.raises(BitwrightError, match="unexpected error: TypeError"):
             await worker.ask("unspeakable")
         with pytest.raises(BitwrightError, match="no call is named 'missing'"):
             await worker.ask("missing")
