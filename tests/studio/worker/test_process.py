@@ -149,6 +149,26 @@ async def test_interrupt_right_after_asking(turns: int) -> None:
         assert await worker.ask("echo") == {}
 
 
+def test_no_import_is_cut_short(tmp_path: Path) -> None:
+    """The signal comes again until it is heard, so a stop that falls into an import waits for its end."""
+    (tmp_path / "slow.py").write_text("import signal; signal.raise_signal(signal.SIGINT); whole = True")
+    code = f"""
+import signal, sys
+from bitwright.studio.worker.__main__ import Channel
+sys.path.insert(0, {str(tmp_path)!r})
+channel = Channel(1)
+channel.number = channel._wanted = 1
+import slow
+assert slow.whole
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped after the import")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "stopped after the import\n"
+
+
 async def test_a_call_that_does_not_stop_is_killed() -> None:
     async with running(patience=0.5) as worker:
         asked = asyncio.create_task(worker.ask("stubborn", seconds=60))

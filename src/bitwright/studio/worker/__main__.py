@@ -47,7 +47,9 @@ EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
 
 
 class Channel:
-    """Where answers go, and how a call is stopped: KeyboardInterrupt is raised in it, never within a message."""
+    """Where answers go, and how a call is stopped: KeyboardInterrupt is raised in it, never within a message or an
+    import.
+    """
 
     def __init__(self, out: int) -> None:
         self.out = out
@@ -62,7 +64,7 @@ class Channel:
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self._writing:
             self._asked = True
-        elif self.number is not None and self._wanted == self.number:
+        elif self.number is not None and self._wanted == self.number and not importing(frame):
             self._wanted = None
             raise KeyboardInterrupt
 
@@ -94,6 +96,15 @@ class Channel:
             if self._wanted == number:
                 signal.pthread_kill(main, signal.SIGINT)
             time.sleep(NUDGE)
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: an extension cut short there raises ImportError, and may never load again."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def main() -> None:
