@@ -513,6 +513,7 @@ def test_read_only_folder(tmp_path: Path, base: Path) -> None:
 # ---- stopped on the way ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
     """Ctrl-C while layers are quantized: one line, nothing final, and the same command ends in the same bytes."""
     shutil.copytree(base, tmp_path, dirs_exist_ok=True)

@@ -57,6 +57,7 @@ def bitwright(packages: Path, home: Path, *words: object, code: int = 0) -> str:
     return done.stderr if code else done.stdout
 
 
+@pytest.mark.slow
 def test_from_help_to_report(installed: Path, llama: Path, tmp_path: Path) -> None:
     text = bitwright(installed, tmp_path, "quantize", "--help")
     assert "clipped" in text and "plain-bytes" in text
@@ -80,6 +81,7 @@ def test_from_help_to_report(installed: Path, llama: Path, tmp_path: Path) -> No
     assert "no method is called 'clipped'" in bitwright(nothing, tmp_path, "plan", llama, *CHOICE, code=2)
 
 
+@pytest.mark.slow
 def test_the_problem_is_listed_shown_judged_and_proved(installed: Path, tmp_path: Path) -> None:
     text = bitwright(installed, tmp_path, "practice", "list", "--collection", "example")
     assert text.splitlines()[0] == "Example: A collection from another package."
@@ -111,6 +113,7 @@ with TestClient(app, base_url=own["origin"], headers=own) as client:
 """
 
 
+@pytest.mark.slow
 def test_the_studio_has_the_problem(installed: Path, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT / "src")])}
     command = [sys.executable, "-c", STUDIO, SLUG, PROBLEM / "solution.py"]
