@@ -190,7 +190,7 @@ def test_two_packages_with_one_name_are_told_apart_by_neither(provide: Callable[
     for package in ("one", "two"):
         provide(package, f"[bitwright.methods]\nsame = {package}:THING\n", module)
     registry: Registry[Method] = Registry(Method, "bitwright.methods", "METHOD")
-    with pytest.raises(RecipeError, match=r"'same' of (one|two) 3.2 takes a name that is taken"):
+    with pytest.raises(RecipeError, match=r"'same' of (one|two) 3.2 uses a name that is taken"):
         registry.get("same")
 
 

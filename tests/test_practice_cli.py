@@ -128,7 +128,7 @@ def test_a_new_problem_proves_itself_but_for_its_place(tmp_path: Path, monkeypat
     run("content", "new", "problem", "my-own")
     assert "already exists" in run("content", "new", "problem", "my-own", code=2)
     text = run("content", "check", "my-own", code=1)
-    assert "BAD  problem my-own: stands in no collection" in text
+    assert "BAD  problem my-own: is in no collection" in text
     assert "ok   problem my-own: " in text
     (folder / "solution.py").write_text("def answer(numbers):\n    return 1 / 0\n")
     assert "solution.py: line 2: ZeroDivisionError" in run("content", "check", "my-own", code=1)
