@@ -95,7 +95,7 @@ class Case:
         """The same on the command line."""
         path = self.home / "recipe.toml"
         if not path.exists():
-            path.write_text(Recipe.read(self.table, "test").dumps())
+            path.write_text(self.job(self.out(self.home, "planned")).recipe.dumps())  # with its kind's own defaults
         # As many threads as this process computes on: another number would be another job.
         threads = ["--threads", str(torch.get_num_threads())]
         return ["quantize", str(self.home / self.source), "-o", str(out), "--recipe", str(path), *threads, "--json"]
@@ -652,7 +652,8 @@ def test_stopped_while_publishing_keeps_the_work(case: Case, tmp_path: Path, mon
 def test_copied_tensors_are_not_copied_again(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = case.out(tmp_path)
     half(case, out)
-    done = {json.loads(line).get("name") for line in (tmp_path / "out.partial" / "journal.jsonl").open()}
+    lines = (tmp_path / "out.partial" / "journal.jsonl").read_text().splitlines()
+    done = {json.loads(line).get("name") for line in lines}
     added = []
     real = Journal.add
 

@@ -26,7 +26,7 @@ class Fake:
         self.recipe = SimpleNamespace(max_drop=limit)
         self.items = {f"p{i}": None for i in range(count)}
         self.floats: dict[str, str] = {}
-        words = Words("network", "layer", "layers", "data", "sample", "", "")
+        words = Words("network", "layer", "layers", "data", "sample", "points", "", "")
         self.model = SimpleNamespace(
             kind=SimpleNamespace(words=words), independent=False, drop=self.drop, rank=self.rank
         )

@@ -336,5 +336,6 @@ class LanguageModel(Model):
         sync(plan.partial.iterdir())
 
     def publish(self, plan: Plan) -> None:
-        (plan.partial / text.OWN).unlink(missing_ok=True)
+        for kept in plan.partial.glob(f"{Path(text.OWN).stem}.*"):  # a killed run may have left half of one
+            kept.unlink()
         plan.partial.rename(plan.out)
