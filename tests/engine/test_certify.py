@@ -117,6 +117,7 @@ def test_a_library_that_decodes_one_row_differently(
     assert not last or seen == [32] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", SCHEMES)
 def test_any_number_of_threads_gives_the_same_bytes_and_figures(
     layer: dict[str, Any], llama: Path, tmp_path: Path
