@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,11 @@ class LayerSink(Sink):
     def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
         q = outcome.q
         # Training may give a layer another width than it was asked for.
-        arrays = {"format": np.asarray(q.format.name), "codes": np.asarray(q.codes), "scale": np.asarray(q.scale)}
+        arrays: dict[str, Any] = {
+            "format": np.asarray(q.format.name),
+            "codes": np.asarray(q.codes),
+            "scale": np.asarray(q.scale),
+        }
         arrays |= outcome.extras
         if q.zero is not None:
             arrays["zero"] = np.asarray(q.zero)
