@@ -6,13 +6,19 @@ READY := $(VENV)/.ready
 WEB := src/bitwright/studio/web
 BUILT := src/bitwright/studio/built/sources.sha256
 
-.PHONY: demo test lint docs studio clean
+.PHONY: demo test quick lint docs studio clean
 
 demo: $(READY)
 	$(BIN)/bitwright demo -o demo-output
 
 test: $(READY) $(BUILT) lint docs
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The tests that are not marked slow, in minutes; its last lines are where its time went.
+quick: $(READY) $(BUILT)
+	$(BIN)/ruff check src tests bench scripts hatch_build.py
+	$(BIN)/ruff format --check src tests bench scripts hatch_build.py
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --durations=10
 
 studio: $(READY) $(BUILT)
 	$(BIN)/bitwright studio

@@ -8,7 +8,7 @@ LlamaForCausalLM on the "train" part of bitwright.models.language.corpus, measur
 
 The bundled model was made with `--steps 5500 --minutes 42` on one thread of a
 busy two-core machine (2300 to 6000 tokens/s): 42 minutes, 3962 steps, held-out
-loss 2.9115 nats a token, perplexity 18.385 (Python 3.11.7, torch 2.13.0).
+loss 2.9115 nats per token, perplexity 18.385 (Python 3.11.7, torch 2.13.0).
 
 Everything random comes from --seed; the same seed, steps, Python, torch and
 thread count give the same model. With --minutes the learning-rate schedule
@@ -86,7 +86,7 @@ def build_model() -> LlamaForCausalLM:
 
 
 def measure_loss(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
-    """Return the mean loss in nats a token over whole windows of POSITIONS tokens."""
+    """Return the mean loss in nats per token over whole windows of POSITIONS tokens."""
     windows = ids[: len(ids) // POSITIONS * POSITIONS].view(-1, POSITIONS)
     with torch.no_grad():
         losses = [compute_loss(model, batch) * len(batch) for batch in windows.split(4)]
@@ -94,7 +94,7 @@ def measure_loss(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
 
 
 def compute_loss(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean next-token loss of a batch of token ids, in nats a token."""
+    """Return the mean next-token loss of a batch of token ids, in nats per token."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(input_ids=batch, use_cache=False).logits
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
@@ -157,7 +157,7 @@ out compression, not for writing software.
 | Parameters | {parameters:,} (bf16) |
 | Tokenizer | byte-level BPE, 1024 tokens; id 0 `<|endoftext|>` starts and separates texts |
 | Longest sequence | 512 tokens |
-| Held-out loss | {loss:.4f} nats a token |
+| Held-out loss | {loss:.4f} nats per token |
 | Held-out perplexity | {perplexity:.3f} a token ({bits:.3f} bits a byte) |
 
 ## Training
@@ -232,7 +232,7 @@ def main() -> None:
         threads=options.threads,
     )
     (options.out / "README.md").write_text(card, encoding="utf-8")
-    print(f"held-out loss {loss:.4f} nats a token, perplexity {math.exp(loss):.3f}")
+    print(f"held-out loss {loss:.4f} nats per token, perplexity {math.exp(loss):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Test workers share the cores: each computes on its part of them, or all would wait for one another."""
+"""Test workers share the cores: each computes on its part of them, or all would wait for one another.
+
+What is not marked `slow` is the quick tier, `make quick`. The marks follow measured time (`pytest --durations=0`), a
+test or a parametrized family at a time, so that every part of the code keeps quick tests.
+"""
 
 from __future__ import annotations
 
@@ -14,4 +18,14 @@ hypothesis.settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    share = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(share)
+    os.environ["OMP_NUM_THREADS"] = str(share)  # and so do the processes that tests start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the lessons' pages is slow: the first that asks for them computes them, for minutes."""
+    for item in items:
+        if "compiled" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)

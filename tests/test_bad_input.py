@@ -429,6 +429,20 @@ OPTIONS = [
         ("model.layers.0.mlp.down_proj.weight", "groups of 1000", "Legal groups: 16, 32, 64, 128, channel"),
         quantize("--method rtn --group 1000"),
     ),
+    Bad(
+        "fixed-blocks",
+        nothing,
+        ("model.layers.0.mlp.down_proj.weight", "128 inputs", "blocks of q4_k, which are fixed", "another format"),
+        quantize("--method rtn --format q4_k --simulate"),
+    ),
+    Bad("to-network", nothing, ("output", "qdq does not hold language models", "float"), quantize(RTN + " --to qdq")),
+    Bad(
+        "method-of-networks", nothing, ("lsq", "language models", "descent, gptq"), quantize("--method lsq --group 32")
+    ),
+    Bad("bind", nothing, ("--bind", "ONNX networks only", "Leave it out"), quantize(RTN + " --bind a=3")),
+    Bad("max-drop-no-text", nothing, ("max_drop", "no text", "--calib"), quantize(RTN + " --max-drop 1")),
+    Bad("max-drop-inf", nothing, ("max_drop", "finite"), quantize(RTN + " --max-drop inf")),
+    Bad("threads-too-many", nothing, ("--threads", "99999999", "1 to 1024"), quantize(RTN + " --threads 99999999")),
     Bad("activations-unknown", nothing, ("activations", "'int4'"), quantize("--activations int4")),
     Bad(
         "activations-with-int4",
@@ -534,6 +548,13 @@ RECIPES = [
         nothing,
         ("recipe.toml: calibration.windows", "'many'"),
         **recipe('[calibration]\nwindows = "many"'),
+    ),
+    Bad("rule-without-match", nothing, ("rules.0.match", "field required"), **recipe('[[rules]]\nformat = "int8"')),
+    Bad(
+        "options-of-another-method",
+        nothing,
+        ("recipe.toml: layer.options.damping", "unknown option", "no options"),
+        **recipe('[layer]\nmethod = "rtn"\n[layer.options]\ndamping = 0.1'),
     ),
     Bad("recipe-unknown-format", nothing, ("'int44'", "int4"), **recipe('[layer]\nformat = "int44"')),
     Bad(
@@ -739,6 +760,7 @@ CHECKS = [
     Bad("check-nan-norm", poke(NORM, (9,), NAN), ("{model}", NORM, "nan", "[9]"), CHECK, "int4", 1),
     Bad("check-truncated", cut_off(WEIGHTS), (FILE, "truncated"), CHECK, "int4", 1),
     Bad("check-missing-folder", nothing, ("{tmp}/modle", "Did you mean {model}?"), "check {tmp}/modle", "int4", 1),
+    Bad("check-heldout-alone", nothing, ("--heldout", "--against"), CHECK + " --heldout {tmp}/text.txt", "int4"),
     Bad(
         "check-against-missing",
         nothing,
@@ -886,6 +908,7 @@ def test_gpu_without_a_gpu(tmp_path: Path, models: dict[str, Path]) -> None:
     place.require(result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

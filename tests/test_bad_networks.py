@@ -24,7 +24,9 @@ import pytest
 from onnx import helper
 from typer.testing import CliRunner
 
+from bitwright import library
 from bitwright.cli import app
+from bitwright.errors import BitwrightError
 from bitwright.models.network.session import Session
 from tests import networks
 from tests.models.samples import sources
@@ -272,8 +274,11 @@ OPTIONS = [
     Bad("bind-nonsense", nothing, ("--bind", "'height:224'", "height=224"), "--bind height:224"),
     Bad("bind-zero", nothing, ("--bind", "'height=0'"), "--bind height=0"),
     Bad("bind-unknown", nothing, ("net.onnx", "'depth'", "It has: batch"), "--bind depth=3 --calib {tmp}/data.npz"),
+    Bad("bind-twice", nothing, ("--bind", "batch is given twice"), "--bind batch=3 --bind batch=4"),
+    Bad("threads", nothing, ("--threads", "99999999", "1 to 1024"), "--calib {tmp}/data.npz --threads 99999999"),
+    Bad("calib-stdlib", nothing, ("stdlib", "text, for language models", ".npz"), "--calib stdlib"),
     Bad("no-calib", nothing, ("data.source", "no samples", ".npz"), ""),
-    Bad("heldout-same", nothing, ("data.heldout", "what calibration saw", "Leave it out"),
+    Bad("heldout-same", nothing, ("data.heldout", "the calibration samples", "Leave it out"),
         "--calib {tmp}/data.npz --heldout {tmp}/images/../data.npz"),
     Bad("group", nothing, ("conv0", "groups of 32", "--group channel"), "--calib {tmp}/data.npz --group 32"),
     Bad("bits-9", nothing, ("--bits", "9 bits", "Choose 1 to 8"), "--calib {tmp}/data.npz --bits 9"),
@@ -395,6 +400,13 @@ OTHERS = [
     Bad("check-truncated", cut("int.onnx", 0.7), ("{tmp}/int.onnx", "not sound", "truncated"), "",
         "check {tmp}/int.onnx", 1),
     Bad("check-float", nothing, ("{tmp}/net.onnx", "not sound", "0 of 3"), "", "check {tmp}/net.onnx", 1),
+    Bad("check-against-another", lambda tmp: tokens(tmp),
+        ("{tmp}/tokens.onnx", "none of the quantized layers", "made from"),
+        "--against {tmp}/tokens.onnx", "check {tmp}/int.onnx"),
+    Bad("check-against-a-folder", nothing, ("{tmp}/images", "ONNX networks and language models", "one kind"),
+        "--against {tmp}/images", "check {tmp}/int.onnx"),
+    Bad("check-heldout-alone", nothing, ("--heldout", "needs a float model", "--against"), "--heldout {tmp}/data.npz",
+        "check {tmp}/int.onnx"),
     Bad("check-against-absent", nothing, ("{tmp}/no.onnx", "No such file"), "--against {tmp}/no.onnx",
         "check {tmp}/int.onnx"),
 ]  # fmt: skip
@@ -416,6 +428,7 @@ def test_one_line_that_names_it(case: Bad, tmp_path: Path, base: Path) -> None:
         assert (tmp_path / "out.onnx").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "unknown-operator", "nan-activations", "nan-output", "image-truncated"])
 def test_as_a_process(name: str, tmp_path: Path, base: Path) -> None:
     """The same from outside, where ONNX Runtime's own words would reach stderr; and no folder that was not there."""
@@ -442,6 +455,41 @@ def test_truncated_anywhere(share: float, tmp_path: Path, base: Path) -> None:
     assert f"{tmp_path}/net.onnx" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "key"),
+    [
+        ("", {"windows": 4}, "calibration.windows"),
+        ("", {"simulate": True}, "output"),
+        ("", {"output": "qqd"}, "output"),
+        ("", {"output": "compressed-tensors"}, "output"),
+        ("", {"group": 32}, "layer.group"),
+        ("", {"format": "nf4"}, "layer.format"),
+        ("", {"format": "int44"}, "layer.format"),
+        ("", {"method": "lloyd"}, "layer.method"),
+        ("", {"calib": "no-such-folder"}, "data.source"),
+        ("", {"heldout": "no-such-folder"}, "data.heldout"),
+        ("", {"calib": None}, "data.source"),
+        ("[calibration]\nwindows = 4\n", {}, "calibration"),
+        ("[network]\nmax_drop = 1\n", {}, "network.max_drop"),
+        ('[data]\nclasses = ["a", "b"]\n', {}, "data.source"),
+        ("[data.image]\nmean = [0.1, 0.2]\n", {"calib": "{tmp}/images"}, "data.image.mean"),
+        ('[[rules]]\nmatch = "conv0"\nformat = "nf4"\n', {}, "rules.0.format"),
+        ('[[rules]]\nmatch = "*"\nformat = "int4"\n[[rules]]\nmatch = "conv*"\ngroup = 32\n', {}, "rules.1.group"),
+        ('[[rules]]\nmatch = "conv*"\nmethod = "lloyd"\n', {}, "rules.0.method"),
+        ('[[rules]]\nmatch = "convx"\nformat = "int4"\n', {}, "rules.0.match"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_key_at_fault(text: str, options: dict[str, Any], key: str, tmp_path: Path, base: Path) -> None:
+    """A page shows the error beside that option."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    given = {"calib": str(base / "data.npz")} | options
+    given = {name: value.format(tmp=base) if isinstance(value, str) else value for name, value in given.items()}
+    with pytest.raises(BitwrightError) as caught:
+        library.plan(base / "net.onnx", tmp_path / "out.onnx", recipe=recipe, **given)
+    assert caught.value.key == key, str(caught.value)
+
+
 def test_read_only_folder(tmp_path: Path, base: Path) -> None:
     """As root, who may write anywhere, only a file system that is mounted so can refuse."""
     shutil.copytree(base, tmp_path / "in")
@@ -465,6 +513,7 @@ def test_read_only_folder(tmp_path: Path, base: Path) -> None:
 # ---- stopped on the way ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
     """Ctrl-C while layers are quantized: one line, nothing final, and the same command ends in the same bytes."""
     shutil.copytree(base, tmp_path, dirs_exist_ok=True)
@@ -481,7 +530,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    said = "stopped; finished work is kept, the same command goes on"
+    said = "stopped; finished work is kept, and the same command continues"
     assert (process.returncode, stderr) == (130, f"bitwright: {said}\n")
     assert json.loads(stdout.splitlines()[-1]) == {"event": "error", "kind": "Interrupted", "text": said}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.partial"]
@@ -505,6 +554,7 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
 # ---- without the optional packages ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "command"),
     [

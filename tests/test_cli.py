@@ -161,6 +161,7 @@ def test_list_of_something_else() -> None:
     assert done.stderr == "bitwright: list: nothing is listed as 'metods'. Did you mean methods, models?\n"
 
 
+@pytest.mark.slow
 def test_plan_in_json(source: Path, tmp_path: Path) -> None:
     done = call("plan", str(source), "--group", "32", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -172,6 +173,7 @@ def test_plan_in_json(source: Path, tmp_path: Path) -> None:
     assert not list(source.parent.glob("*small*")), "a plan writes nothing"
 
 
+@pytest.mark.slow
 def test_quantize_in_json_and_in_words(source: Path, tmp_path: Path) -> None:
     options = ["--method", "rtn", "--group", "32"]
     machine = call("quantize", str(source), "-o", str(tmp_path / "a"), *options, "--json")

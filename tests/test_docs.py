@@ -194,6 +194,17 @@ def test_every_source_file_named_in_a_document_exists(document: Path) -> None:
         assert any((place / path).exists() for place in places), f"{name(document)}: {path}"
 
 
+def test_the_example_package_is_quoted_as_it_is() -> None:
+    text = (ROOT / "docs" / "library.md").read_text("utf-8")
+    quoted = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', text, re.DOTALL | re.MULTILINE))
+    folder = ROOT / "tests" / "plugin"
+    assert {path.name for path in (folder / "bitwright_example").glob("[a-z]*.py")} <= {
+        Path(name).name for name in quoted
+    }
+    for path, text in quoted.items():
+        assert text == (folder / path).read_text("utf-8"), path
+
+
 # Examples
 
 

@@ -23,7 +23,8 @@ from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, TensorError
 from bitwright.files import containers
-from bitwright.files.container import Held, Place, Stored, TensorContainer
+from bitwright.files.container import Place, Stored, TensorContainer
+from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 from bitwright.methods import Method, rtn
@@ -176,6 +177,8 @@ def test_the_command_line_takes_them(toy: Toy, llama: Path, tmp_path: Path) -> N
     assert "fifths g32" in run("measure", llama, out, "--windows", 2, "--length", 32, "--weights")
     assert "by toy" in run("report", out)
     assert len(toy.solved) == 14
+    for what, entry in (("methods", "toy  "), ("formats", "fifths  "), ("containers", "toy-box  ")):
+        assert f"\n{entry}" in run("list", what)
 
 
 def test_a_damaged_folder_of_theirs_is_found(toy: Toy, llama: Path, tmp_path: Path) -> None:
@@ -275,13 +278,13 @@ def no_answer(*_: Any) -> None:
 
 
 NONSENSE = [
-    (wrong_rows, r"with codes of shape \[63, 128\] for a matrix of \[64, 128\]"),
-    (wrong_format, "in int8, asked for int4"),
-    (wrong_codes, "with codes that are no 4-bit numbers in uint8"),
-    (wide_codes, "with codes that are no 4-bit numbers in uint8"),
-    (few_scales, "without a finite scale for each of 256 blocks"),
-    (endless_scales, "without a finite scale for each of 256 blocks"),
-    (no_answer, "with a NoneType, which is no QTensor"),
+    (wrong_rows, r"codes of shape \[63, 128\] for a matrix of shape \[64, 128\]"),
+    (wrong_format, "format int8 instead of int4"),
+    (wrong_codes, "codes that are not 4-bit numbers in uint8"),
+    (wide_codes, "codes that are not 4-bit numbers in uint8"),
+    (few_scales, "scales that are not one finite number for each of 256 blocks"),
+    (endless_scales, "scales that are not one finite number for each of 256 blocks"),
+    (no_answer, "a NoneType, not a QTensor"),
 ]
 
 
@@ -289,7 +292,7 @@ NONSENSE = [
 def test_a_method_that_answers_nonsense_leaves_no_file(solve: Any, told: str, llama: Path, tmp_path: Path) -> None:
     with (
         methods.registry.adding(Method("nonsense", "", "", solve)),
-        pytest.raises(TensorError, match=f"method nonsense answers {told}. Choose another --method") as error,
+        pytest.raises(TensorError, match=f"method nonsense returned {told}. Choose another --method") as error,
     ):
         bw.quantize(llama, tmp_path / "out", method="nonsense", group=32)
     assert error.value.where is not None and error.value.where.endswith(".weight")

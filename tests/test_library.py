@@ -272,6 +272,7 @@ def test_importing_costs_nothing() -> None:
     assert not {"torch", "numpy", "transformers", "onnx", "pydantic", "bitwright.library"} & loaded
 
 
+@pytest.mark.slow
 def test_type_checkers_see_the_types() -> None:
     from hatchling.builders.wheel import WheelBuilder
 

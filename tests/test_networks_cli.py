@@ -56,6 +56,7 @@ def certificate(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_quantize_in_words(made: Path) -> None:
     said = (made / "said.txt").read_text()
     assert said.startswith(f"plan: {made}/net.onnx -> {made}/out.onnx\n")
@@ -174,6 +175,7 @@ def test_report(kind: str, begins: str, made: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page").read_text() + "\n" == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), [("vision", "digits"), ("speech", "words")])
 def test_demo(task: str, name: str, tmp_path: Path) -> None:
     """The bundled networks on data this machine makes: accurate, in integers; a second time replaces."""

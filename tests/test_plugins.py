@@ -57,6 +57,7 @@ def bitwright(packages: Path, home: Path, *words: object, code: int = 0) -> str:
     return done.stderr if code else done.stdout
 
 
+@pytest.mark.slow
 def test_from_help_to_report(installed: Path, llama: Path, tmp_path: Path) -> None:
     text = bitwright(installed, tmp_path, "quantize", "--help")
     assert "clipped" in text and "plain-bytes" in text
@@ -80,6 +81,7 @@ def test_from_help_to_report(installed: Path, llama: Path, tmp_path: Path) -> No
     assert "no method is called 'clipped'" in bitwright(nothing, tmp_path, "plan", llama, *CHOICE, code=2)
 
 
+@pytest.mark.slow
 def test_the_problem_is_listed_shown_judged_and_proved(installed: Path, tmp_path: Path) -> None:
     text = bitwright(installed, tmp_path, "practice", "list", "--collection", "example")
     assert text.splitlines()[0] == "Example: A collection from another package."
@@ -111,6 +113,7 @@ with TestClient(app, base_url=own["origin"], headers=own) as client:
 """
 
 
+@pytest.mark.slow
 def test_the_studio_has_the_problem(installed: Path, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT / "src")])}
     command = [sys.executable, "-c", STUDIO, SLUG, PROBLEM / "solution.py"]
@@ -155,7 +158,7 @@ FAULTS = [
     ("odd", "import not_there", "'odd' of faulty 3.2 cannot be loaded (ModuleNotFoundError: "),
     ("odd", "THING = 3", "'odd' of faulty 3.2 is not a Method (faulty:THING)"),
     ("odd", f"{RTN}THING = METHOD", "faulty 3.2: the method 'odd' calls itself 'rtn'"),
-    ("mse", f"{RTN}THING = METHOD", "'mse' of faulty 3.2 takes a name that is taken: there is a method 'mse' already"),
+    ("mse", f"{RTN}THING = METHOD", "'mse' of faulty 3.2 uses a name that is taken: there is a method 'mse' already"),
 ]
 
 
@@ -187,7 +190,7 @@ def test_two_packages_with_one_name_are_told_apart_by_neither(provide: Callable[
     for package in ("one", "two"):
         provide(package, f"[bitwright.methods]\nsame = {package}:THING\n", module)
     registry: Registry[Method] = Registry(Method, "bitwright.methods", "METHOD")
-    with pytest.raises(RecipeError, match=r"'same' of (one|two) 3.2 takes a name that is taken"):
+    with pytest.raises(RecipeError, match=r"'same' of (one|two) 3.2 uses a name that is taken"):
         registry.get("same")
 
 
@@ -197,7 +200,7 @@ def test_a_faulty_format_breaks_only_what_names_it(provide: Callable[..., None])
     provide("taker", "[bitwright.formats]\na = taker:THING\n", family)
     provide("broken", "[bitwright.formats]\nb = broken:THING\n", "1 / 0")
     for name in ("nf4", "mine"):
-        with pytest.raises(RecipeError, match=r"'a' of taker 3.2 takes a name that is taken: there is a format 'nf4'"):
+        with pytest.raises(RecipeError, match=r"'a' of taker 3.2 uses a name that is taken: there is a format 'nf4'"):
             formats.named(name)
     with pytest.raises(RecipeError, match=r"no format is called 'other'.*'b' of broken 3.2 cannot be loaded \(Zero"):
         formats.named("other")

@@ -46,11 +46,12 @@ def test_show_has_the_reference_s_results() -> None:
     assert "[[ samples ]]" not in text
 
 
+@pytest.mark.slow
 def test_from_the_starter_to_the_verdict(tmp_path: Path) -> None:
     run("practice", "start", SLUG)
     program = tmp_path / f"{SLUG}.py"
     assert program.read_text() == (FOLDER / "starter.py").read_text()
-    assert "is there already" in run("practice", "start", SLUG, code=2)
+    assert "already exists" in run("practice", "start", SLUG, code=2)
     assert "NotImplementedError" in run("practice", "submit", str(program), code=1)
     program.write_text((FOLDER / "solution.py").read_text())
     text = run("practice", "submit", str(program))
@@ -125,9 +126,9 @@ def test_a_new_problem_proves_itself_but_for_its_place(tmp_path: Path, monkeypat
     monkeypatch.setattr("bitwright.authoring.folder.CONTENT", shelf)
     folder = shelf / "problems" / "my-own"
     run("content", "new", "problem", "my-own")
-    assert "is there already" in run("content", "new", "problem", "my-own", code=2)
+    assert "already exists" in run("content", "new", "problem", "my-own", code=2)
     text = run("content", "check", "my-own", code=1)
-    assert "BAD  problem my-own: stands in no collection" in text
+    assert "BAD  problem my-own: is in no collection" in text
     assert "ok   problem my-own: " in text
     (folder / "solution.py").write_text("def answer(numbers):\n    return 1 / 0\n")
     assert "solution.py: line 2: ZeroDivisionError" in run("content", "check", "my-own", code=1)

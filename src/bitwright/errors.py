@@ -78,14 +78,14 @@ class CertificationError(BitwrightError):
 
 
 class Interrupted(BitwrightError):
-    """Stopped on request; finished work is kept and the same command goes on."""
+    """Stopped on request; finished work is kept, and the same command continues."""
 
     exit_code = 130
 
 
 @contextmanager
 def about(key: str) -> Iterator[None]:
-    """Deliberate errors from within are about this key of the recipe, unless they name one themselves."""
+    """Deliberate errors raised inside are about this key of the recipe, unless they name another."""
     try:
         yield
     except BitwrightError as error:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: plain values, one JSON object a line for machines."""
+"""The events of a run: plain values, one JSON object per line for machines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Row(Event):
 
 @dataclass(frozen=True)
 class Note(Event):
-    """Something the user should know: a fallback, a warning, a choice made for them."""
+    """Something the user should know: a fallback, a warning, or a choice made by default."""
 
     text: str
 
@@ -87,7 +87,7 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Finding(Event):
-    """One thing that was looked at: `good`, and what was seen."""
+    """One check and its result: `good`, and what was found."""
 
     what: str
     good: bool

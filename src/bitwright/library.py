@@ -5,7 +5,7 @@
     result = bw.quantize("model", "out", bits=4, calib="text.jsonl")
     print(result)                       # the verdict; in a notebook, a table
 
-Errors are those of `bitwright.errors`; nothing here exits or prints, but for a progress bar where somebody watches.
+Errors are those of `bitwright.errors`. Nothing here exits or prints, except a progress bar in a terminal or notebook.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitwright.engine import report as reports
 from bitwright.engine.options import make_recipe, size
-from bitwright.errors import InputError
+from bitwright.errors import InputError, RecipeError
 from bitwright.events import Event, Finding, Finished, Progress, Row, plain
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
@@ -34,13 +34,13 @@ Source = str | Path
 Recipes = Recipe | Source | Mapping[str, Any]
 """A recipe, its file, or its tables."""
 Watch = Callable[[Event], None] | bool | None
-"""Who hears of events: a function; True for a progress bar, False for nobody, None for a bar where somebody watches."""
+"""Where events go: a function; True: a progress bar; False: nowhere; None: a bar in a terminal or notebook."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a quantization will do: decided, and nothing written. `run` does it."""
+    """A planned quantization: everything is decided, nothing is written. `run` does the work."""
 
     job: Plan
 
@@ -53,7 +53,7 @@ class Planned:
         return found
 
     def run(self, *, restart: bool = False) -> Iterator[Event]:
-        """Do it, event by event; the last is `Finished`. Stop at any event: the same call goes on from there.
+        """Run the plan, event by event; the last is `Finished`. Stop at any event: the same call continues from there.
 
         `restart` removes unfinished work of another recipe or model in the same place instead of refusing it.
         """
@@ -72,7 +72,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Result:
-    """A quantized model: where it lies, and its certificate."""
+    """A quantized model: its path and its certificate."""
 
     out: Path
     certificate: dict[str, Any]
@@ -85,7 +85,7 @@ class Result:
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """What was measured on held-out data; empty where nothing was."""
+        """What was measured on held-out data; empty if nothing was."""
         return self.certificate["verdict"] or {}
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was looked at in a model, and what was found; rows where a float model was given."""
+    """The findings about a model; and rows of errors if a float model was given."""
 
     path: Path
     findings: list[Finding]
@@ -105,7 +105,7 @@ class Checked:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing bad was found."""
+        """Whether every finding is good."""
         return all(finding.good for finding in self.findings)
 
     def __str__(self) -> str:
@@ -118,7 +118,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Measured:
-    """How far one model is from another; `comparison` has the estimates with their intervals."""
+    """How far one model is from another; `comparison` holds the estimates with their intervals."""
 
     comparison: Any
 
@@ -137,31 +137,31 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """One or several certificates as something to read."""
+    """A report on one or several certificates."""
 
     certificates: list[dict[str, Any]]
 
     @property
     def markdown(self) -> str:
-        """For a model card or a pull request."""
+        """As Markdown, for a model card or a pull request."""
         return reports.to_markdown(self.certificates)
 
     @property
     def json(self) -> str:
-        """The certificates as one list."""
+        """As one JSON list of certificates."""
         return reports.to_json(self.certificates)
 
     @property
     def html(self) -> str:
-        """One self-contained page."""
+        """As one self-contained HTML page."""
         return reports.to_html(self.certificates)
 
     def save(self, path: Source) -> Path:
-        """Write it, as the ending says: .md, .json or .html. InputError for another, or where the file exists."""
+        """Write it as .md, .json or .html, by the ending. InputError for another ending, or if the file exists."""
         target = Path(path)
         written = {".md": "markdown", ".json": "json", ".html": "html"}
         if target.suffix not in written:
-            raise InputError("no kind of report ends like that", where=str(path), fix="Use .md, .json or .html")
+            raise InputError("no report format has this ending", where=str(path), fix="Use .md, .json or .html")
         if target.exists():
             raise InputError("the output exists", where=str(path), fix="Choose another name, or remove it")
         target.write_text(str(getattr(self, written[target.suffix])), "utf-8")
@@ -175,7 +175,7 @@ class Report:
 
 
 def open(model: Source, *, device: str = "cpu") -> Model:
-    """A float model, understood: `model.parts(Recipe())` are the matrices that can be quantized.
+    """Open a float model; `model.parts(Recipe())` are the matrices that can be quantized.
 
     `model` is a folder, an .onnx file or `hub:OWNER/NAME`. Raises ModelError, FileError or TensorError.
     """
@@ -193,7 +193,7 @@ def plan(
     threads: int | None = None,
     **options: Any,
 ) -> Planned:
-    """Decide everything about a quantization; nothing is written.
+    """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
     length, heldout, heldout_windows, output (--to), simulate, indivisible, max_drop, bind; they override `recipe`.
@@ -239,7 +239,7 @@ def quantize(
 ) -> Result:
     """Quantize `model` into `out` (a folder, or an .onnx file), certified; the arguments are those of `plan`.
 
-    Stopped in any way, the same call goes on. `watch` hears of every event.
+    However it was stopped, the same call continues. `watch` gets every event.
     """
     job = plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **options)
     certificate: dict[str, Any] = {}
@@ -275,7 +275,7 @@ def measure(
 
 
 def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:
-    """Look at every part of a quantized model, ours or anyone's; rows of errors where a float model is given."""
+    """Check every part of a quantized model, from any tool; with a float model also the error of each matrix."""
     path = find(model)
     _prepare(kind_of(path), None)
     from bitwright.engine.check import check as look
@@ -293,17 +293,23 @@ def check(model: Source, against: Source | None = None, *, watch: Watch = None) 
 
 
 def report(*outs: Source) -> Report:
-    """The report of one output, or of several for size against quality. Raises ModelError without a certificate."""
+    """The report on one output, or on several by size and quality. Raises ModelError without a certificate."""
     return Report([reports.load(Path(out)) for out in outs])
 
 
 def _prepare(kind: Kind, threads: int | None) -> None:
     """Load the libraries, and set the number of torch's threads."""
+    if threads is not None and not 1 <= threads <= THREADS:
+        raise RecipeError(f"{threads} threads", where="--threads", fix=f"Choose 1 to {THREADS}")
     kind.load()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+THREADS = 1024
+"""Threads at most: asked for far more than it can start, OpenMP ends the process."""
 
 
 def _drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:

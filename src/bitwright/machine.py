@@ -121,7 +121,7 @@ def require_memory(needed: int, ceiling: int | None) -> None:
     """Raise ResourceError where `needed` bytes exceed the ceiling."""
     if ceiling is not None and needed > ceiling:
         raise ResourceError(
-            f"this job needs {needed / MIB:.0f} MiB at its heaviest block, the ceiling is {ceiling / MIB:.0f} MiB",
+            f"this job needs {needed / MIB:.0f} MiB at its largest block; the memory limit is {ceiling / MIB:.0f} MiB",
             where="--max-ram",
             fix=f"Give --max-ram {-(-needed // MIB)}MiB, use shorter windows, or --method rtn",
         )

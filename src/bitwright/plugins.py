@@ -1,4 +1,4 @@
-"""What other installed packages provide through entry points, and the one error where it cannot be had."""
+"""What other installed packages provide through entry points, and the error if it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Plugin:
         return found
 
     def fault(self, what: str) -> RecipeError:
-        """The error that it is at fault."""
+        """The error that names it as the cause."""
         fix = "Update or remove that package"
         return RecipeError(f"the plugin {self.name!r} of {self.package} {what}", where=self.point.group, fix=fix)
 

@@ -1,4 +1,4 @@
-"""The recipe: the only configuration. Read from and written to TOML; the CLI's options are shorthands for one."""
+"""The recipe: the only configuration. It is read from and written to TOML; CLI options are shorthands for its keys."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class _Table(BaseModel):
 
 
 class Layer(_Table):
-    """How a set of matrices is stored and by which method."""
+    """How a set of matrices is stored, and which method quantizes them."""
 
     format: str = "int4"
     """A format name (int4, int8, fp8, nf4, codebook3, ...) or "float": left as it is."""
     group: Block | None = None
-    """Weights per scale along a row, or "channel" or "tensor"; None for the format's own (128)."""
+    """Weights of a row that share one scale; or "channel" or "tensor". None: the format's default (128)."""
     symmetric: bool = True
     activations: Literal["none", "int8", "fp8"] = "none"
-    """Run-time quantization of the layer's input, one dynamic scale a token."""
+    """Run-time quantization of the layer's input, one dynamic scale per token."""
     method: str = "descent"
     """A method by its name (rtn, mse, gptq, descent, ...)."""
     options: SerializeAsAny[Options] = Field(default_factory=Options, validate_default=True)
-    """What the method may be told; each method has its own."""
+    """Options of the method; each method has its own."""
 
     @field_validator("method")
     @classmethod
@@ -60,15 +60,15 @@ class Layer(_Table):
     @field_validator("options", mode="wrap")
     @classmethod
     def _of_method(cls, value: Any, _: Any, info: ValidationInfo) -> Options:
-        """The options as those of the method, by which they are checked."""
+        """The options, checked against the method's own table."""
         if "method" not in info.data:
-            return Options()  # the method is what is wrong
+            return Options()  # the error is about the method
         if isinstance(value, Options):
             value = value.model_dump()
         return _options(info.data["method"], value)
 
     def overlaid(self, given: dict[str, Any]) -> Layer:
-        """This layer with the settings of `given` instead of its own; options that another method lacks are left."""
+        """This layer with the settings of `given` instead of its own; options that another method lacks are dropped."""
         values = self.model_dump()
         known = methods.registry.get(given.get("method", self.method)).options.model_fields
         kept = {key: value for key, value in values["options"].items() if key in known}
@@ -98,7 +98,7 @@ class Rule(_Table):
 
 
 def _method(name: str) -> str:
-    """`name`, which must be a method's."""
+    """`name`, checked to be that of a method."""
     if name not in methods.registry.names():
         raise PydanticCustomError(
             "unknown", "no method is called '{name}'", {"name": name, "fix": nearest(name, methods.registry.names())}
@@ -107,7 +107,7 @@ def _method(name: str) -> str:
 
 
 def _options(method: str, value: Any) -> Options:
-    """Options of a method, checked by its own table."""
+    """Options of a method, checked against its own table."""
     table = methods.registry.get(method).options
     try:
         return table.model_validate(value)
@@ -118,58 +118,58 @@ def _options(method: str, value: Any) -> Options:
 
 
 class Calibration(_Table):
-    """The text that methods and the verdict see."""
+    """The text used for calibration and for the verdict."""
 
     source: str = "self"
-    """A text or JSONL file, a folder, `hub:NAME`, `stdlib`, or `self`: the model writes its own."""
+    """A text or JSONL file, a folder, `hub:NAME`, `stdlib` (this Python's own), or `self` (the model writes it)."""
     windows: int = Field(128, ge=1)
     length: int = Field(256, ge=8)
     """Tokens in a window."""
     heldout: str | None = None
-    """Text for the verdict; by default a part of `source` that calibration does not see."""
+    """Text for the verdict; by default a part of `source` that is not used for calibration."""
     heldout_windows: int = Field(8, ge=2)
     seed: int = 0
     min_expert_tokens: int = Field(64, ge=0)
-    """An expert that saw fewer tokens falls back to a data-free method, by name."""
+    """Experts that saw fewer tokens than this fall back to a data-free method; they are named."""
 
 
 class Picture(_Table):
-    """From an image file to a network's input: (pixel * scale - mean) / std, channel by channel."""
+    """How an image file becomes a network's input: (pixel * scale - mean) / std for each channel."""
 
     size: tuple[Side, Side] | None = None
-    """[height, width]; None for the size the network states, or else that of the first image."""
+    """[height, width]; None: the size the network states, or else that of the first image."""
     fit: Literal["none", "resize", "crop"] = "none"
-    """An image of another size: an error that names it; stretched; or its short side resized and the centre cut out."""
+    """Images of another size: an error that names them; or stretched; or short side resized and centre cropped."""
     short: Side | None = None
-    """Length of the short side before a centre crop; None for the smallest that covers `size`."""
+    """Length of the short side before a centre crop; None: the smallest that covers `size`."""
     filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     mode: Literal["RGB", "BGR", "L"] | None = None
-    """Order of the channels; None for RGB where the network takes three channels, L (grey) where it takes one."""
+    """Order of the channels; None: RGB for three input channels, L (grey) for one."""
     convert: bool = False
-    """Take images of another mode (grey, alpha over white, CMYK), and record how many; otherwise they are an error."""
+    """Convert images of another mode (grey, alpha over white, CMYK) and record how many; otherwise an error."""
     layout: Literal["NCHW", "NHWC"] | None = None
-    """None for what the network's shape says."""
+    """Order of the axes; None: what the network's input shape says."""
     scale: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """None for 1/255, or for 1 where the network takes integers."""
+    """Factor for the pixels; None: 1/255, or 1 where the network takes integers."""
     mean: tuple[Number, ...] = ()
-    """One number a channel, or one for all; empty for 0."""
+    """Mean: one number per channel, or one for all; empty: 0."""
     std: tuple[Positive, ...] = ()
-    """One number a channel, or one for all; empty for 1."""
+    """Standard deviation: one number per channel, or one for all; empty: 1."""
 
 
 class Sound(_Table):
-    """From a PCM WAV file to a network's input."""
+    """How a PCM WAV file becomes a network's input."""
 
     rate: int | None = Field(None, ge=1)
-    """Samples a second the network was trained on; None for that of the first file, which all others must share."""
+    """Sampling rate (Hz) the network was trained on; None: that of the first file, which all others must share."""
     resample: bool = False
-    """Convert files of another rate, and record how many; otherwise they are an error."""
+    """Convert files of another rate and record how many; otherwise they are an error."""
     length: int | None = Field(None, ge=1)
-    """Samples (at `rate`) each clip is cut or padded with zeros to; None for its own length, in batches of one."""
+    """Samples (at `rate`) to which each clip is cut or zero-padded; None: its own length, in batches of one."""
     features: Literal["raw", "logmel"] = "raw"
-    """The wave itself in [-1, 1), or log(max(mel spectrogram, floor))."""
+    """What the network reads: the waveform in [-1, 1), or log(max(mel spectrogram, floor))."""
     n_fft: int = Field(400, ge=2)
-    """Samples in a (Hann) window."""
+    """Samples per (Hann) window."""
     hop: int = Field(160, ge=1)
     """Samples from one window to the next."""
     mels: int = Field(80, ge=1)
@@ -179,60 +179,60 @@ class Sound(_Table):
     """Pad half a window at both ends by reflection, so that frame t is centred on sample t * hop."""
     floor: float = Field(1e-6, gt=0, allow_inf_nan=False)
     normalize: bool = False
-    """Each clip's wave or features to mean 0 and standard deviation 1."""
+    """Normalize each clip's waveform or features to mean 0 and standard deviation 1."""
 
 
 class Data(_Table):
-    """The samples that calibrate a network with activations, and those it is judged on."""
+    """The samples that calibrate a network's activations, and those for its verdict."""
 
     source: str | None = None
-    """A folder of images or WAV files (a subfolder a class), a COCO folder or .json, a .npy, .npz or .jsonl file."""
+    """A folder of images or WAV files (one subfolder per class), a COCO folder or .json, .npy, .npz or .jsonl."""
     heldout: str | None = None
-    """Samples for the verdict; by default those of `source` that calibration does not see."""
+    """Samples for the verdict; by default those of `source` that are not used for calibration."""
     task: Literal["classify", "words", "detect", "none"] | None = None
-    """What the verdict measures; None for what the labels say."""
+    """What the verdict measures; None: what the labels imply."""
     samples: int = Field(256, ge=1)
-    """Calibration samples at most."""
+    """Most samples used for calibration."""
     heldout_samples: int | None = Field(None, ge=1)
-    """Samples of the verdict at most; None for all."""
+    """Most samples used for the verdict; None: all."""
     batch: int = Field(32, ge=1)
-    """Samples run at once; a network with a fixed batch size takes its own."""
+    """Samples run at once; a network with a fixed batch size uses that."""
     order: Literal["spread", "given"] = "spread"
-    """Choose samples in turn from each class, in an order that `seed` decides; or the first ones."""
+    """Choose samples from each class in turn, shuffled by `seed`; or take the first ones."""
     seed: int = 0
     classes: tuple[str, ...] = ()
-    """Names of the network's outputs in order; by default the sorted names of the folders. The alphabet, for CTC."""
+    """Classes in the order of the network's outputs; by default the sorted folder names. For CTC: the alphabet."""
     blank: int = Field(0, ge=0)
-    """Place of CTC's blank in `classes`."""
+    """Index of CTC's blank in `classes`."""
     image: Picture = Picture()
     audio: Sound = Sound()
 
 
 class Network(_Table):
-    """How the activations and biases of an ONNX network become integer, and which rewrites come first."""
+    """How the activations and biases of an ONNX network become integers, and which rewrites are done first."""
 
     activations: Literal["int8", "none"] = "int8"
     """Static quantization of the tensors between layers; "none" for weights only."""
     target: Literal["x86", "arm", "gpu"] = "x86"
     """uint8 activations (x86), int8 (arm), or int8 without zero points (gpu)."""
     observer: Literal["minmax", "average", "percentile", "mse", "entropy"] = "mse"
-    """How a tensor's range is chosen from what calibration saw."""
+    """How an activation's range is chosen from calibration."""
     percentile: float = Field(99.99, gt=50, le=100)
-    """Share of the values inside the range, in percent, for the observer of that name."""
+    """For the observer "percentile": percent of the values inside the range."""
     storage: Literal["int8", "int4"] = "int8"
-    """4 bits or fewer: a byte each (integer kernels in ONNX Runtime), or packed (half the size, float kernels)."""
+    """Weights of at most 4 bits: a byte each (ONNX Runtime: integer kernels) or packed (half size, float kernels)."""
     equalize: bool = True
-    """Cross-layer equalization across ReLU, sums and pooling, where it promises less noise."""
+    """Cross-layer equalization across ReLU, sums and pooling, where less noise is predicted."""
     absorb: bool = False
-    """Bias absorption after equalization: move what ReLU never cuts off into the next layer's bias."""
+    """Bias absorption after equalization: move the part that ReLU never cuts off into the next layer's bias."""
     smooth: float = Field(0.0, ge=0, le=1)
-    """SmoothQuant's exponent for products behind a normalisation: 0 leaves them alone, 0.5 is the paper's."""
+    """SmoothQuant's exponent for products that follow a normalization: 0 is off, 0.5 is the paper's value."""
     bias: Literal["none", "empirical", "analytic"] = "empirical"
-    """Bias correction: from calibration, or from batch norm alone (data-free)."""
+    """Bias correction: from calibration data, or from batch norm statistics alone (data-free)."""
     entrance: Literal["float", "int8"] = "float"
-    """Layers that read the network's inputs, where they do little of its work: rounding an input costs all the rest."""
+    """Layers that read the network's inputs and do little of its work: rounding an input harms all later layers."""
     bind: dict[str, Side | Literal["any"]] = {}
-    """Sizes of the input dimensions that the file leaves open, by their name; "any" leaves one open."""
+    """Sizes of the input dimensions that the file leaves open, by name; "any" keeps one open."""
 
 
 class Recipe(_Table):
@@ -248,21 +248,21 @@ class Recipe(_Table):
     data: Data = Data()
     network: Network = Network()
     output: str | None = None
-    """The container to write; None for what fits the model. "float" writes decoded weights in the model's own dtype:
-    any format can be studied, nothing gets smaller."""
+    """The container to write; None: what fits the model. "float" writes the decoded weights in the model's own dtype:
+    any format can be studied, but no file gets smaller."""
     max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """Points (percent of perplexity, for language) that quality may lose; the most sensitive layers stay float."""
+    """Quality that may be lost: points of accuracy, or percent of perplexity. The most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"
-    """What to do with a matrix whose inputs do not divide by the group: fail, one scale a row, or leave it float."""
+    """A matrix whose row length is not a multiple of the group: fail, one scale per row, or leave it float."""
     untie: bool = False
-    """Allow a rule to quantize an output head that shares its tensor with the embedding, storing it separately."""
+    """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)
-    """Fail where more than this share of the decoder blocks' weights would stay float without a rule saying so."""
+    """Fail if more than this share of the decoder blocks' weights would stay float without a rule for it."""
     max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
 
     @model_validator(mode="after")
     def _rules(self) -> Recipe:
-        """Options of a rule must be those of the method it names, or of one that its matrices may have."""
+        """Check that a rule's options belong to the method it names, or to one that its matrices may have."""
         before = dict.fromkeys([self.layer.method])
         for i, rule in enumerate(self.rules):
             before |= dict.fromkeys([rule.method] if rule.method else [])
@@ -306,17 +306,17 @@ class Recipe(_Table):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def layer_for(self, name: str) -> tuple[Layer, bool]:
-        """The layer settings for a tensor name after all rules, and whether a rule named it."""
+    def layer_for(self, *names: str) -> tuple[Layer, bool]:
+        """The layer settings of what is called so, after all rules that mean any of its names; and whether one did."""
         layer, named = self.layer, False
         for rule in self.rules:
-            if matches(rule.match, name):
+            if any(matches(rule.match, name) for name in names):
                 layer, named = layer.overlaid(rule.given), True
         return layer, named
 
 
 def _any_of(names: list[str], options: dict[str, Any], number: int) -> None:
-    """Raise what is wrong with a rule's options where none of the methods `names` takes them."""
+    """Raise the error in a rule's options if none of the methods `names` takes them."""
     wrong: PydanticCustomError | None = None
     for name in names:
         try:
@@ -330,7 +330,7 @@ def _any_of(names: list[str], options: dict[str, Any], number: int) -> None:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a rule's pattern means a tensor: with or without its `.weight`."""
+    """Whether a rule's pattern matches a tensor, with or without its `.weight`."""
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.removesuffix(".weight"), pattern)
 
 
@@ -360,7 +360,9 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
         fix = nearest(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]))
         if path[-1].startswith("literal["):  # one side of a union: a word or a number
             path.pop()
-            fix += " Or give a whole number, at least 1"
+            fix += f"{'' if fix.endswith('?') else '.'} Or give a whole number, at least 1"
+    if first["type"] == "missing":
+        return RecipeError("field required", where=f"{where}: {'.'.join(path)}", fix="Write it", key=".".join(path))
     key = ".".join(path)
     return RecipeError(
         f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",
@@ -379,12 +381,12 @@ TABLES: dict[str, Any] = {
     "image": Picture,
     "audio": Sound,
 }
-"""Tables of a recipe by the last part of their key."""
+"""Tables of a recipe, by the last part of their key."""
 MOVED = {
     "network.max_drop": "Write it at the top of the recipe: max_drop = ...",
     "network.training": 'Write epochs, rate and penalty in [layer.options], beside method = "lsq"',
 }
-"""Keys of earlier releases, and where they went."""
+"""Keys of earlier releases, and what replaces them."""
 
 
 def _toml(table: dict[str, Any], prefix: str) -> list[str]:

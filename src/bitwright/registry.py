@@ -1,4 +1,4 @@
-"""Kinds of things that are found by being there: a module of a package, or an entry point of an installed one."""
+"""Registries of things found automatically: modules of a package, and entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         besides: tuple[str, ...] = (),
         key: str | None = None,
     ) -> None:
-        """`of` is what all things are; `besides` names modules of the package that provide nothing, `key` the recipe's
+        """`of` is the type of each thing; `besides` names modules of the package that provide none, `key` the recipe's
         key that chooses one.
 
         What a thing is called in errors is the attribute in lower case, as is the module that says what it is. Plugins
@@ -70,7 +70,7 @@ class Registry(Generic[T]):
         return self.attribute.lower()
 
     def names(self) -> list[str]:
-        """All names: those of this house first, then plugins."""
+        """All names: Bitwright's own first, then those of plugins."""
         return list(dict.fromkeys([*names_in(self.package, self.group, self._besides), *self._given]))
 
     def get(self, name: str) -> T:
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
         return self._found[name]
 
     def all(self) -> list[T]:
-        """Every one of them, but for plugins at fault: commands that do not name those go on without them."""
+        """All of them, except broken plugins: commands that do not name those work without them."""
         faulty = self.faults()
         return [self.get(name) for name in self.names() if name not in faulty]
 
@@ -97,7 +97,7 @@ class Registry(Generic[T]):
         return self._faults
 
     def add(self, thing: T) -> None:
-        """Take up one more. RecipeError where its name is taken: nothing is ever replaced in silence."""
+        """Register one more. RecipeError if its name is taken: nothing is ever replaced silently."""
         name: str = thing.name  # type: ignore[attr-defined]
         if name in self.names():
             raise RecipeError(f"there is a {self.what} called {name!r} already", where=self.package, fix="Rename it")
@@ -105,7 +105,7 @@ class Registry(Generic[T]):
 
     @contextmanager
     def adding(self, thing: T) -> Iterator[T]:
-        """Have one more for a while: what tests do."""
+        """Have one more for a while, for tests."""
         self.add(thing)
         try:
             yield thing
@@ -116,7 +116,7 @@ class Registry(Generic[T]):
         own = name in _modules(self.package, self._besides)
         providers = [plugin for plugin in plugins(self.group) if plugin.name == name]
         if providers[0 if own else 1 :]:
-            raise providers[-1].fault(f"takes a name that is taken: there is a {self.what} {name!r} already")
+            raise providers[-1].fault(f"uses a name that is taken: there is a {self.what} {name!r} already")
         if own:
             module = importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
             found, where = getattr(module, self.attribute), self.package

@@ -13,7 +13,7 @@ def number(value: float | None) -> float:
 
 
 def share(value: float | None) -> str:
-    """A share in 0..1 as percent with two significant digits; `not measured` for None."""
+    """A share in 0..1 as a percentage with two significant digits; `not measured` for None."""
     if value is None:
         return "not measured"
     percent = 100 * value
@@ -77,7 +77,7 @@ def apart(text: str) -> tuple[str, str]:
 
 
 def level(value: float | None) -> str:
-    """SQNR of an output in dB; None is infinite, without any error."""
+    """SQNR of an output in dB; None is infinite (no error)."""
     return "exact" if value is None else f"{value:.1f} dB"
 
 

@@ -175,6 +175,7 @@ SCHEMES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_scheme_is_read_bit_for_bit(name: str, llama: Path, tmp_path: Path) -> None:
     layer, kind = SCHEMES[name]
@@ -367,6 +368,7 @@ def test_sharded_output_has_an_index(tmp_path: Path) -> None:
     torch.testing.assert_close(answer(load(out)), ours(out), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_text_of_the_models_own_is_reproducible(tmp_path: Path) -> None:
     source = tiny.make("llama", tmp_path / "source")
 

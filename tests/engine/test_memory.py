@@ -106,6 +106,7 @@ except (MemoryError, RuntimeError) as error:
 """
 
 
+@pytest.mark.slow
 def test_the_limit_refuses_a_process_that_holds_the_model(model: Path, tmp_path: Path) -> None:
     assert stored_bytes(model) >= 3 * CEILING
     code, usage = limited([sys.executable, "-c", LOAD, str(model)], tmp_path / "log")
@@ -165,6 +166,7 @@ def test_every_method_has_its_case() -> None:
     assert {method for *_, expected in CASES for method in expected} == able
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd"])
 def test_the_ceiling_holds(recipe: str, text: bool, expected: dict[str, int], model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"

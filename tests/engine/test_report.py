@@ -166,14 +166,16 @@ def test_verdict_fits_a_screen(certificate):
 
 
 def test_verdict_counts_fallbacks_and_names_the_first():
-    rows = [row("a.0.b.weight", notes=["one scale a row"]), row("a.1.b.weight", notes=["damping raised", "other"])]
-    certificate = make(rows=rows, notes=["a.0.b.weight: one scale a row"])
+    rows = [row("a.0.b.weight", notes=["one scale per row"]), row("a.1.b.weight", notes=["damping raised", "other"])]
+    certificate = make(rows=rows, notes=["a.0.b.weight: one scale per row"])
     assert report.fallbacks(certificate) == [
-        "a.0.b.weight: one scale a row",
+        "a.0.b.weight: one scale per row",
         "a.1.b.weight: damping raised",
         "a.1.b.weight: other",
     ]
-    assert "3 fallbacks and notes, first: a.0.b.weight: one scale a row" in "\n".join(report.verdict_lines(certificate))
+    assert "3 fallbacks and notes, first: a.0.b.weight: one scale per row" in "\n".join(
+        report.verdict_lines(certificate)
+    )
 
 
 def test_unmeasured_quality_is_said_with_the_remedy():

@@ -257,7 +257,7 @@ def test_several_networks(real):
     large = slower(real) | {"folder": "large", "output": real["output"] | {"bytes": 20_000}}
     large["verdict"]["kl"] = 0.001
     head, rows = report.summary([small, large])
-    assert head == ("Name", "Size", "Bits a weight", "Mean KL", "Accuracy", "Latency", "Judgement")
+    assert head == ("Name", "Size", "Bits per weight", "Mean KL", "Accuracy", "Latency", "Judgement")
     assert rows[1][5] == "1.60 ms (0.62 times the speed)"
     assert report.comparability([small, large]) == []
     assert report.ranking([small, large]).startswith("The smallest that stays close to the float model is small: ")

@@ -62,6 +62,7 @@ def told(judge: Judge, problem: Problem, code: str) -> Explanation:
 # --- against the problems' own wrong submissions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", SAMPLED)
 def test_every_wrong_submission_is_explained_by_its_own_entry(judge: Judge, slug: str) -> None:
     problem = SHELF.problem(slug)

@@ -490,6 +490,7 @@ def submit(judge: Judge, slug: str, code: str) -> Result:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_number_is_not_forged(judge: Judge, name: str) -> None:
     result = submit(judge, "largest-run-sum", RUN + RUNS[name])

@@ -105,6 +105,7 @@ def faults(head: dict[str, str], told: dict[str, Any]) -> list[str]:
     return [f"{told['name']}: {fault}" for fault in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["A", "B"])
 @pytest.mark.parametrize("who", ["root", "ordinary user"])
 def test_the_walls_hold(place: Path, tier: str, who: str) -> None:

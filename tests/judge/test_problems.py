@@ -26,6 +26,7 @@ def judge() -> Iterator[Judge]:
         yield Judge(pool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", FOLDERS)
 def test_a_problem_holds(judge: Judge, slug: str) -> None:
     [finding] = prove(judge, SHELF.problem(slug))

@@ -41,6 +41,7 @@ def objective(w: np.ndarray, q: QTensor | np.ndarray, hessian: np.ndarray) -> np
     return ((error @ hessian) * error).sum(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("format", formats(), ids=label)
 def test_objective_never_rises(format: Format, order: str) -> None:

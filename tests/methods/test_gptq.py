@@ -74,6 +74,7 @@ def test_textbook(name: str, block: int | str, damping: float) -> None:
     assert min(shares) >= 0.94 and np.mean(shares) >= 0.98, shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("format", formats(), ids=label)
 def test_output_error_is_less_than_that_of_rounding(format: Format, order: str) -> None:

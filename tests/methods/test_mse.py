@@ -36,7 +36,7 @@ def on_torch(stats: Stats | None) -> Stats | None:
 @given(seed=seeds)
 def test_never_more_error_than_the_full_range_in_any_block(format: Format, weighted: bool, seed: int) -> None:
     w, stats = weights(seed), calibration(seed) if weighted else None
-    # One block a tensor is searched by plain squared error: it has no single set of inputs.
+    # One block per tensor is searched by plain squared error: it has no single set of inputs.
     power = None if stats is None or format.block == "tensor" else stats.power
     full, found = losses(w, rtn.quantize(w, format), power), losses(w, mse.quantize(w, format, stats), power)
     assert (found <= full * (1 + 1e-5)).all()

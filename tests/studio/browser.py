@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import bitwright.studio
@@ -79,19 +78,36 @@ def start(data: Path, *options: str, timeout: float = 60) -> Running:
     raise AssertionError(f"the studio did not start: {log.read_text()[-2000:]}")
 
 
+COMPILE = """
+import sys, traceback
+from pathlib import Path
+from filelock import FileLock, Timeout
+from bitwright.libraries import load
+load()
+from bitwright.errors import BitwrightError
+from bitwright.studio.worker.prepare import lesson
+content, cache, *slugs = sys.argv[1:]
+for timeout in (0, -1):  # what nobody else is computing; then what somebody else was
+    for slug in slugs:
+        try:
+            with FileLock(Path(cache) / f"{slug}.lock", timeout):
+                lesson(content, cache, slug)
+        except Timeout:
+            pass
+        except BitwrightError:
+            traceback.print_exc()
+"""
+"""Lessons shared out among all processes that run this at once. One that cannot be computed is left out: the tests that
+need it say so, and only they."""
+
+
 @pytest.fixture(scope="session")
 def compiled() -> Path:
-    """A folder with the compiled pages of all lessons, computed once for all workers and kept from run to run."""
+    """A folder with the compiled pages of all lessons, computed once by all workers together, kept from run to run."""
     LESSONS.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(LESSONS / "lock")):
-        library = Library(CONTENT, LESSONS)
-        if any(library.page(slug) is None for slug in library.lessons):
-            code = (
-                "from bitwright.libraries import load; load()\n"
-                "from bitwright.studio.worker.prepare import lesson; import sys\n"
-                "for slug in sys.argv[3:]: lesson(sys.argv[1], sys.argv[2], slug)"
-            )
-            subprocess.run([sys.executable, "-c", code, str(CONTENT), str(LESSONS), *library.lessons], check=True)
+    library = Library(CONTENT, LESSONS)
+    if missing := [slug for slug in library.lessons if library.page(slug) is None]:
+        subprocess.run([sys.executable, "-c", COMPILE, str(CONTENT), str(LESSONS), *missing], check=True)
     return LESSONS
 
 
@@ -99,7 +115,7 @@ def compiled() -> Path:
 def studio(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> Iterator[Running]:
     """A running studio whose lessons are computed already."""
     data = tmp_path_factory.mktemp("studio") / "data"
-    shutil.copytree(compiled, data / "lessons")
+    shutil.copytree(compiled, data / "lessons", ignore=shutil.ignore_patterns("*lock"))
     running = start(data, "--models", str(data.parent))
     yield running
     running.stop()

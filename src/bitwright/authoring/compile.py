@@ -48,7 +48,7 @@ class Front(Part):
     terms: tuple[str, ...] = ()
     """Words by which it is found."""
     sources: tuple[str, ...] = Field(default=())
-    """Papers and specifications, one a line of Markdown."""
+    """Papers and specifications, one per line of Markdown."""
 
 
 def page_of(library: Library, slug: str) -> dict[str, Any]:

@@ -353,7 +353,7 @@ class Choice(Part):
 
 
 class Steps(Part):
-    """Play, step and scrub through a story; `captions`, one a step, say what happens."""
+    """Play, step and scrub through a story; `captions`, one per step, say what happens."""
 
     captions: tuple[str, ...] = Field(min_length=2)
     label: str = "Step"

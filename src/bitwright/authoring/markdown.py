@@ -60,7 +60,7 @@ def formula(tex: str, display: bool = False) -> str:
 
 
 def program(source: str, language: str) -> str:
-    """Source text as spans with Pygments' classes, one line a line; plain text where the language is unknown."""
+    """Source text as spans with Pygments' classes, one entry per line; plain text where the language is unknown."""
     try:
         lexer = get_lexer_by_name(language, stripnl=False)
     except ClassNotFound:

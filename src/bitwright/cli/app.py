@@ -1,4 +1,4 @@
-"""The program: its commands come from the modules beside this one; errors end in one line and an exit code."""
+"""The program: its commands come from the modules beside this one; an error is one line and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UsageError: Any = typer.BadParameter.__base__
 
 
 class _Commands(TyperGroup):
-    """A group that answers a mistyped command with the nearest one, and any other in one line."""
+    """A command group that suggests the nearest name for a mistyped command and reports errors in one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         if not extra.get("standalone_mode", True):
@@ -40,7 +40,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.4)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.6)
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
@@ -50,7 +50,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Make neural networks small, and say honestly what every bit cost.",
+    help="Quantize neural networks and measure what it costs: a plan before, a certificate and a verdict after.",
 )
 
 
@@ -117,7 +117,7 @@ class Show:
         self._bar.update(self._task, completed=share, phase=event.phase, label=event.label[-48:])
 
     def close(self) -> None:
-        """Take the progress bar away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -134,9 +134,9 @@ EXTRAS = {
 
 
 def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, out: Path | None = None) -> None:
-    """Run a command's work; any deliberate error becomes one line and its exit code, Ctrl-C a clean stop.
+    """Run a command's work. Any deliberate error becomes one line and its exit code; Ctrl-C is a clean stop.
 
-    `out` is where the command writes: what a full disk is reported for.
+    `out` is where the command writes; a full disk is reported with it.
     """
     show = Show(as_json)
     try:
@@ -146,7 +146,7 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         _fail(as_json, str(error), type(error).__name__, error.exit_code)
     except KeyboardInterrupt:
         show.close()
-        text = "stopped; finished work is kept, the same command goes on" if resume else "stopped"
+        text = "stopped; finished work is kept, and the same command continues" if resume else "stopped"
         _fail(as_json, text, "Interrupted", Interrupted.exit_code)
     except OSError as error:
         show.close()
@@ -178,7 +178,7 @@ def _fail(as_json: bool, text: str, kind: str, code: int) -> None:
 
 
 def _report(as_json: bool, text: str, kind: str, code: int) -> int:
-    """Print one line of error, and one event for machines; returns `code`."""
+    """Print an error as one line, and with --json as one event too; returns `code`."""
     text = " ".join(text.split())
     if as_json:
         typer.echo(json.dumps({"event": "error", "kind": kind, "text": text}))
@@ -209,4 +209,4 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Make neural networks small, and say honestly what every bit cost."""
+    """Quantize neural networks and measure what it costs: a plan before, a certificate and a verdict after."""

@@ -1,4 +1,4 @@
-"""The commands on models. Everything heavy is imported inside them, so that `--help` is instant."""
+"""The commands on models. Heavy libraries are imported inside them, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def plan(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Show what `quantize` would do: formats, final bytes, memory, time, runtimes. Nothing runs."""
+    """Show what `quantize` would do: formats, final size, memory, time, runtimes. Nothing is quantized."""
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
@@ -102,7 +102,7 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a model: plan, run, certify, verdict. Interrupted? The same command goes on."""
+    """Quantize a model: plan, run, certify, verdict. If interrupted, the same command continues."""
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
@@ -144,17 +144,19 @@ def do_quantize(show: Show, job: Any) -> None:
 
 @app.command()
 def measure(
-    a: Annotated[str, typer.Argument(help="The float model's folder, or .onnx file.")],
-    b: Annotated[str, typer.Argument(help="The other model's, float or quantized.")],
-    heldout: Annotated[str, typer.Option(help="Text to compare on; or samples, for ONNX files.")] = "stdlib",
+    a: Annotated[str, typer.Argument(help="The float model: a folder or .onnx file.")],
+    b: Annotated[str, typer.Argument(help="The other model, float or quantized: a folder or .onnx file.")],
+    heldout: Annotated[
+        str, typer.Option(help="Held-out text to compare on (stdlib: this Python's own); for ONNX files, samples.")
+    ] = "stdlib",
     recipe: Reading = None,
-    windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 64,
-    length: Annotated[int, typer.Option(min=8, help="Tokens in a window.")] = 256,
-    weights: Annotated[bool, typer.Option("--weights", help="Also list the error of every matrix.")] = False,
+    windows: Annotated[int, typer.Option(min=2, help="Number of windows of held-out text.")] = 64,
+    length: Annotated[int, typer.Option(min=8, help="Tokens per window.")] = 256,
+    weights: Annotated[bool, typer.Option("--weights", help="Also show the error of every weight matrix.")] = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two models on the same text or samples: KL, agreement, perplexity, accuracy, with intervals."""
+    """Compare two models on the same text or samples: KL, agreement, perplexity or accuracy, with 95 % intervals."""
 
     def work(show: Show) -> None:
         tell_comparison(show, a, b, heldout, recipe, windows, length, threads)
@@ -170,7 +172,7 @@ def measure(
 def tell_comparison(
     show: Show, a: str, b: str, heldout: str, recipe: Path | None, windows: int, length: int, threads: int | None
 ) -> None:
-    """Compare two models on held-out data and say how far they are apart."""
+    """Compare two models on held-out data and print how far apart they are."""
     from bitwright import library
 
     result = library.measure(
@@ -183,25 +185,31 @@ def tell_comparison(
 
 
 def tell_row(show: Show, row: Any) -> None:
-    """The error of one matrix in a line, or an event."""
+    """The error of one matrix, as a line or as an event."""
     show.event(row)
     show.line(f"  {row.sqnr:6.2f} dB SQNR  {row.mse:.3e} MSE  {row.format:<16} {row.name}")
 
 
 @app.command()
 def check(
-    folder: Annotated[str, typer.Argument(help="A quantized folder or .onnx file, ours or anyone's.")],
-    against: Annotated[str | None, typer.Option(help="The float model it was made from: also show the loss.")] = None,
+    folder: Annotated[
+        str, typer.Argument(help="A quantized model folder or .onnx file, from Bitwright or any other tool.")
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="The float model it was made from: also show the loss of quality.")
+    ] = None,
     heldout: Annotated[str | None, typer.Option(help="With --against: text or samples to measure on.")] = None,
     recipe: Reading = None,
-    windows: Annotated[int, typer.Option(min=2, help="Windows of held-out text.")] = 16,
+    windows: Annotated[int, typer.Option(min=2, help="Number of windows of held-out text.")] = 16,
     as_json: Json = False,
 ) -> None:
-    """Is a quantized model sound? Files, shapes, finite scales, coverage, two decoders; exit code 1 where not."""
+    """Check a quantized model: files, shapes, finite scales, coverage, two decoders. Exit code 1 if it is not sound."""
 
     def work(show: Show) -> None:
         from bitwright import library
 
+        if heldout is not None and against is None:
+            raise RecipeError("needs a float model to compare with", where="--heldout", fix="Give --against FLOAT")
         found = library.check(
             folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )
@@ -220,19 +228,20 @@ def check(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders written by `quantize`; several give size against quality.")
+        list[Path],
+        typer.Argument(help="Outputs of `quantize`: folders or .onnx files. Several are compared by size and quality."),
     ],
     kind: Annotated[str, typer.Option("--format", help="md, json or html.")] = "md",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
 ) -> None:
-    """A report from certificates: Markdown, JSON, or one self-contained HTML page."""
+    """Make a report from certificates: Markdown, JSON, or one self-contained HTML page."""
 
     def work(show: Show) -> None:
         from bitwright import library
 
         kinds = {"md": "markdown", "json": "json", "html": "html"}
         if kind not in kinds:
-            raise RecipeError(f"{kind!r} is not a report", where="--format", fix="Choose md, json or html")
+            raise RecipeError(f"{kind!r} is not a report format", where="--format", fix="Choose md, json or html")
         text = getattr(library.report(*folders), kinds[kind])
         if out is None:
             typer.echo(text)
@@ -248,15 +257,15 @@ def report(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Where the result goes; an earlier demo there is replaced.")
+        Path, typer.Option("-o", "--out", help="Folder for the result; an earlier demo there is replaced.")
     ] = Path("demo-output"),
     task: Annotated[str, typer.Option(help="language, vision (digits) or speech (spoken words).")] = "language",
     bits: Annotated[
-        int | None, typer.Option(min=2, max=8, help="Bits per weight; 4, or 8 for vision and speech.")
+        int | None, typer.Option(min=2, max=8, help="Bits per weight. Default: 4, or 8 for vision and speech.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a bundled model, offline, with data your machine has: its Python, scikit-learn, its own voice."""
+    """Quantize a bundled model offline, with data from this machine: Python's library, scikit-learn, its own speech."""
 
     def work(show: Show) -> None:
         import shutil
@@ -277,7 +286,7 @@ def demo(
             partial = kind.partial(result)
             do_quantize(show, library.plan(model, result, recipe=made))
         except BaseException:
-            for half in (partial, out):  # half a demo would bar the way to the next
+            for half in (partial, out):  # half a demo would block the next one
                 shutil.rmtree(half, ignore_errors=True)
             raise
         page = out / "report.html"

@@ -1,4 +1,4 @@
-"""The commands of those who write lessons and problems: a new one, and the proof that it holds."""
+"""Commands for authors of lessons and problems: create one, and check that it holds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bitwright.cli.options import Json
 from bitwright.errors import BitwrightError, InputError
 from bitwright.libraries import load
 
-content = typer.Typer(no_args_is_help=True, help="Write and prove the studio's lessons and problems.")
+content = typer.Typer(no_args_is_help=True, help="Write and check the studio's lessons and problems.")
 app.add_typer(content, name="content")
 
 
 @content.command()
 def check(
-    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons and problems to prove. Default: all.")] = None,
+    slugs: Annotated[list[str] | None, typer.Argument(help="Lessons and problems to check. Default: all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove lessons (numbers, formulas, links, figures) and problems (references pass, wrong submissions fail)."""
+    """Check lessons (numbers, formulas, links, figures) and problems (references pass, wrong submissions fail)."""
 
     def work(show: Show) -> None:
         load()
@@ -36,7 +36,7 @@ def check(
                 typer.echo(json.dumps(found))
             show.line(f"  {'ok  ' if finding.good else 'BAD '} {finding.what}: {finding.detail}")
         if wrong:
-            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Mend what is named")
+            raise BitwrightError(f"{wrong} findings are bad", where="content", fix="Fix what is named")
 
     guarded(as_json, work)
 
@@ -74,31 +74,31 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
 def _unlisted(slug: str) -> Any:
     from bitwright.judge.proof import Finding
 
-    return Finding(f"problem {slug}", False, "stands in no collection of collections.toml")
+    return Finding(f"problem {slug}", False, "is in no collection of collections.toml")
 
 
 @content.command()
 def new(
     kind: Annotated[str, typer.Argument(help="problem")],
-    slug: Annotated[str, typer.Argument(help="The name of its folder, like product-except-self.")],
+    slug: Annotated[str, typer.Argument(help="Name of the problem's folder, for example product-except-self.")],
 ) -> None:
-    """Make the folder of a new problem, with every file it needs and the gaps to fill marked TODO."""
+    """Create the folder of a new problem, with every file it needs; the gaps to fill are marked TODO."""
 
     def work(show: Show) -> None:
         from bitwright.authoring.folder import CONTENT
         from bitwright.judge.problem import SLUG
 
         if kind != "problem":
-            raise InputError(f"{kind!r} cannot be made", where="content new", fix="Write: content new problem SLUG")
+            raise InputError(f"{kind!r} cannot be created", where="content new", fix="Write: content new problem SLUG")
         folder = CONTENT / "problems" / slug
         if not SLUG.fullmatch(slug):
             raise InputError(
-                f"{slug!r} is no name for a folder",
+                f"{slug!r} is not a valid folder name",
                 where="content new",
                 fix="Use small letters, digits and single hyphens",
             )
         if folder.exists():
-            raise InputError("is there already", where=str(folder), fix="Choose another name")
+            raise InputError("already exists", where=str(folder), fix="Choose another name")
         partial = folder.with_name(f".{slug}.partial")
         for name, text in TEMPLATE.items():
             path = partial / name
@@ -152,4 +152,4 @@ def generate(rng, size):
         for slug in ("forgets-the-last", "counts", "takes-sizes")
     ),
 }
-"""The files of a new problem: it runs and proves itself as it is, and says TODO wherever words are missing."""
+"""The files of a new problem: it passes its checks as it is, and says TODO wherever text is missing."""

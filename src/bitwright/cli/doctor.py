@@ -1,4 +1,4 @@
-"""What this machine can do for Bitwright, and what would help where it cannot."""
+"""What works on this machine, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bitwright.cli.options import Json
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: Python, optional parts, plugins, and whether untrusted programs can be judged safely."""
+    """Check this machine: Python, optional extras, plugins, and whether untrusted programs can be judged safely."""
 
     def work(show: Show) -> None:
         from bitwright.judge.tiers import probe
@@ -49,7 +49,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _faults() -> Iterator[str]:
-    """What is wrong with other packages that add to this one."""
+    """What is wrong with plugins from other packages."""
     from bitwright import methods, rewrites
     from bitwright.authoring.folder import CONTENT
     from bitwright.core import formats

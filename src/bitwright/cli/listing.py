@@ -1,4 +1,4 @@
-"""The command that lists what there is to choose from; the registries say what that is."""
+"""The command that lists methods, formats, containers, rewrites and models, as the registries know them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from bitwright.cli.options import Json
 
 @app.command("list")
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, formats, containers, rewrites or models (kinds of them).")],
+    what: Annotated[
+        str, typer.Argument(help="methods, formats, containers, rewrites or models (the supported kinds).")
+    ],
     as_json: Json = False,
 ) -> None:
-    """List what there is to choose from, with options and their defaults; plugins too."""
+    """List the available methods, formats, containers, rewrites or models, plugins included."""
 
     def work(show: Show) -> None:
         from bitwright.engine.listing import entries
@@ -31,7 +33,7 @@ def listing(
 
 
 def tell(show: Show, entry: dict[str, Any]) -> None:
-    """One entry: its name and title in a line, whatever else it says below."""
+    """One entry: its name and title on one line, its other fields below."""
     show.line(f"{entry.pop('name'):<24} {entry.pop('title')}")
     for key, value in entry.items():
         if value not in ([], {}):

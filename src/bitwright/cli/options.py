@@ -1,7 +1,8 @@
-"""What the commands on models can be told, and the recipe that it means."""
+"""The options of the commands on models, with their help texts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -15,28 +16,38 @@ CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers")
 """Names for help texts, without importing what they name."""
 
 Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
-Bits = Annotated[int | None, typer.Option(help="Bits per weight (integer format); 4 unless a recipe says otherwise.")]
+Bits = Annotated[int | None, typer.Option(help="Bits per weight, for an integer format. Default 4.")]
 FormatName = Annotated[
-    str | None, typer.Option("--format", help="A format by name instead of --bits: fp8, nf4, codebook3 ...")
+    str | None, typer.Option("--format", help="A format by name, instead of --bits: fp8, nf4, codebook3 ...")
 ]
-Group = Annotated[str | None, typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default 128.")]
-Symmetric = Annotated[bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")]
+Group = Annotated[
+    str | None, typer.Option(help="Weights that share one scale: a number, 'channel' or 'tensor'. Default 128.")
+]
+Symmetric = Annotated[
+    bool | None, typer.Option("--symmetric/--asymmetric", help="Levels even around zero, or with zero points.")
+]
 MethodName = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}. Default: descent.")]
 Output = Annotated[
     str | None,
     typer.Option("--to", help=f"The container: {', '.join(CONTAINERS)}. Default: what fits."),
 ]
 Acts = Annotated[
-    str | None, typer.Option("--activations", help="Of layer inputs: none, int8 or fp8 (ONNX: none or int8).")
+    str | None, typer.Option("--activations", help="Round layer inputs too: none, int8 or fp8 (ONNX: none or int8).")
 ]
-Calib = Annotated[str | None, typer.Option(help="Text: file, JSONL, folder, stdlib, hub:NAME, self. ONNX: samples.")]
-WindowCount = Annotated[int | None, typer.Option(help="Calibration windows. Default 128.")]
-Length = Annotated[int | None, typer.Option(help="Tokens in a window. Default 256.")]
-Heldout = Annotated[str | None, typer.Option(help="For the verdict; by default a part of --calib kept apart.")]
-HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Held-out windows. Default 8.")]
-Simulate = Annotated[bool, typer.Option("--simulate", help="The same as --to float: any format, nothing smaller.")]
-Indivisible = Annotated[str | None, typer.Option(help="Inputs not divisible by the group: error, channel or float.")]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; options override it.")]
+Calib = Annotated[
+    str | None, typer.Option(help="Calibration text: a file, JSONL, folder, stdlib, hub:NAME or self. ONNX: samples.")
+]
+WindowCount = Annotated[int | None, typer.Option(help="Number of calibration windows. Default 128.")]
+Length = Annotated[int | None, typer.Option(help="Tokens per window. Default 256.")]
+Heldout = Annotated[
+    str | None, typer.Option(help="Text or samples for the verdict. Default: a part of --calib, kept apart.")
+]
+HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Number of held-out windows. Default 8.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="Same as --to float: any format, but the file gets no smaller.")
+]
+Indivisible = Annotated[str | None, typer.Option(help="If a row is no multiple of the group: error, channel or float.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,
     typer.Option("--recipe", help="ONNX: a recipe whose \\[data] says how samples are read."),  # no markup of Rich's
@@ -44,20 +55,25 @@ Reading = Annotated[
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        min=0, help="Points of accuracy (language: percent of perplexity) it may lose; else parts stay float."
+        min=0, help="Most loss allowed, in points of accuracy or percent of perplexity; sensitive parts stay float."
     ),
 ]
-Bind = Annotated[list[str] | None, typer.Option(help="ONNX: an open input dimension, NAME=SIZE or NAME=any.")]
-MaxRam = Annotated[str | None, typer.Option(help="Memory ceiling, e.g. 2GB; the process cannot exceed it.")]
+Bind = Annotated[list[str] | None, typer.Option(help="ONNX: size of an open input dimension, NAME=SIZE or NAME=any.")]
+MaxRam = Annotated[str | None, typer.Option(help="Memory limit, e.g. 2GB; the process cannot exceed it.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: all.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line, for scripts.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The folder or .onnx file to write; it must not exist.")]
 
 
 def bound(texts: list[str] | None) -> dict[str, int | str] | None:
-    """What the words of --bind mean."""
-    return dict(map(_size_of, texts)) if texts else None
+    """The values of --bind as a table."""
+    if not texts:
+        return None
+    sizes = [_size_of(text) for text in texts]
+    if twice := [name for name, count in Counter(name for name, _ in sizes).items() if count > 1]:
+        raise RecipeError(f"{twice[0]} is given twice", where="--bind", fix="Give one size", key="network.bind")
+    return dict(sizes)
 
 
 def _size_of(text: str) -> tuple[str, int | str]:
@@ -65,5 +81,5 @@ def _size_of(text: str) -> tuple[str, int | str]:
     name, _, value = text.rpartition("=")
     if not name or not (value == "any" or (value.isdecimal() and int(value) > 0)):
         fix = "Write for example height=224, or height=any"
-        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix)
+        raise RecipeError(f"{text!r} is not NAME=SIZE", where="--bind", fix=fix, key="network.bind")
     return name, value if value == "any" else int(value)

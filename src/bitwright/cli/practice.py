@@ -1,4 +1,4 @@
-"""Practice in the terminal: list, show, start, run, submit, hint, explain; what one did, out to a folder and back."""
+"""Practice in the terminal: list, show, start, run, submit, hint, explain; export and import of your work."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from bitwright.events import Note
 practice = typer.Typer(no_args_is_help=True, help="Solve problems: list, show, start, run, submit.")
 app.add_typer(practice, name="practice")
 
-Slug = Annotated[str, typer.Argument(help="A problem, as `practice list` names it.")]
+Slug = Annotated[str, typer.Argument(help="A problem's name, from `practice list`.")]
 Program = Annotated[Path, typer.Argument(help="Your program.")]
 Of = Annotated[
-    str | None, typer.Option("--problem", help="Which problem it solves. Default: the name of the file or its folder.")
+    str | None, typer.Option("--problem", help="The problem it solves. Default: the name of the file or its folder.")
 ]
 
 Data = Annotated[Path | None, typer.Option(help="The studio's data folder. Default: your user data folder.")]
-Url = Annotated[str | None, typer.Option("--database", help="postgresql://USER@HOST/NAME instead of a file there.")]
+Url = Annotated[
+    str | None, typer.Option("--database", help="postgresql://USER@HOST/NAME, instead of a file below --data.")
+]
 LEASE = 120.0
 """Seconds after which a studio judges a submission whose terminal was killed."""
 
 
 @contextmanager
 def judging(cache: Path | None) -> Iterator[tuple[Any, Any]]:
-    """The shelf of problems and a judge, whose faults are errors of Bitwright; prepared tests are kept in `cache`."""
+    """The shelf of problems and a judge whose faults become Bitwright errors; prepared tests are kept in `cache`."""
     from bitwright.authoring.folder import CONTENT
     from bitwright.judge.judge import Judge
     from bitwright.judge.pool import Busy, Unavailable
@@ -76,7 +78,7 @@ def list_problems(
     collection: Annotated[str | None, typer.Option(help="Only this collection.")] = None,
     as_json: Json = False,
 ) -> None:
-    """All problems, by collection."""
+    """List all problems, by collection."""
 
     def work(show: Show) -> None:
         from bitwright.authoring.folder import CONTENT
@@ -107,7 +109,7 @@ def list_problems(
 
 @practice.command()
 def show(slug: Slug) -> None:
-    """The statement of a problem, with worked examples."""
+    """Show a problem's statement with worked examples."""
 
     def work(display: Show) -> None:
         with judging(_cache()) as (shelf, judge):
@@ -120,7 +122,7 @@ def show(slug: Slug) -> None:
         for test in tests.samples:
             code = f"```\n{shown(problem, test.arguments)}\nresult: {value(test.expected)}\n```"
             samples.append("\n\n".join([f"**{test.name}**", code, *([test.note] if test.note else [])]))
-        limits = f"{problem.limits.cpu:g} s of CPU time and {problem.limits.memory} MB a test"
+        limits = f"{problem.limits.cpu:g} s of CPU time and {problem.limits.memory} MB per test"
         statement = problem.statement.replace("[[ samples ]]", "\n\n".join(samples))
         text = f"# {problem.title}\n\n{statement}\n\n{problem.difficulty}, about {problem.minutes} minutes, {limits}"
         if sys.stdout.isatty():
@@ -139,7 +141,7 @@ def start(
     slug: Slug,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The file to write. Default: SLUG.py.")] = None,
 ) -> None:
-    """Write the starter of a problem to a file."""
+    """Write a problem's starter code to a file."""
 
     def work(display: Show) -> None:
         from bitwright.authoring.folder import CONTENT
@@ -151,7 +153,7 @@ def start(
         except ProblemError as error:
             raise InputError(str(error), where="practice", fix="See bitwright practice list") from error
         if path.exists():
-            raise InputError("is there already", where=str(path), fix="Choose another -o, or remove it")
+            raise InputError("already exists", where=str(path), fix="Choose another -o, or remove it")
         path.write_text(text, "utf-8")
         display.line(f"written: {path}")
         display.line(f"then: bitwright practice run {path}; bitwright practice submit {path}")
@@ -162,9 +164,9 @@ def start(
 @practice.command()
 def hint(
     slug: Slug,
-    number: Annotated[int, typer.Argument(min=1, max=4, help="1 to 3; 4 is the approach.")] = 1,
+    number: Annotated[int, typer.Argument(min=1, max=4, help="Hint 1 to 3; 4 is the approach.")] = 1,
 ) -> None:
-    """A hint: each says a little more; the fourth is the approach."""
+    """Show a hint: each says a little more; the fourth is the approach."""
 
     def work(display: Show) -> None:
         from bitwright.authoring.folder import CONTENT
@@ -183,11 +185,11 @@ def run(
     program: Program,
     problem: Of = None,
     given: Annotated[
-        str | None, typer.Option("--input", help="Your own input: literals, like 'nums = [1, 2]'.")
+        str | None, typer.Option("--input", help="Your own input as Python literals, for example 'nums = [1, 2]'.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a program on the samples, and on an input of your own; never counted."""
+    """Run a program on the samples or on your own input; it does not count as a submission."""
 
     def work(display: Show) -> None:
         with judging(_cache()) as (shelf, judge):
@@ -202,7 +204,7 @@ def run(
 def submit(
     program: Program, problem: Of = None, as_json: Json = False, data: Data = None, database: Url = None
 ) -> None:
-    """Submit a program: the verdict on every test and the first difference, kept where the studio keeps them."""
+    """Submit a program: the verdict on every test and the first difference. The studio shows it too."""
 
     def work(display: Show) -> None:
         from bitwright.studio.practice import ranking, submissions
@@ -217,7 +219,7 @@ def submit(
             submissions.judged(db, number, job, me, result.json(), now.date(), rank)
             _tell(display, as_json, result, whole=False)
             if rank:
-                display.line(f"{ranking.unit(found)}: {rank['quality']:.2f} at {rank['bits']:.3f} bits a weight")
+                display.line(f"{ranking.unit(found)}: {rank['quality']:.2f} at {rank['bits']:.3f} bits per weight")
             if result.verdict != "AC":
                 fix = f"bitwright practice explain {program} --problem {found.slug} says more"
                 raise BitwrightError(result.sentence, where=str(program), fix=fix)
@@ -227,7 +229,7 @@ def submit(
 
 @practice.command()
 def explain(program: Program, problem: Of = None, as_json: Json = False) -> None:
-    """What is wrong with a program: the smallest input that fails, the kind of mistake, what to try next."""
+    """Explain what is wrong with a program: the smallest failing input, the kind of mistake, what to try next."""
 
     def work(display: Show) -> None:
         from bitwright.judge.explain import explain
@@ -243,7 +245,7 @@ def explain(program: Program, problem: Of = None, as_json: Json = False) -> None
             display.line(told["mistake"]["says"])
         case = told["case"] or {}
         if case:
-            display.line("the smallest input found that fails:" if told["smallest"] else "the input:")
+            display.line("the smallest failing input found:" if told["smallest"] else "the input:")
             _show_texts(display, case)
         if told["next"]:
             display.line(f"try next: {told['next']}")
@@ -257,11 +259,11 @@ def explain(program: Program, problem: Of = None, as_json: Json = False) -> None
 
 @practice.command("export")
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder to write; what is in it stays.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write; files already there are kept.")],
     data: Data = None,
     database: Url = None,
 ) -> None:
-    """Write your solutions, notes, submissions and progress to a folder to take along."""
+    """Export your solutions, notes, submissions and progress to a folder."""
 
     def work(display: Show) -> None:
         from bitwright.studio.practice.archive import export_to
@@ -274,11 +276,11 @@ def export(
 
 @practice.command("import")
 def bring(
-    folder: Annotated[Path, typer.Argument(help="A folder that was exported.")],
+    folder: Annotated[Path, typer.Argument(help="A folder written by `practice export`.")],
     data: Data = None,
     database: Url = None,
 ) -> None:
-    """Bring an exported folder back; what is there already is not doubled."""
+    """Import an exported folder; entries that exist already are not duplicated."""
 
     def work(display: Show) -> None:
         from bitwright.studio.practice.archive import import_from
@@ -300,12 +302,12 @@ def _read(program: Path, named: str | None, shelf: Any) -> tuple[str, Any]:
     for name in names:
         if name in shelf:
             return code, shelf.problem(name)
-    fix = "Give --problem SLUG; bitwright practice list has them"
+    fix = "Give --problem SLUG; bitwright practice list shows them"
     raise InputError(f"solves no problem called {' or '.join(map(repr, names))}", where=str(program), fix=fix)
 
 
 def _tell(display: Show, as_json: bool, result: Any, whole: bool) -> None:
-    """A result for people, or as one event."""
+    """Print a result, as text or as one event."""
     if as_json:
         typer.echo(json.dumps({"event": "result", **result.json()}))
         return
@@ -326,11 +328,11 @@ def _tell(display: Show, as_json: bool, result: Any, whole: bool) -> None:
     if result.reason and not result.cases:
         display.line(result.reason)
     if result.growth and result.growth["exponent"] is not None:
-        display.line(f"time grew like n^{result.growth['exponent']:.2f}, n^{result.growth['allowed']:g} is asked for")
+        display.line(f"time grew like n^{result.growth['exponent']:.2f}; n^{result.growth['allowed']:g} is required")
 
 
 def _show_texts(display: Show, case: dict[str, Any]) -> None:
-    """Input, expected, yours and output of a case, those that there are, each below its name."""
+    """A case's input, expected result, your result and output, each below its name where it exists."""
     for name in ("input", "expected", "yours", "output"):
         if text := str(case.get(name, "")).strip():
             display.line("      " + f"{name}: {text}".replace("\n", "\n      "))

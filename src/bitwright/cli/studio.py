@@ -15,7 +15,7 @@ from bitwright.libraries import load
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="Where progress, runs and computed lessons are kept. Default: your user data folder."),
+    typer.Option(help="Folder for progress, runs and computed lessons. Default: your user data folder."),
 ]
 
 
@@ -23,16 +23,18 @@ Data = Annotated[
 def studio(
     data: Data = None,
     models: Annotated[
-        list[Path] | None, typer.Option(help="Folders below which models may be opened. Default: the current one.")
+        list[Path] | None, typer.Option(help="Folders from which models may be opened. Default: the current folder.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8737; 0 for any that is free.")] = None,
-    host: Annotated[str, typer.Option(help="Other than this machine's own, a token is demanded.")] = "127.0.0.1",
-    token: Annotated[str | None, typer.Option(help="The token; by default a new one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port. Default 8737; 0 for any free one.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but this machine's own requires a token.")
+    ] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(help="The access token. Default: a new one.")] = None,
     database: Annotated[
-        str | None, typer.Option(help="postgresql://USER@HOST/NAME instead of a file below --data.")
+        str | None, typer.Option(help="postgresql://USER@HOST/NAME, instead of a file below --data.")
     ] = None,
-    max_upload: Annotated[str, typer.Option(help="Largest model that may be dropped on check.")] = "4GB",
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in your browser.")] = True,
+    max_upload: Annotated[str, typer.Option(help="Largest model that may be uploaded to be checked.")] = "4GB",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the studio in your browser.")] = True,
 ) -> None:
     """Open the studio: today's edition, lessons and the workbench, in your browser, on this machine."""
 
@@ -57,12 +59,12 @@ def studio(
 
 @app.command()
 def edition(
-    day: Annotated[str | None, typer.Option("--date", help="As 2026-11-23. Default: today.")] = None,
+    day: Annotated[str | None, typer.Option("--date", help="For example 2026-11-23. Default: today.")] = None,
     kind: Annotated[str, typer.Option("--format", help="md, html or eml.")] = "md",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
     data: Data = None,
 ) -> None:
-    """The daily edition of a date as Markdown, HTML or a mail: the same for everyone."""
+    """Print the daily edition of a date as Markdown, HTML or e-mail. It is the same for everyone."""
 
     def work(show: Show) -> None:
         from bitwright.authoring.folder import CONTENT
@@ -78,7 +80,9 @@ def edition(
             "eml": letter.to_mail,
         }
         if kind not in writers:
-            raise RecipeError(f"{kind!r} is not a form of an edition", where="--format", fix="Choose md, html or eml")
+            raise RecipeError(
+                f"{kind!r} is not a format of the edition", where="--format", fix="Choose md, html or eml"
+            )
         library = Library(CONTENT, (data or default_data()) / "lessons")
         chosen = edition_of(library, day_of(day) if day else date.today())
         for slug in (chosen.lesson, chosen.question[0]):

@@ -1,4 +1,4 @@
-"""Codes: what a stored integer means, before scale, zero and shift."""
+"""Codes: the value of a stored integer, before scale, zero and shift."""
 
 from __future__ import annotations
 

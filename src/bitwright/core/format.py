@@ -63,7 +63,7 @@ class Format:
         return all(levels.fits(columns) for levels in (self.scale, self.zero, self.shift) if levels)
 
     def blocks(self, w: Array) -> Array:
-        """`w` [rows, columns] viewed as [rows, groups, size], or [1, 1, rows * columns] for one block a tensor."""
+        """`w` [rows, columns] viewed as [rows, groups, size], or [1, 1, rows * columns] for one block per tensor."""
         xp = namespace(w)
         if self.block == "tensor":
             return xp.reshape(w, (1, 1, -1))

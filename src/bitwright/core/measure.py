@@ -1,4 +1,4 @@
-"""What a bit cost: errors between arrays and between distributions.
+"""Error measures: between arrays and between distributions.
 
 `x` is the original, `y` what came back; the error is always x - y, never x - code.
 """

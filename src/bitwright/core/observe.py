@@ -1,4 +1,4 @@
-"""What calibration saw of an activation tensor, the range to quantize it to, and the affine quantizer of a range."""
+"""Statistics of an activation tensor, the range chosen from them, and the affine quantizer of a range."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _grids(low: Any, high: Any, bits: int, signed: bool, symmetric: bool) -> tup
 
 @dataclass(frozen=True)
 class Histogram:
-    """The values of one activation tensor: at most 2048 bins and a few exact sums, whatever the number of values.
+    """A histogram of one activation tensor: at most 2048 bins and a few exact sums, for any number of values.
 
     Bin i holds the values of [(first + i) w, (first + i + 1) w) with w = 2^exponent, which is the narrowest power of
     two whose bins between `low` and `high` are not more than BINS. So `w` follows from the range alone and wider bins

@@ -15,7 +15,7 @@ class QTensor:
     """w[r, c] = scale[r, g] * (value(codes[r, c]) - zero[r, g]) + shift[r, g], where g is the block of column c.
 
     `codes` uint8 [rows, columns]; `scale`, and if present `zero` and `shift`, float32 [rows, groups] (or [1, 1] for
-    one block a tensor), already as they will be read back: rounded to their stored type, all levels multiplied.
+    one block per tensor), already as they will be read back: rounded to their stored type, all levels multiplied.
     `table` float32 [rows, groups, levels] holds the values where each block has its own. `outer` and `shift_outer` are
     the factors that `Levels.fit` chose for scales and shifts of several levels, () for one. `notes` are fallbacks that
     the method had to take; they belong in the report.
@@ -48,7 +48,7 @@ class QTensor:
         return xp.reshape(value, self.shape)
 
     def part(self, start: int, stop: int) -> QTensor:
-        """Rows [start, stop) as a matrix of their own (not for formats with one block a tensor)."""
+        """Rows [start, stop) as a matrix of their own (not for formats with one block per tensor)."""
 
         def cut(x: Array | None) -> Array | None:
             return None if x is None else x[start:stop]

@@ -166,11 +166,11 @@ class Levels:
         return sum(level.count(rows, columns) * level.number.bits for level in self.levels)
 
     def fit(self, wanted: Array) -> tuple[Array, ...]:
-        """Outer factors for the `wanted` numbers, float32 [rows, groups]: one array a level, () for one level.
+        """Outer factors for the `wanted` numbers, float32 [rows, groups]: one array per level, () for one level.
 
         Each maps the largest number of its block to the end of the inner type that reaches furthest (63 of u6, -32 of
         i6), and is rounded as it will be read back, all levels around it included. Shapes: [rows, blocks], [1, 1] for
-        one a tensor.
+        one per tensor.
         """
         if len(self.levels) == 1:
             return ()

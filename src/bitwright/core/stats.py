@@ -1,4 +1,4 @@
-"""What calibration saw of one layer's input: additive, so that batches, shards and machines merge."""
+"""Calibration statistics of one layer's input: additive, so that batches, shards and machines merge."""
 
 from __future__ import annotations
 

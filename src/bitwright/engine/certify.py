@@ -1,4 +1,4 @@
-"""Certified output: nothing gets its final name before its bytes were read back by others and found right."""
+"""Certified output: it gets its final name only after independent decoders have read its bytes back correctly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BINS = 96
 
 
 def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]:
-    """Make the output whole under its partial name, read it back and compare; returns the certificate.
+    """Complete the output under its partial name, read it back and compare; returns the certificate.
 
     The model's kind says who reads it back and how the whole is judged. Raises CertificationError.
     """
@@ -66,7 +66,7 @@ def hashes(files: Iterable[Path]) -> dict[str, str]:
 
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> None:
-    """Give the output and its certificate their final names, durably; what only resuming needs goes last."""
+    """Give the output and its certificate their final names, durably; remove what only resuming needs last."""
     plan.model.seal(plan, json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n")
     (plan.partial / journal.NAME).unlink(missing_ok=True)
     plan.model.publish(plan)

@@ -1,4 +1,4 @@
-"""Is this quantized model, anyone's, sound? And what did it cost against the float model?"""
+"""Checks a quantized model from any tool, and measures its error against the float model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from bitwright.engine.certify import hashes
 from bitwright.engine.report.certificate import certificate_path, load
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding, Started
-from bitwright.models import kind_of
+from bitwright.models import kind_of, require_same_kind
 
 
 def check(path: Path, against: Path | None = None) -> Iterator[Event]:
-    """Look at every part of a model; yields Findings, and Rows against a float model.
+    """Check every part of a model; yields Findings, and Rows against a float model.
 
-    What is looked at is its kind's to say; last come the hashes of a certificate, where there is one. Raises only for
-    an unreadable `against`; everything wrong with `path` is a Finding that is not good.
+    The kind of model decides what is checked; last come the hashes of a certificate, if there is one. Raises only for
+    an `against` that cannot be read or compared; everything wrong with `path` is a Finding that is not good.
     """
     yield Started("check", str(path))
-    yield from kind_of(path).check(path, against)
+    kind = kind_of(path) if against is None else require_same_kind(path, against)
+    yield from kind.check(path, against)
     yield from certified(path)
 
 
 def certified(out: Path) -> Iterator[Finding]:
-    """Whether a model still has the bytes that its certificate names; nothing where there is none."""
+    """Whether a model still has the bytes that its certificate names; no finding without a certificate."""
     if not certificate_path(out).exists():
         return
     try:
@@ -38,8 +39,8 @@ def certified(out: Path) -> Iterator[Finding]:
         yield Finding("certificate", False, str(error))
         return
     for name in gone:
-        yield Finding("certificate", False, f"{name} is certified and is not here")
+        yield Finding("certificate", False, f"{name} is certified but missing")
     for name in other:
-        yield Finding("certificate", False, f"{name} is not the file that was certified: its SHA-256 is another")
+        yield Finding("certificate", False, f"{name} is not the certified file: its SHA-256 differs")
     if not gone and not other:
         yield Finding("certificate", True, f"SHA-256 of {', '.join(named)} as certified")

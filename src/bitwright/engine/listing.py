@@ -1,4 +1,4 @@
-"""What there is to choose from, as the registries know it: methods, formats, containers, rewrites, kinds of models."""
+"""The available methods, formats, containers, rewrites and kinds of models, as the registries know them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bitwright.models import kinds
 from bitwright.recipe import Recipe
 
 Entry = dict[str, Any]
-"""One thing: its name, its title, and whatever else there is to say of it; JSON-able."""
+"""One entry: its name, its title, and further facts; JSON-able."""
 
 
 def methods() -> Iterator[Entry]:
     """Methods, each with its options and their defaults, and the kinds of models that it serves."""
     for method in method_files.registry.all():
-        serves = [kind.title for kind in kinds.all() if method.scope in kind.scopes and method.needs in kind.shows]
+        serves = [kind.title for kind in kinds.all() if kind.serves(method)]
         options = method.options().model_dump(mode="json")
         yield {
             "name": method.name, "title": method.title, "source": method.source, "needs": method.needs,
@@ -30,7 +30,7 @@ def methods() -> Iterator[Entry]:
 
 
 def formats() -> Iterator[Entry]:
-    """Formats; names that only count on stand together."""
+    """Formats; names that differ only in a number are listed together."""
     titles = format_files.names()
     for span in format_files.spans(titles):
         first, _, last = span.partition("..")

@@ -1,4 +1,4 @@
-"""What will happen, known before anything does: every part's format and method, the final bytes, memory and time."""
+"""The plan of a run: every part's format and method, the final size, memory and time, before anything is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from bitwright import machine
 from bitwright.engine import journal
 from bitwright.engine.options import require_tables
-from bitwright.errors import RecipeError, ResourceError, nearest
+from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
 from bitwright.files.containers import registry as containers
 from bitwright.methods import registry as methods
 from bitwright.models import kind_of, require_device
@@ -45,26 +45,31 @@ def make(
     if container.holds != kind.holds:
         fitting = ", ".join(c.name for c in containers.all() if c.holds == kind.holds)
         raise RecipeError(
-            f"{container.name} does not hold a {kind.words.whole} of this kind", where="output",
+            f"{container.name} does not hold {kind.title}", where="output",
             fix=f"Choose one of: {fitting}", key="output",
         )  # fmt: skip
     model = kind.open(source, recipe, device)
     plan = Plan(model, out, recipe, container, max_ram, notes=list(model.notes))
     parts = model.parts(recipe)
     _require_patterns(plan)
-    settings = {part.name: _settings(recipe, model.names(part)) for part in parts}
+    settings = {part.name: recipe.layer_for(*model.names(part))[0] for part in parts}
     plan.floats = {name: ASKED for name, layer in settings.items() if layer.format == "float"}
     chosen = {name: layer for name, layer in settings.items() if name not in plan.floats}
     plan.floats |= model.leave(chosen, recipe, container)
     for part in parts:
         if part.name in plan.floats:
             continue
-        found = model.item(part, chosen[part.name], plan)
+        try:
+            found = model.item(part, chosen[part.name], plan)
+            if not isinstance(found, str):
+                _require_method(kind, found, chosen[part.name])
+        except BitwrightError as error:
+            error.key = _said_by(recipe, model.names(part), error.key)
+            raise
         if isinstance(found, str):
             plan.floats[part.name] = found
             plan.notes.append(f"{part.name}: {found}")
             continue
-        _require_method(kind, found, chosen[part.name])
         plan.items[part.name] = found
         if found.note:
             plan.notes.append(f"{part.name}: {found.note}")
@@ -87,25 +92,25 @@ def complete(kind: Kind, recipe: Recipe) -> Recipe:
     return Recipe.model_validate(raw)
 
 
-def _settings(recipe: Recipe, names: tuple[str, ...]) -> Layer:
-    """The settings of a part: by the first of its names that a rule means, else the recipe's own."""
-    for name in names:
-        layer, named = recipe.layer_for(name)
-        if named:
-            return layer
-    return recipe.layer
+def _said_by(recipe: Recipe, names: tuple[str, ...], key: str | None) -> str | None:
+    """The key at fault, `layer.format`, as that of the rule which said it for the part with these names, if one did."""
+    _, _, field = (key or "").partition("layer.")
+    said = [
+        i for i, rule in enumerate(recipe.rules) if field in rule.given and any(matches(rule.match, n) for n in names)
+    ]
+    return f"rules.{said[-1]}.{field}" if said else key
 
 
 def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
-    """Raise RecipeError where a method cannot serve this kind of model, or this format."""
+    """Raise RecipeError if a method does not support this kind of model or this format."""
     method, name = item.method, layer.method
     able = [m for m in methods.all() if kind.serves(m)]
-    wrong = None if method in able else f"cannot be used on a {kind.words.whole} of the kind {kind.name}"
+    wrong = None if method in able else f"cannot be used on {kind.title}"
     wrong = wrong or method.fits(item.format)
     if wrong is not None:
         fitting = ", ".join(m.name for m in able if m.fits(item.format) is None)
         raise RecipeError(
-            f"method {name} does not go with {item.format.name}: {wrong}", where=item.name,
+            f"method {name} does not work with {item.format.name}: {wrong}", where=item.name,
             fix=f"Choose --method {fitting}" if fitting else "Choose another --format", key="layer.method",
         )  # fmt: skip
 
@@ -139,7 +144,7 @@ def require_out(plan: Plan) -> None:
     if out.exists():
         raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
     if plan.partial.exists() and not _ours(plan):
-        what = "is in the way: unfinished work is kept there, and this is none"
+        what = "is in the way: Bitwright keeps unfinished work there, and this is something else"
         raise RecipeError(what, where=str(plan.partial), fix="Move it, or choose another -o")
     base = out.parent
     while not base.exists():
@@ -151,7 +156,7 @@ def require_out(plan: Plan) -> None:
     needed = plan.sink.final_bytes
     if needed > free + held:
         raise ResourceError(
-            f"the output needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+            f"the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free",
             where=str(base),
             fix="Free disk space or choose another -o",
         )
@@ -198,7 +203,7 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def runtimes(plan: Plan) -> list[str]:
-    """Which runtimes load the output as it stands, and what limits them."""
+    """Which runtimes load the output as it is, and with what limits."""
     experts = any(getattr(item.part, "expert", None) is not None for item in plan.items.values())
     found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], experts)
     return found

@@ -1,4 +1,4 @@
-"""The only loop: a plan becomes files, told as a stream of events."""
+"""Runs a plan: it becomes files, reported as a stream of events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bitwright.models.model import Plan
 def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
     """Quantize, certify and rename; yields events and ends with `Finished`.
 
-    Stop the iteration at any event, or kill the process at any moment: running the same plan again goes on, and the
+    Stop the iteration at any event, or kill the process at any moment: running the same plan again continues, and the
     finished bytes are those of an uninterrupted run. Work of another recipe, model or version in the same place is an
     error, or with `restart` removed, with a note. Where the input turns out to be at fault, or a library to be missing,
     before anything was finished, nothing is left behind that was not there before. Raises TensorError for weights that

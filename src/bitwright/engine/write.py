@@ -1,4 +1,4 @@
-"""Solves parts, measures them, and has each kept in its place: the one road from a weight to its row in the report."""
+"""Solves parts, measures them, and stores each: the only way from a weight to its row in the report."""
 
 from __future__ import annotations
 
@@ -186,26 +186,26 @@ def solve(w: Any, item: Item, turn: Turn) -> QTensor:
 
 
 def _require_sound(q: Any, w: Any, item: Item, method: Method) -> None:
-    """Raise TensorError for an answer that would make a broken file: a method may be anyone's."""
+    """Raise TensorError for an answer that would make a broken file: a method may come from a plugin."""
     wrong = _nonsense(q, tuple(w.shape), item.format)
     if wrong is not None:
-        fix = "Choose another --method, and tell whoever provides this one"
-        raise TensorError(f"method {method.name} answers {wrong}", where=item.name, fix=fix)
+        fix = "Choose another --method, and report this to the provider of this one"
+        raise TensorError(f"method {method.name} returned {wrong}", where=item.name, fix=fix)
 
 
 def _nonsense(q: Any, shape: tuple[int, ...], format: Format) -> str | None:
     """What is wrong with a method's answer for a matrix of this shape; None for nothing."""
     if not isinstance(q, QTensor):
-        return f"with a {type(q).__name__}, which is no QTensor"
+        return f"a {type(q).__name__}, not a QTensor"
     if q.format != format:
-        return f"in {q.format.name}, asked for {format.name}"
+        return f"format {q.format.name} instead of {format.name}"
     if tuple(q.codes.shape) != shape:
-        return f"with codes of shape {list(q.codes.shape)} for a matrix of {list(shape)}"
+        return f"codes of shape {list(q.codes.shape)} for a matrix of shape {list(shape)}"
     if str(q.codes.dtype).rpartition(".")[2] != "uint8" or int(q.codes.max()) >> format.bits:
-        return f"with codes that are no {format.bits}-bit numbers in uint8"
+        return f"codes that are not {format.bits}-bit numbers in uint8"
     count = format.block_count(*shape)
     if prod(q.scale.shape) != count or not bool(namespace(q.scale).isfinite(q.scale).all()):
-        return f"without a finite scale for each of {count} blocks"
+        return f"scales that are not one finite number for each of {count} blocks"
     return None
 
 

@@ -1,1 +1,1 @@
-"""File formats: one module a container."""
+"""File formats: one module per container."""

@@ -1,4 +1,4 @@
-"""How somebody's quantized matrix is held: what readers of every container say of it."""
+"""How a quantized matrix is stored, as the reader of any container describes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bitwright.core.format import Format
 
 
 class Held(NamedTuple):
-    """How a matrix that somebody quantized is held."""
+    """How a quantized matrix is stored."""
 
     format: Format
     activations: str = "none"

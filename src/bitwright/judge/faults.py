@@ -20,12 +20,12 @@ EXCEPTIONS: dict[str, tuple[str, str, str]] = {
     ),
     "IndexError": (
         "Index outside the list",
-        "A place was asked for that the list does not have.",
+        "An index outside the list was read.",
         "Compare the index with the length at that line; the last place is the length minus one.",
     ),
     "KeyError": (
         "Key that is not there",
-        "A dictionary was asked for a key that was never stored.",
+        "A dictionary was asked for a key that it does not have.",
         "Decide what an unknown key means here, and ask before you read.",
     ),
     "ZeroDivisionError": (

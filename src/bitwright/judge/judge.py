@@ -51,7 +51,7 @@ class Judge:
         return self._judge(problem, code, [*self.tests(problem).samples, *own], owner, None, False)
 
     def own(self, problem: Problem, text: str, name: str = "yours", owner: object = "house") -> Test:
-        """A test from what somebody typed: one Python literal a line, with or without `name =`, in the order of the
+        """A test from what somebody typed: one Python literal per line, with or without `name =`, in the order of the
         arguments; lists stand for arrays where the samples have arrays. ProblemError says what does not fit, also where
         the reference cannot take it.
         """
@@ -288,7 +288,7 @@ def parameters(problem: Problem) -> list[str]:
 
 
 def shown(problem: Problem, arguments: list[Any]) -> str:
-    """Arguments as a person would type them, one a line."""
+    """Arguments as a person would type them, one per line."""
     names = parameters(problem)
     room = max(120, SHOWN // max(1, len(arguments)))
     return "\n".join(f"{name} = {values.show(one, room)}" for name, one in zip(names, arguments, strict=False))

@@ -27,7 +27,7 @@ class Finding:
 
 
 def prove(judge: Judge, problem: Problem) -> Iterator[Finding]:
-    """Look at a problem; one finding where all is well, else one a fault."""
+    """Look at a problem; one finding where all is well, else one per fault."""
     what = f"problem {problem.slug}"
     faults = []
     try:
@@ -55,7 +55,7 @@ def _faults(judge: Judge, problem: Problem) -> Iterator[str]:
     if sum(mistake.file.startswith("wrong/") for mistake in problem.mistakes) < LEAST_WRONG:
         yield f"wrong/: has fewer than {LEAST_WRONG} submissions"
     if problem.growth and not any(mistake.file.startswith("slow/") for mistake in problem.mistakes):
-        yield "slow/: a complexity is asked for, and no submission misses it"
+        yield "slow/: a complexity is required, and no submission misses it"
     if "[[ samples ]]" not in problem.statement:
         yield "problem.md: shows no samples: a line [[ samples ]] is missing"
     if len(problem.hints) and any(not hint for hint in problem.hints):
@@ -82,7 +82,9 @@ def _unstable(judge: Judge, problem: Problem, seed: int) -> Iterator[str]:
     """Where the reference misses its own tolerance: run again, and on random inputs changed by a unit in the last
     place, as another order of summation would. There it stands on a tie, or the tolerance is too narrow for anybody.
     """
-    tests = preparing.prepare(judge.pool, problem, None, seed).tests
+    # What grows is the same under every seed, and takes the longest: it is made once, with the tests themselves.
+    alone = replace(problem, growth=None)
+    tests = preparing.prepare(judge.pool, alone, None, seed).tests if seed else judge.tests(problem).tests
     rough = [test for test in tests if test.kind == "random" and problem.check.kind != "custom"]
     toss = random.Random(seed).random
     inputs = [test.arguments for test in tests] + [values.nudged(test.arguments, toss) for test in rough]

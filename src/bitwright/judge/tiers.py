@@ -83,7 +83,7 @@ _lock = threading.Lock()
 
 
 def probe() -> Tier:
-    """The best tier whose walls held a hostile program. Looked for once a process; takes about half a second."""
+    """The best tier whose walls held a hostile program. Looked for once per process; takes about half a second."""
     global _found
     with _lock:
         if _found is None:

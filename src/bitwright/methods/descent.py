@@ -17,7 +17,7 @@ from bitwright.methods.method import Method
 
 
 class Options(gptq.Options):
-    """What error feedback may be told, and the refinement after it."""
+    """Options of error feedback, and of the refinement after it."""
 
     sweeps: int = Field(1, ge=0, le=100)
     """Rounds of refinement after error feedback."""

@@ -1,4 +1,4 @@
-"""Second-order error feedback: each column is rounded after the errors of the columns before it are made up for."""
+"""Second-order error feedback: each column is rounded after the errors of earlier columns are compensated in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCK = 32
 
 
 class Options(method.Options):
-    """What error feedback may be told."""
+    """Options of error feedback."""
 
     damping: float = Field(0.01, gt=0, le=1)
     """Share of the Hessian's mean diagonal added to it before it is factorised."""

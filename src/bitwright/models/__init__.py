@@ -21,7 +21,7 @@ kinds: Registry[Kind] = Registry(
     Kind, "bitwright.models", "KIND", besides=("demos", "histogram", "model", "samples", "tasks")
 )
 
-__all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device"]
+__all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device", "require_same_kind"]
 
 
 def kind_of(path: Path) -> Kind:
@@ -62,6 +62,15 @@ def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu"
     require_device(kind, device)
     opened: Model = kind.open(path, recipe or Recipe(), device)
     return opened
+
+
+def require_same_kind(a: Path, b: Path) -> Kind:
+    """The kind of two models; InputError where they are of different kinds."""
+    kind, other = kind_of(a), kind_of(b)
+    if kind is not other:
+        what = f"cannot be compared with {a}: {kind.title} and {other.title} are different things"
+        raise InputError(what, where=str(b), fix="Give two models of one kind")
+    return kind
 
 
 def require_device(kind: Kind, device: str) -> None:

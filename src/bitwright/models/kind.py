@@ -28,7 +28,7 @@ class Words(NamedTuple):
     data: str
     sample: str
     drop: str
-    """What quality falls in where it may fall no further than a limit."""
+    """The unit of a drop of quality, where it has a limit."""
     unmeasured: str
     remedy: str
 
@@ -64,16 +64,16 @@ class Kind(ABC):
     scopes: ClassVar[frozenset[Scope]] = frozenset({"matrix"})
     """Scopes of methods that it serves."""
     shows: ClassVar[frozenset[Needs]]
-    """What of a layer's input it can show to a method."""
+    """What it can show of a layer's input to a method."""
     tables: ClassVar[tuple[str, ...]]
-    """Keys of a recipe that are of use to this kind alone."""
+    """Keys of a recipe that only this kind uses."""
     options: ClassVar[Mapping[str, str]]
-    """Options of the command line that are this kind's, and the recipe's keys that they mean."""
+    """Command-line options of this kind alone, and the recipe's keys that they set."""
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
     writes: ClassVar[bool] = False
-    """Whether its models write text, so that two of them can be let write side by side."""
+    """Whether its models write text, so that two of them can write side by side."""
 
     def serves(self, method: Method) -> bool:
         """Whether its models can be quantized by a method."""

@@ -1,4 +1,4 @@
-"""A float model, understood, and what is decided about it: its parts, the plan, and the turns in which they are solved.
+"""A float model and the decisions about it: its parts, the plan, and the turns in which they are solved.
 
 The engine knows models by these types alone. A kind of model says which parts it has and in what order they come, what
 it can show of their inputs, where finished parts are kept, and how the whole is judged.
@@ -85,7 +85,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a solved piece became: `q` as it is stored, what else is stored with it, and its cost at the output."""
+    """A solved piece: `q` as it is stored, what else is stored with it, and its error at the output."""
 
     q: QTensor
     noise: float = 0.0
@@ -97,13 +97,13 @@ class Outcome:
 
 
 def as_it_is(item: Item, start: int, w: Array, q: QTensor) -> Outcome:
-    """The outcome of a matrix that nothing is changed about."""
+    """The outcome of a matrix that is left as it is."""
     return Outcome(q)
 
 
 @dataclass
 class Turn:
-    """Matrices whose turn it is. They share one input, and are solved together where they are several.
+    """Matrices that are solved together: they share one input.
 
     `seen` has one record for each equal share of the rows: a convolution of several groups has as many. `fallback`
     says why a method that needs more must leave these to another. `settle(item, first row, w, q)` tells the model what
@@ -270,7 +270,7 @@ class Model(ABC):
         """The matrices that may be quantized, in order."""
 
     def names(self, part: Any) -> tuple[str, ...]:
-        """The names by which a recipe's rules may mean a part; the first that any rule matches counts."""
+        """The names by which a recipe's rules may mean a part."""
         return (part.name,)
 
     def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:

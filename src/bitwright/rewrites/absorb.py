@@ -1,4 +1,4 @@
-"""Bias absorption: what a ReLU never cuts off moves from a layer's bias into those of the layers that read it.
+"""Bias absorption: the part that a ReLU never cuts off moves from a layer's bias into those of the layers after it.
 
 Source: Nagel et al. 2019, arXiv 1906.04721, section 4.1.3.
 """

@@ -67,7 +67,7 @@ def stored(scheme: Scheme, q: QTensor) -> dict[str, torch.Tensor]:
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Its bytes, row by row; a column of one number a row may have any stride."""
+    """Its bytes, row by row; a column of one number per row may have any stride."""
     return tensor.reshape(-1).clone().reshape(len(tensor), -1).view(torch.uint8)
 
 

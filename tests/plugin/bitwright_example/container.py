@@ -12,7 +12,8 @@ from bitwright.core import formats
 from bitwright.core.format import Format
 from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
-from bitwright.files.container import Held, Place, Stored, TensorContainer, refuse
+from bitwright.files.container import Place, Stored, TensorContainer, refuse
+from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 

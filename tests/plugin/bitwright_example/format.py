@@ -12,4 +12,8 @@ def make(name: str, asked: Asked) -> Format:
     return Format(name, Grid(name, values), asked.levels())
 
 
-FAMILY = Family({f"powers{bits}": f"zero and powers of two in {bits} bits" for bits in (3, 4)}, make)
+FAMILY = Family(
+    titles={f"powers{bits}": f"zero and powers of two in {bits} bits" for bits in (3, 4)},
+    make=make,
+    title="Powers of two",
+)

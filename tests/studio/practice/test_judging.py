@@ -86,6 +86,7 @@ class Client(threading.Thread):
                     self.heard[id] = verdict
 
 
+@pytest.mark.slow
 def test_killed_studios_lose_nothing_and_judge_nothing_twice(place: Place, tmp_path: Path) -> None:
     database = place.open()
     audited(database)

@@ -54,12 +54,14 @@ def test_the_web_process_never_imports_torch() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_lesson_that_is_not_computed_yet_says_so_and_comes(client: TestClient) -> None:
     assert "bw-wait" in client.get("/learn/one").text or "<h1>A lesson</h1>" in client.get("/learn/one").text
     assert client.get("/api/ready/one").json() == {"ready": True}
     assert "<h1>A lesson</h1>" in client.get("/learn/one").text
 
 
+@pytest.mark.slow
 def test_a_broken_lesson_is_named_and_takes_nothing_along(client: TestClient) -> None:
     answer = client.get("/api/ready/two")
     assert answer.status_code == 400
@@ -68,6 +70,7 @@ def test_a_broken_lesson_is_named_and_takes_nothing_along(client: TestClient) ->
     assert client.get("/api/ready/one").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_page_that_was_cut_off_on_disk_is_computed_again(tmp_path: Path, content: Path, client: TestClient) -> None:
     client.get("/api/ready/one")
     (kept,) = (tmp_path / "data" / "lessons").glob("one.*.json")
@@ -104,6 +107,7 @@ def test_an_edition_that_is_not_there_says_why(client: TestClient, day: str) -> 
     assert "today" in answer.text or "date" in answer.text
 
 
+@pytest.mark.slow
 def test_progress_is_kept_and_shown(client: TestClient) -> None:
     client.get("/api/ready/one")
     assert client.post("/api/progress", json={"slug": "one", "section": "s"}, headers=OWN).status_code == 204
@@ -123,6 +127,7 @@ def test_progress_that_cannot_be_is_refused(client: TestClient, body: object) ->
     assert answer.json()["error"]["text"]
 
 
+@pytest.mark.slow
 def test_an_answer_is_judged_here_and_not_believed(client: TestClient) -> None:
     client.get("/api/ready/one")
     given = {"place": "lesson:one", "question": "question-1", "choice": 2}
@@ -145,6 +150,7 @@ def test_a_record_goes_out_and_comes_back(client: TestClient) -> None:
     assert bad.status_code == 400 and "not JSON" in bad.text
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_said_and_nothing_is_lost(client: TestClient, tmp_path: Path) -> None:
     client.post("/api/progress", json={"slug": "one"}, headers=OWN)
     other = sqlite3.connect(tmp_path / "data" / "studio.db", isolation_level=None)

@@ -105,7 +105,7 @@ async def test_each_job_ends_in_its_own_way(trade: Plain, capfd: pytest.CaptureF
     async def look() -> None:
         assert (await reached(trade, made, "done")).result == "made"
         assert (await reached(trade, refused, "failed")).error["text"] == "does not fit"
-        assert "nobody foresaw" in (await reached(trade, odd, "failed")).error["text"]
+        assert "unexpected error" in (await reached(trade, odd, "failed")).error["text"]
         assert (await reached(trade, dying, "failed")).attempts == 3
 
     await running(trade, look())

@@ -125,6 +125,7 @@ def test_opening_again_does_not_import_alembic(place: Place, database: Database)
     assert float(seconds) < 1, "tens of milliseconds on a machine that does nothing else"
 
 
+@pytest.mark.slow
 def test_many_processes_may_make_it_at_once(place: Place) -> None:
     code = """
         made = open_database(url, data)

@@ -369,6 +369,7 @@ AUDIT = {
 """The database itself writes down every time that a job becomes done."""
 
 
+@pytest.mark.slow
 def test_200_jobs_and_4_workers_some_killed_none_lost_none_finished_twice(place: Place, database: Database) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE finished (id INTEGER, owner TEXT)")

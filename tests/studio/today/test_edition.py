@@ -72,6 +72,7 @@ def test_feeds_hold_the_last_editions(library: Library) -> None:
     assert channel.findtext("item/pubDate") == "Mon, 23 Nov 2026 00:00:00 +0000"
 
 
+@pytest.mark.slow
 def test_the_command_writes_markdown_html_and_a_mail(tmp_path: Path) -> None:
     def run(*words: str) -> bytes:
         result = CliRunner().invoke(app, ["edition", "--date", str(DAY), "--data", str(tmp_path), *words])

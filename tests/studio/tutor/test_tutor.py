@@ -287,6 +287,7 @@ def test_a_question_over_http(client: TestClient, server: Server, tmp_path: Path
             assert KEY.encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_failed_submission_is_explained_to_the_tutor(client: TestClient, server: Server) -> None:
     put(client, server, "good")
     code = PROBLEM.text("wrong/only-the-left.py")

@@ -313,7 +313,10 @@ def bench(chromium: Browser, files: str) -> Iterator[Bench]:
 
 MOVE = "([control, place]) => { const f = document.querySelector('bw-figure'); f.move(control, place); }"
 COUNT = "() => document.querySelector('bw-figure').payload.states.length"
-SETTLED = "() => Promise.all(document.getAnimations().map(a => a.finished)).then(() => true)"
+SETTLED = """() => Promise.all(document.getAnimations().map((a) => {
+  a.playbackRate = 20;  // every motion is gone through, quickly
+  return a.finished;
+})).then(() => true)"""
 
 
 def move(page: Page, place: int) -> None:
@@ -339,6 +342,7 @@ def test_every_kind_is_looked_at() -> None:
     assert set(FIGURES) == set(KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIGURES)
 def test_a_figure_is_the_same_however_one_came_to_it(bench: Bench, kind: str) -> None:
     page = bench.show(kind, FIGURES[kind]())
@@ -396,6 +400,7 @@ READ = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIGURES)
 def test_everything_can_be_read_at_any_width(bench: Bench, kind: str) -> None:
     page = bench.show(kind, FIGURES[kind](), reduced_motion="reduce")
@@ -413,6 +418,7 @@ def test_everything_can_be_read_at_any_width(bench: Bench, kind: str) -> None:
                 assert Look(page, "").axe() == [], f"{kind} at {width} px, {scheme}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIGURES)
 def test_nothing_below_a_figure_jumps_while_it_moves(bench: Bench, kind: str) -> None:
     for size in (WIDE, NARROW):
@@ -424,6 +430,7 @@ def test_nothing_below_a_figure_jumps_while_it_moves(bench: Bench, kind: str) ->
         assert len(heights) == 1, size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numberline", "bits", "bars", "scatter", "histogram", "flow", "timeline"])
 def test_a_move_is_seen_and_reduced_motion_shows_its_end(bench: Bench, kind: str) -> None:
     running = "() => document.getAnimations().filter((a) => a.effect.target.closest('.figure-stage')).length"
@@ -502,6 +509,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIGURES)
 def test_a_figure_answers_within_a_frame(bench: Bench, kind: str) -> None:
     figure = LARGE[kind]() if kind in LARGE else FIGURES[kind]()

@@ -115,10 +115,6 @@ def test_the_plan_follows_the_options_and_the_last_one_wins(tab: Look) -> None:
     expect(page.locator(".wb-plan-head")).to_contain_text("Up to date")
     expect(page.locator('input[name="method"][value="adaround"]')).to_have_count(1)
     expect(page.locator('input[name="source"]')).to_have_count(0)
-    choose(page, "output", "nbits")
-    planned(page)
-    expect(page.locator('input[name="group"]:checked')).to_have_value("128")
-    expect(page.locator("#output-error")).to_contain_text("matrix products only")
 
 
 def test_what_is_wrong_with_a_plan_stands_at_its_option(rough: Look, tmp_path: Path) -> None:
@@ -148,6 +144,11 @@ def test_what_is_wrong_with_a_plan_stands_at_its_option(rough: Look, tmp_path: P
     planned(page)
     expect(page.locator("#text-error")).to_contain_text("--models")
     choose(page, "source", "stdlib")
+    choose(page, "model", str((CONTENT / "digits" / "model.onnx").resolve()))
+    choose(page, "output", "nbits")
+    planned(page)
+    expect(page.locator('input[name="group"]:checked')).to_have_value("128")
+    expect(page.locator("#output-error")).to_contain_text("matrix products only")
     choose(page, "model", "other")
     expect(page.locator("#path-field")).to_be_focused()
     page.locator("#path-field").fill("/etc/passwd")
@@ -276,7 +277,7 @@ def test_a_page_that_lost_its_studio_finds_it_again(
     data = tmp_path_factory.mktemp("killed") / "data"
     running = start(data)
     recipe = {**QUICK, "layer": {"format": "int4", "method": "descent"}}
-    recipe["calibration"] = {**QUICK["calibration"], "windows": 32}
+    recipe["calibration"] = {**QUICK["calibration"], "windows": 8}
     made = ask(running, "/api/runs", {"model": str(MODEL), "recipe": recipe})["id"]
     tab, context = look(chromium, running, viewport=WIDE)
     page = tab.goto(f"/workbench/runs/{made}")
@@ -328,7 +329,7 @@ def test_everything_goes_by_keyboard(tab: Look) -> None:
     assert page.url.endswith("/workbench/new")
     planned(page)
     page.locator('input[name="format"]:checked').press("ArrowRight")
-    expect(page.locator('input[name="format"][value="int8"]')).to_be_checked()
+    expect(page.locator('input[name="format"][value="int5"]')).to_be_checked()
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.wb-start')"):

@@ -72,7 +72,7 @@ def test_a_format_appears_where_it_can_be_stored() -> None:
         found = choices()
     assert "toy3" not in names(found["network"], "formats"), "no graph holds it"
     made = next(each for each in found["language"]["formats"] if each["name"] == "toy3")
-    assert made == {"name": "toy3", "title": "three values", "family": "Toys", "bits": 2}
+    assert made == {"name": "toy3", "title": "three values", "family": "Toys", "bits": 2, "levels": [0, 0.5, 1]}
     [fit] = [fit for fit in found["language"]["fits"] if fit["format"] == "toy3"]
     assert fit["container"] == "float"
     assert fit["block"] == 64

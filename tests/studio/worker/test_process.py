@@ -76,11 +76,11 @@ async def test_errors_come_as_they_were() -> None:
             await worker.ask("refuse")
         assert str(refused.value) == "model: is odd. Give an even one"
         assert (refused.value.what, refused.value.where) == ("is odd", "model")
-        with pytest.raises(BitwrightError, match="nobody foresaw: KeyError: 'nobody thought of this'"):
+        with pytest.raises(BitwrightError, match="unexpected error: KeyError: 'nobody thought of this'"):
             await worker.ask("stumble")
         with pytest.raises(ResourceError, match="some/file: No space left on device"):
             await worker.ask("disk")
-        with pytest.raises(BitwrightError, match="nobody foresaw: TypeError"):
+        with pytest.raises(BitwrightError, match="unexpected error: TypeError"):
             await worker.ask("unspeakable")
         with pytest.raises(BitwrightError, match="no call is named 'missing'"):
             await worker.ask("missing")
@@ -147,6 +147,26 @@ async def test_interrupt_right_after_asking(turns: int) -> None:
         with pytest.raises(Interrupted):
             await asyncio.wait_for(asked, 20)
         assert await worker.ask("echo") == {}
+
+
+def test_no_import_is_cut_short(tmp_path: Path) -> None:
+    """The signal comes again until it is heard, so a stop that falls into an import waits for its end."""
+    (tmp_path / "slow.py").write_text("import signal; signal.raise_signal(signal.SIGINT); whole = True")
+    code = f"""
+import signal, sys
+from bitwright.studio.worker.__main__ import Channel
+sys.path.insert(0, {str(tmp_path)!r})
+channel = Channel(1)
+channel.number = channel._wanted = 1
+import slow
+assert slow.whole
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped after the import")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "stopped after the import\n"
 
 
 async def test_a_call_that_does_not_stop_is_killed() -> None:
@@ -250,6 +270,7 @@ async def test_a_program_that_cannot_be_started() -> None:
     await dead.close()
 
 
+@pytest.mark.slow
 async def test_the_real_worker_plans() -> None:
     from bitwright.authoring.folder import CONTENT
 
@@ -262,3 +283,11 @@ async def test_the_real_worker_plans() -> None:
             await worker.ask("plan", model="/no/such/model", recipe={})
     finally:
         await worker.close()
+
+
+def test_a_worker_that_is_left_while_it_imports_ends_at_once() -> None:
+    code = "import time; from bitwright.studio.worker.__main__ import serve; serve({}, lambda: time.sleep(3600))"
+    left = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert left.stdin is not None
+    left.stdin.close()
+    assert left.wait(60) == 0

@@ -1,4 +1,4 @@
-"""Number formats by name. One module of this folder is one family, found by being there: its `FAMILY`.
+"""Number formats by name. Each module of this folder provides one family, its `FAMILY`, and is found automatically.
 
 Other packages add families through entry points `bitwright.formats`.
 """
@@ -22,7 +22,7 @@ from bitwright.plugins import plugins
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a format that leaves it open: weights per scale (None: its own choice), zeros, scale type."""
+    """The settings of a format that leaves them open: weights per scale (None: its default), zeros, scale type."""
 
     group: Block | None = None
     symmetric: bool = True
@@ -59,7 +59,7 @@ def register(family: Family) -> None:
 
 @contextmanager
 def adding(family: Family) -> Iterator[Family]:
-    """Have one more family for a while: what tests do."""
+    """Have one more family for a while, for tests."""
     register(family)
     try:
         yield family
@@ -103,7 +103,7 @@ def _others() -> _Others:
             found.faults.append(error)
             continue
         if taken := known & family.titles.keys():
-            fault = plugin.fault(f"takes a name that is taken: there is a format {min(taken)!r} already")
+            fault = plugin.fault(f"uses a name that is taken: there is a format {min(taken)!r} already")
             found.refused |= dict.fromkeys(family.titles, fault)
             found.faults.append(fault)
             continue
@@ -136,7 +136,7 @@ def named(name: str, *, group: Block | None = None, symmetric: bool = True, scal
 
 
 def spans(names: Iterable[str]) -> list[str]:
-    """Names that only count on, as one: int1, int2, int3, nf4 -> int1..int3, nf4."""
+    """Names that differ only in a number, as a range: int1, int2, int3, nf4 -> int1..int3, nf4."""
     runs: list[list[str]] = []
     for name in names:
         if runs and name == re.sub(r"\d", lambda digit: str(int(digit[0]) + 1), runs[-1][-1], count=1):

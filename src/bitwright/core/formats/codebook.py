@@ -1,4 +1,4 @@
-"""Free values: each block brings its own table."""
+"""Codebooks: each block has its own table of free values."""
 
 from bitwright.core.code import Codebook
 from bitwright.core.format import Format

@@ -8,7 +8,7 @@ KINDS = {"fp4": FP4, "fp8": E4M3, "fp8_e5m2": E5M2}
 
 
 def make(name: str, asked: Asked) -> Format:
-    """Symmetric; 8-bit floats have one scale a row unless asked otherwise, for they reach far on their own."""
+    """Symmetric; 8-bit floats have one scale per row by default, because their range is wide."""
     return Format(name, KINDS[name], asked.levels(128 if name == "fp4" else "channel"))
 
 

@@ -16,7 +16,7 @@ SYMMETRIC = {3: (16, "i6"), 6: (16, "i8")}
 
 
 def make(name: str, asked: Asked) -> Format:
-    """As GGUF has it, whatever was asked."""
+    """The format as GGUF defines it; settings have no effect."""
     bits = int(name[1])
     outer = (SUPER, "fp16")
     if bits in SYMMETRIC:
@@ -27,11 +27,11 @@ def make(name: str, asked: Asked) -> Format:
 
 FAMILY = Family(
     {
-        "q2_k": "GGUF Q2_K: 2.625 bits a weight, scale and minimum per 16",
-        "q3_k": "GGUF Q3_K: 3.4375 bits a weight, scale per 16",
-        "q4_k": "GGUF Q4_K: 4.5 bits a weight, scale and minimum per 32",
-        "q5_k": "GGUF Q5_K: 5.5 bits a weight, scale and minimum per 32",
-        "q6_k": "GGUF Q6_K: 6.5625 bits a weight, scale per 16",
+        "q2_k": "GGUF Q2_K: 2.625 bits per weight, scale and minimum per 16",
+        "q3_k": "GGUF Q3_K: 3.4375 bits per weight, scale per 16",
+        "q4_k": "GGUF Q4_K: 4.5 bits per weight, scale and minimum per 32",
+        "q5_k": "GGUF Q5_K: 5.5 bits per weight, scale and minimum per 32",
+        "q6_k": "GGUF Q6_K: 6.5625 bits per weight, scale per 16",
     },
     make,
     "K-quants",

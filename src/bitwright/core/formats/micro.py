@@ -9,14 +9,14 @@ SCALES = {"mxfp4": Levels.of((32, "e8m0")), "nvfp4": Levels.of((16, "e4m3"), ("t
 
 
 def make(name: str, asked: Asked) -> Format:
-    """As the standard has it, whatever was asked."""
+    """The format as the standard defines it; settings have no effect."""
     return Format(name, FP4, SCALES[name])
 
 
 FAMILY = Family(
     {
         "mxfp4": "OCP MX v1.0: FP4 in blocks of 32 with power-of-two scales",
-        "nvfp4": "NVIDIA's FP4 in blocks of 16 with E4M3 scales and one float32 factor a tensor",
+        "nvfp4": "NVIDIA's FP4 in blocks of 16 with E4M3 scales and one float32 factor per tensor",
     },
     make,
     "Microscaling",

@@ -119,7 +119,7 @@ def rounds_activations(certificate: Certificate) -> bool:
 
 
 def floats(certificate: Certificate) -> list[tuple[str, list[str]]]:
-    """What stays float though it could be quantized: reasons with the names of parts or nodes, most frequent first."""
+    """What stays float though it could be quantized: reasons with names of parts or nodes, most frequent first."""
     reasons: dict[str, list[str]] = {}
     kept: dict[str, str] = certificate.get("kept_float") or {}
     for name, reason in {**(certificate.get("float_nodes") or {}), **kept}.items():
@@ -138,7 +138,7 @@ def fallbacks(certificate: Certificate) -> list[str]:
 
 
 def readers(certificate: Certificate) -> list[str]:
-    """Whose code read the written bytes back, and what came of it."""
+    """Whose code read the written bytes back, and the result."""
     return kind(certificate).readers(certificate)
 
 

@@ -1,4 +1,4 @@
-"""The judgement of a certificate in words, and what may be said of several."""
+"""The judgement of a certificate in words, and the comparison of several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bitwright.words import kl_text, lowest_output, megabytes, number, share
 
 
 class Judgement(NamedTuple):
-    """What a loss is called, and the colour that goes with the words; `rank` 0 is the best."""
+    """The words for a loss, and their colour; `rank` 0 is the best."""
 
     rank: int
     words: str
@@ -76,7 +76,7 @@ def judge(certificate: Certificate) -> Judgement | None:
 
 
 def told(certificate: Certificate) -> str:
-    """The measure that it is judged by, in words; only of a certificate with a verdict."""
+    """The measure that it is judged by, in words; only for a certificate with a verdict."""
     verdict, (name, _) = certificate["verdict"], loss(certificate) or ("", 0.0)
     if name == "kl":
         weights = ", weights only" if rounds_activations(certificate) else ""
@@ -94,7 +94,7 @@ def headline(certificate: Certificate) -> str:
 
 
 def cautions(certificate: Certificate) -> list[str]:
-    """What must not be missed beside the judgement: a quantized network that is slower than the float one."""
+    """Warnings beside the judgement: a quantized network that is slower than the float one."""
     found = certificate.get("speed")
     if not found or round(found["ratio"], 2) >= 1:
         return []
@@ -106,7 +106,7 @@ def cautions(certificate: Certificate) -> list[str]:
 
 
 def comparability(certificates: list[Certificate]) -> list[str]:
-    """Reasons why the figures of several certificates must not be held against each other."""
+    """Reasons why the figures of several certificates must not be compared."""
     judged = [c for c in certificates if c["verdict"] is not None]
     # Text is hashed as it was used; of a file of samples each certificate may have taken others.
     chosen = ("sha256", "samples", "order")
@@ -165,7 +165,7 @@ def summary(certificates: list[Certificate]) -> tuple[tuple[str, ...], list[tupl
                 found.words if found else "not measured",
             )
         )
-    return ("Name", "Size", "Bits a weight", *columns, "Judgement"), rows
+    return ("Name", "Size", "Bits per weight", *columns, "Judgement"), rows
 
 
 def _cell(fact: Fact) -> str:

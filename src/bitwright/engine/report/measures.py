@@ -1,4 +1,4 @@
-"""What was measured, as a list of facts; a kind of model says what its verdict holds."""
+"""What was measured, as a list of facts; each kind of model decides what its verdict contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def leading(certificate: Certificate) -> list[Fact]:
 
 
 def speed(certificate: Certificate) -> list[Fact]:
-    """How fast a network runs beside the float one, and how much of it in integers; nothing where it was not run."""
+    """How fast a network runs compared with the float one, and its share in integers; nothing if it was not run."""
     found = certificate.get("speed")
     if not found:
         return []

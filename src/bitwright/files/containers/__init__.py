@@ -1,4 +1,4 @@
-"""Containers: how a quantized model is stored, one file (or folder) each, found by being there.
+"""Containers: how a quantized model is stored. Each is one module or folder here, found automatically.
 
     from bitwright.files import containers
     containers.registry.get("compressed-tensors").title

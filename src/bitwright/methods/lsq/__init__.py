@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Options(method.Options):
-    """How long and how fast it learns."""
+    """Options of the training."""
 
     epochs: int = Field(10, ge=1)
-    """Times the calibration samples are gone through."""
+    """Passes over the calibration samples."""
     rate: float = Field(1e-3, gt=0)
     penalty: float = Field(0.0, ge=0)
     """Coefficient at which the quantization-error penalty begins; it learns. 0 for none."""

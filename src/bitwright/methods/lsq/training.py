@@ -61,7 +61,7 @@ def step_init(v: Tensor, high: float, axis: int | None = None) -> Tensor:
 
 
 class Learned(nn.Module):
-    """Rounds a tensor to `bits` bits by a learned step: weights (`axis` 0: one step a row) or activations.
+    """Rounds a tensor to `bits` bits by a learned step: weights (`axis` 0: one step per row) or activations.
 
     Codes are -2^(bits-1) .. 2^(bits-1) - 1, or 0 .. 2^bits - 1 where not `signed` (after ReLU). The step begins with
     the first tensor seen. As a weight: `torch.nn.utils.parametrize.register_parametrization(layer, "weight",

@@ -7,7 +7,7 @@ by sample, each harmonic here is multiplied by the resonators' response at its f
 overlapping frames of 10 ms: everything is arrays and a word takes some 15 ms.
 
     R(f) = A / (1 - B/z - C/z^2),  C = -exp(-2 pi W T),  B = 2 exp(-pi W T) cos(2 pi F T),  A = 1 - B - C,
-    z = exp(2 pi i f T)                                    F, W: frequency and bandwidth in Hz, T: seconds a sample  (4)
+    z = exp(2 pi i f T)                                    F, W: frequency and bandwidth in Hz, T: s per sample  (4)
 
 Vowels: the averages of 33 men in Peterson and Barney, "Control methods used in a study of the vowels" (JASA 24, 1952).
 Their women and children are close to the same numbers times 1.17 and 1.35, which is what `Voice.size` does. Consonants:
@@ -30,7 +30,7 @@ from bitwright.errors import DataError
 Floats = npt.NDArray[np.floating]
 Part = Literal["train", "calibration", "test"]
 RATE = 8000
-"""Samples a second."""
+"""Samples per second."""
 HOP = RATE // 200
 """Samples between two control points: 5 ms."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

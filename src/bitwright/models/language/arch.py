@@ -1,4 +1,4 @@
-"""Architecture facts as data: which tensors a model folder holds, what each becomes, and where the blocks are.
+"""A model's architecture as data: which tensors a folder holds, what each becomes, and where the blocks are.
 
 Nothing here knows a model by name. The network is built by transformers on the meta device (no memory), and
 transformers' own checkpoint conversions say which parameter each stored tensor becomes.
@@ -44,7 +44,7 @@ class Matrix:
 
 @dataclass
 class Architecture:
-    """A model folder, understood. Build with `Architecture.open`."""
+    """The architecture of a model folder. Build with `Architecture.open`."""
 
     checkpoint: Checkpoint
     config: Any
@@ -200,7 +200,7 @@ def load_config(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (StrictDataclassError, ArithmeticError) as error:
         raise ModelError(
-            f"a value that cannot be ({' '.join(str(error).split())})",
+            f"an invalid value ({' '.join(str(error).split())})",
             where=str(folder / "config.json"),
             fix="Use the config.json that belongs to these weights",
         ) from error

@@ -1,4 +1,4 @@
-"""What the layers' inputs say: calibration text carried through the float model, block after block."""
+"""Statistics of the layers' inputs: calibration text runs through the float model, block after block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def group(
     piece_rows: Callable[[Item], int],
     min_expert_tokens: int,
 ) -> Iterator[tuple[list[Item], Seen, str | None]]:
-    """The matrices of a block with what calibration saw, and why that is too little where it is.
+    """The matrices of a block with their calibration statistics, and the reason where those are too few.
 
     Small ones with one input, format and method go together: the columns of a batch are visited once for all its rows,
     and what the method makes of the input is made once. A batch that was half written comes back whole: the last bit
@@ -49,7 +49,7 @@ def group(
 
 
 def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tuple[Seen, str | None]:
-    """The record of a matrix's input and what its method makes of it, or the reason why another method must do."""
+    """The statistics of a matrix's input, prepared for its method; or the reason why a fallback must solve it."""
     method, expert = item.method, item.part.expert
     if recorder is None:
         return Seen(), None if method.needs == "nothing" else "calibration does not reach it"
@@ -66,7 +66,7 @@ def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tupl
 
 
 class Calibration:
-    """Carries the calibration windows through the float model, block after block."""
+    """Runs the calibration windows through the float model, block after block."""
 
     def __init__(self, arch: Architecture, device: str, text: Text, budget: int, folder: Path) -> None:
         """`budget` bounds the hidden states in memory, in bytes; the rest spills below `folder`."""

@@ -1,4 +1,4 @@
-"""Is this quantized folder, anyone's, sound? And what did it cost against the float model?"""
+"""Checks a quantized folder from any tool, and measures its error against the float model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bitwright.core.measure import Error
-from bitwright.errors import BitwrightError, CertificationError
+from bitwright.errors import BitwrightError, CertificationError, ModelError
 from bitwright.events import Event, Finding, Note, Progress, Row
 from bitwright.files.folder import open_checkpoint, require_finite
 from bitwright.files.quantized import QuantizedCheckpoint
@@ -18,7 +18,7 @@ from bitwright.models.model import describe
 
 
 def check(folder: Path, against: Path | None = None) -> Iterator[Event]:
-    """Look at every part of a model folder; yields Findings, and Rows against a float folder.
+    """Check every part of a model folder; yields Findings, and Rows against a float folder.
 
     Checks files and index, config against tensors, finite scales and weights, that stored integers decode, that the
     container's independent decoder decodes them as we do, and how much of the blocks is quantized. Raises only for an
@@ -84,7 +84,10 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
 
 
 def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
-    """A Row for every matrix of one shape that both folders hold under one name and that differs."""
+    """A Row for every matrix that both folders hold with the same name and shape, and that differs."""
+    if not original.tensors.keys() & other.tensors.keys():
+        what = f"has none of the tensors of {other.folder}"
+        raise ModelError(what, where=str(original.folder), fix="Give the float model that it was made from")
     for name, entry in original.tensors.items():
         if name not in other.tensors:
             yield Note(f"{name} is in {original.folder.name} only")

@@ -41,7 +41,7 @@ def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
 
 
 def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:
-    """A quantized matrix as the independent decoder gives it, in pieces: unpacking may take 24 bytes a weight."""
+    """A quantized matrix as the independent decoder gives it, in pieces: unpacking may take 24 bytes per weight."""
     entry, least = checkpoint.entry(name), checkpoint.step(name)
     step = max(1, CACHED // entry.shape[1] // least) * least
     decoded = torch.empty(entry.shape, dtype=entry.dtype)

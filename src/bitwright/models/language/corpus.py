@@ -39,7 +39,7 @@ SKIPPED_PREFIXES = ("_sysconfigdata", "config-", "html/entities.py", "stringprep
 
 
 def read(part: Part) -> list[str]:
-    """Return one part of the corpus, one string a module file, sorted by path.
+    """Return one part of the corpus, one string per module file, sorted by path.
 
     The parts share no module. A module this Python lacks is skipped; raises
     DataError when fewer than half of those a part names are there (for

@@ -45,7 +45,7 @@ RUN = 8  # tokens in a run that should not come twice
 def load_texts(source: str | Path) -> list[str]:
     """Read the documents of a source, one string each; blank ones are left for `cut` to count.
 
-    A source is a file of UTF-8 text (one document), a .jsonl file ({"text": ...} a line), a
+    A source is a file of UTF-8 text (one document), a .jsonl file ({"text": ...} per line), a
     folder (its .jsonl, .md, .py and .txt files in sorted order, at any depth, hidden folders
     left out), "stdlib" (the calibration part of `corpus`) or "hub:NAME[:split[:column]]" (a
     dataset of the Hugging Face hub; "hub:OWNER/NAME/CONFIG" names a configuration; split is
@@ -92,7 +92,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read_file(path: Path) -> list[str]:
-    """Read the documents of one file: one a line from .jsonl, otherwise the whole file as one."""
+    """Read the documents of one file: one per line from .jsonl, otherwise the whole file as one."""
     text = read_utf8(path)
     if path.suffix.lower() != ".jsonl":
         return [text]
@@ -127,10 +127,10 @@ def read_row(line: str, where: str) -> str:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"not valid JSON ({error.msg}, column {error.colno})", where=where, fix='Write one {"text": ...} a line.'
+            f"not valid JSON ({error.msg}, column {error.colno})", where=where, fix='Write one {"text": ...} per line.'
         ) from error
     if not isinstance(row, dict):
-        raise DataError(f"a {type(row).__name__}, not an object", where=where, fix='Write one {"text": ...} a line.')
+        raise DataError(f"a {type(row).__name__}, not an object", where=where, fix='Write one {"text": ...} per line.')
     if "text" not in row:
         keys = ", ".join(map(repr, row)) or "none"
         fix = 'Put the document under "text".'
@@ -220,12 +220,12 @@ class Lint:
     used: int  # tokens of it that are in a window
     windows: int
     wanted: int  # windows asked for
-    length: int  # tokens a window, BOS included
+    length: int  # tokens per window, BOS included
     bos: bool  # each window starts with BOS
     eos: bool  # texts are joined by EOS
     unknown: float  # share of the text's tokens the tokenizer has no word for
     distinct: float  # share of the vocabulary seen in the windows
-    repeated: float  # share of the runs of 8 tokens in the windows that came before
+    repeated: float  # share of the runs of 8 tokens in the windows that occurred earlier
     warnings: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def cut(
         edge = len(stream) - len(stream) // HELD
         stream = stream[:edge] if part == "calibration" else stream[edge:]
         warnings.append(f"fewer than {HELD} texts: calibration and heldout are different tokens of the same texts")
-    step = length if bos is None else length - 1  # tokens of text a window
+    step = length if bos is None else length - 1  # tokens of text per window
     possible = len(stream) // step
     if possible < 1:
         text = "the text" if part == "all" else f"the {part} part of the text"

@@ -51,7 +51,8 @@ class Comparison:
         """The same in words."""
         before, after = self.perplexity
         return [
-            f"  KL(float || other)  {self.kl.value:.5f} ± {self.kl.interval:.5f} nats a token ({self.tokens:,} tokens)",
+            f"  KL(float || other)  {self.kl.value:.5f} ± {self.kl.interval:.5f} nats per token "
+            f"({self.tokens:,} tokens)",
             f"  top-1 agreement     {self.top1.value:.2%} ± {self.top1.interval:.2%}",
             f"  perplexity          {before:.3f} -> {after:.3f} ({after / before - 1:+.2%})",
         ]

@@ -59,5 +59,5 @@ def describe(part: Verdict) -> list[str]:
         f"{size}{asked}, from {part['tokens']:,} tokens",
         f"{part['read']:,} texts read, {part['kept']:,} kept" + (f" ({reasons})" if reasons else ""),
         f"{share(part['distinct'])} of the vocabulary seen, {share(part['unknown'])} of the tokens unknown",
-        f"{share(part['repeated'])} of the runs of 8 tokens came before",
+        f"{share(part['repeated'])} of the 8-token runs occurred earlier",
     ]

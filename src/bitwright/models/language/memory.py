@@ -78,7 +78,7 @@ def _memory(plan: Plan, arch: Architecture, device: str, untied: bool) -> int:
     widest = max((i.columns for i in plan.items.values()), default=0)
     solver = max((working_memory(i, steps[i.name]) for i in plan.items.values()), default=0)
     vocabulary, width = int(getattr(arch.config, "vocab_size", 0)), int(getattr(arch.config, "hidden_size", widest))
-    # Certification decodes pieces twice (the library unpacks at nearly 24 bytes a weight), then holds both models'
+    # Certification decodes pieces twice (the library unpacks at nearly 24 bytes per weight), then holds both models'
     # heads and one block of each in float32, and logits of 256 positions.
     verdict = 4 * (2 * rest + 2 * max(blocks)) + 8 * 4 * 256 * vocabulary
     piece = max((checked_rows(i, steps[i.name]) * i.columns for i in plan.items.values()), default=0)

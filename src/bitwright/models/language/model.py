@@ -1,4 +1,4 @@
-"""A language model for the engine: its matrices, block after block, each with what calibration saw of its input."""
+"""A language model for the engine: its matrices, block after block, each with calibration statistics of its input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, P
 from bitwright.recipe import Layer, Recipe, matches
 
 TRIAL = "trial"
-"""The folder below a partial output that holds all matrices quantized, while it is found out which must stay float."""
+"""The folder below a partial output with all matrices quantized, used to find out which must stay float."""
 
 
 def sink_of(plan: Plan) -> FolderSink:
@@ -110,13 +110,13 @@ class LanguageModel(Model):
             why = f"{part.columns} inputs do not divide by {format.block}"
             if plan.recipe.indivisible == "float":
                 return f"left float: {why}"
-            if plan.recipe.indivisible == "error":
-                legal = [g for g in (16, 32, 64, 128, 256) if part.columns % g == 0]
+            sizes = [g for g in (16, 32, 64, 128, 256, "channel") if self._fits(layer, g, part, plan)]
+            if plan.recipe.indivisible == "error" and sizes:
                 raise TensorError(
                     f"{part.columns} inputs do not divide into groups of {format.block}",
                     where=part.name,
-                    fix=f'Legal groups: {", ".join(map(str, [*legal, "channel"]))}; or set indivisible = "channel" or '
-                    '"float" in the recipe (--indivisible)',
+                    fix=f'Legal groups: {", ".join(map(str, sizes))}; or set indivisible = "channel" or "float" in the '
+                    "recipe (--indivisible)",
                     key="layer.group",
                 )
             format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
@@ -141,8 +141,12 @@ class LanguageModel(Model):
             layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
         )
 
+    def _fits(self, layer: Layer, group: Any, part: Any, plan: Plan) -> bool:
+        """Whether a part divides into groups of this size, or into those of a format whose own are fixed."""
+        return self._format(layer.overlaid({"group": group}), "fp16", plan).fits(part.columns)
+
     def require(self, plan: Plan) -> None:
-        """Raise where weights of the blocks stay float although nobody asked for it."""
+        """Raise if too many weights of the blocks stay float although no rule says so."""
         asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == "float"}
         total = left = 0
         worst: tuple[int, str] = (0, "")
@@ -167,7 +171,7 @@ class LanguageModel(Model):
     def open_data(self, plan: Plan) -> None:
         if plan.recipe.max_drop is not None and not memory.evaluates(plan):
             raise RecipeError(
-                "there is no text to judge a drop by", where="max_drop", fix="Give --calib TEXT", key="max_drop"
+                "there is no text to measure a drop on", where="max_drop", fix="Give --calib TEXT", key="max_drop"
             )
 
     def sink(self, plan: Plan) -> FolderSink:

@@ -1,4 +1,4 @@
-"""Which matrices cost the most, and what a language model loses as a whole, on calibration text."""
+"""Which matrices lose the most quality, and what a language model loses as a whole, on calibration text."""
 
 from __future__ import annotations
 

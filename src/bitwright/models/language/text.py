@@ -1,4 +1,4 @@
-"""The text of a job: what methods calibrate on and what the verdict is measured on, with its lint and hash."""
+"""The text of a job, for calibration and for the verdict, with its lint and hash."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def require_fit(folder: Path, ids: torch.Tensor) -> None:
     vocabulary, top = getattr(config, "vocab_size", None), int(ids.max())
     if vocabulary is not None and top >= vocabulary:
         raise DataError(
-            f"the tokenizer gives token {top}, the model has a vocabulary of {vocabulary}",
+            f"the tokenizer gives token {top}, but the model's vocabulary has {vocabulary}",
             where=str(folder),
             fix="Use the tokenizer that belongs to the model, and compare only models that share one",
         )
@@ -83,7 +83,7 @@ def require_length(config: Any, folder: Path, length: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise DataError(
-            f"windows of {length} tokens, the model was made for {positions}",
+            f"windows of {length} tokens, but the model was made for {positions}",
             where=str(folder),
             fix=f"Give --length {positions} or less",
             key="calibration.length",

@@ -1,4 +1,4 @@
-"""Is this quantized ONNX file, anyone's, sound? And what did it cost against the float network?"""
+"""Checks a quantized ONNX file from any tool, and measures its error against the float network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from bitwright.core.measure import Error
-from bitwright.errors import BitwrightError
+from bitwright.errors import BitwrightError, ModelError
 from bitwright.events import Event, Finding, Row
 from bitwright.files.layers import to_matrix
 from bitwright.files.onnx import decode, read
@@ -20,7 +20,7 @@ from bitwright.models.network.session import Session
 
 
 def check(path: Path, against: Path | None = None) -> Iterator[Event]:
-    """Look at every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
+    """Check every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
 
     Checks that the file is whole and finite, that `onnx.checker` and ONNX Runtime accept it, that scales are positive
     and weights decode, and how many products take integers. Raises only for an unreadable `against`.
@@ -42,16 +42,21 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         shapes = {name: shape for name, (_, shape) in inputs_of(source).items()}
         loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
         graph = Graph(source, bind=loose, where=str(against))
+        found = False
         for layer in graph.layers:
             back = decoded.get(layer.weight)
             if back is None or back.shape != tuple(layer.shape):
                 continue
+            found = True
             before, after = graph.matrix(layer), to_matrix(layer, back)
             error_ = Error.between(before, after)
             yield Row(
                 name=layer.name, format="decoded", method="", rows=before.shape[0], columns=before.shape[1],
                 stored_bits=0, mse=error_.mse, psnr=error_.psnr(), sqnr=error_.sqnr, cosine=error_.cosine,
             )  # fmt: skip
+        if decoded and not found:
+            what = f"has none of the quantized layers of {path}"
+            raise ModelError(what, where=str(against), fix="Give the float network that it was made from")
 
 
 def _scales(model: onnx.ModelProto) -> Finding:

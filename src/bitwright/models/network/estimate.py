@@ -1,4 +1,4 @@
-"""What a plan for an ONNX network costs: memory, time, and which layers are not worth rounding."""
+"""Estimates for an ONNX network's plan: memory, time, and layers that are not worth rounding."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def held(scale: float, bits: int, target: str) -> Affine:
 
 
 def weight_format(bits: int) -> Format:
-    """A float32 scale a row. Below 8 bits two's complement: at 2 bits the fourth level is worth having."""
+    """A float32 scale per row. Below 8 bits two's complement: at 2 bits the fourth level is worth having."""
     return named(f"int{bits}", group="channel", scale="fp32") if bits < EDGE else qdq_format(bits)
 
 

@@ -1,4 +1,4 @@
-"""An ONNX network for the engine: its layers in order, each with what the layers before it made of its input."""
+"""An ONNX network for the engine: its layers in order, each with its input from the quantized layers before it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class NetworkModel(Model):
         kept = [layer.name for layer in self.graph.layers if layer.name not in chosen]
         if learned and (kept or not integer or recipe.max_drop is not None):
             raise RecipeError(
-                "learned steps train every layer in integers", where="method lsq",
+                "learned step sizes train every layer in integers", where="method lsq",
                 fix="Leave out max_drop, float layers and activations = none, or choose another method",
                 key="layer.method",
             )  # fmt: skip
@@ -115,7 +115,8 @@ class NetworkModel(Model):
         found: dict[str, str] = {}
         if self.network.entrance == "float" and not learned:
             found = dict.fromkeys(
-                estimate.entrance(self.graph, kept), "at the entrance: rounding it costs all the rest"
+                estimate.entrance(self.graph, kept),
+                "at the input: rounding it harms all layers",
             )
         placement = self._place([*kept, *found])
         self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
@@ -136,8 +137,8 @@ class NetworkModel(Model):
     def item(self, part: Any, layer: Settings, plan: Plan) -> Item | str:
         if layer.activations != "none":
             raise RecipeError(
-                "run-time activations are of language models", where=part.name,
-                fix="Say it in [network] activations", key="layer.activations",
+                "rounding activations at run time is for language models", where=part.name,
+                fix="Set [network] activations instead", key="layer.activations",
             )  # fmt: skip
         format = plan.container.format(
             layer.format, group=layer.group or "channel", symmetric=layer.symmetric, scale="fp32", where=part.name
@@ -152,13 +153,13 @@ class NetworkModel(Model):
     def require(self, plan: Plan) -> None:
         if plan.recipe.max_drop is not None and not plan.container.integer:
             raise RecipeError(
-                "layers come back to float in integer networks only", where="max_drop",
+                "layers can be kept float only in integer networks", where="max_drop",
                 fix='Leave it out where activations = "none"', key="max_drop",
             )  # fmt: skip
         methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
         if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
             raise RecipeError(
-                "learned steps train the whole network at one width", where=f"method {methods.pop()}",
+                "learned step sizes train the whole network at one bit width", where=f"method {methods.pop()}",
                 fix="Use it for all layers or none", key="layer.method",
             )  # fmt: skip
 
@@ -172,7 +173,7 @@ class NetworkModel(Model):
         judged = first.task != "none" and (first.task != "detect" or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(
-                f"{first.name} has no labels to judge a drop by", where="max_drop",
+                f"{first.name} has no labels to measure a drop with", where="max_drop",
                 fix='Give labels, or set data.task = "classify" for the agreement on the best class, or leave it out',
                 key="max_drop",
             )  # fmt: skip
@@ -270,7 +271,7 @@ class NetworkModel(Model):
         return found
 
     def _walk(self, plan: Plan, sink: LayerSink, finished: Callable[[str], bool]) -> Iterator[Event | Turn]:
-        """Layer after layer, each with what the layers before it made of the samples."""
+        """Layer after layer, each with its input as the quantized layers before it give it."""
         corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
         feeds = [batch.feeds for batch in self._batches]
         walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
@@ -288,7 +289,7 @@ class NetworkModel(Model):
             yield Progress("quantize", done, len(plan.items), item.name)
 
     def _learned(self, plan: Plan, sink: LayerSink) -> Iterator[Event | Turn]:
-        """All layers together, by a method that trains the whole network."""
+        """All layers together, with a method that trains the whole network."""
         from bitwright.models.network.finetune import finetune
         from bitwright.models.network.settle import as_trained
 

@@ -1,4 +1,4 @@
-"""What the samples say: the values every tensor takes, and how far each channel of a tensor reaches."""
+"""Statistics from samples: the values of every tensor, and the range of each channel."""
 
 from __future__ import annotations
 

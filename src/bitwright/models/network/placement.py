@@ -1,4 +1,4 @@
-"""Where integers flow: which tensors get QuantizeLinear and DequantizeLinear so that a runtime uses integer kernels.
+"""Which tensors get QuantizeLinear and DequantizeLinear, so that a runtime uses integer kernels.
 
 ONNX Runtime's CPU replaces DequantizeLinear -> op -> QuantizeLinear by an integer kernel for the operators below (its
 qdq_selector_action_transformer.cc). A convolution needs the QuantizeLinear after it; Gemm and MatMul can also return
@@ -141,7 +141,7 @@ def _kind(graph: Graph, node: onnx.NodeProto, layer: Layer | None, target: Targe
     """(kind of unit, "") or ("", why the node stays float)."""
     op = node.op_type
     if node.domain not in ("", "ai.onnx"):
-        return "", f"{node.domain}.{op} is no standard operator"
+        return "", f"{node.domain}.{op} is not a standard operator"
     dtypes = {graph.values.get(name, ("float32", None))[0] for name in [*node.input[:1], *node.output[:1]] if name}
     if odd := sorted(dtype for dtype in dtypes if dtype != "float32" and dtype.startswith(("float", "bfloat"))):
         return "", f"{op} computes in {odd[0]}; only float32 is quantized"

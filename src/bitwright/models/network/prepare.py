@@ -1,4 +1,4 @@
-"""Tidying a float ONNX network before anyone looks at it: the same function, in the form that is quantized.
+"""Prepares a float ONNX network for quantization: the same function in a simpler form.
 
 Constants become initializers, what depends on constants alone is computed, identities go, batch norm is folded into
 the layer before it (w' = w gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta; Jacob et al. 2018,

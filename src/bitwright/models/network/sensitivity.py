@@ -1,4 +1,4 @@
-"""Which layers cost the most, and what a network loses as a whole, on calibration samples."""
+"""Which layers lose the most quality, and what the network loses as a whole, on calibration samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the integer network compares with the float one on samples: the task's measure, speed, what counts as a drop."""
+"""Compares the integer network with the float one on samples: the task's measure, speed, and the drop of quality."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def measure(
         )  # fmt: skip
         total = part if total is None else total + part
     if total is None:
-        raise DataError("no samples to judge by", where="data.heldout", fix="Give some", key="data.heldout")
+        raise DataError("no samples to measure on", where="data.heldout", fix="Give some", key="data.heldout")
     return total
 
 
@@ -103,7 +103,9 @@ def drop(verdict: Verdict) -> Drop:
             return Drop(name, change, verb="drops" if sign > 0 else "rises")
     if verdict.scores is not None:
         return Drop("top-1 agreement", 100 * (1 - verdict.scores.agree.value))
-    raise DataError("nothing to judge a drop by", where="max_drop", fix="Give labels, or leave it out", key="max_drop")
+    raise DataError(
+        "nothing to measure a drop with", where="max_drop", fix="Give labels, or leave it out", key="max_drop"
+    )
 
 
 def _speed(before: Path, after: Path, batch: Batch, size: int) -> dict[str, Any]:

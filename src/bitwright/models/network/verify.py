@@ -1,4 +1,4 @@
-"""The written network, read back: every weight is what was meant, and ONNX Runtime answers as our simulation does."""
+"""Verifies the written network: every weight decodes as meant, and ONNX Runtime answers as our simulation does."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_answers(plan: Plan, graph: Graph, sink: LayerSink, feeds: Sequence[dic
             far += Error.between(source.run(batch, [name])[name], theirs)
         if near.sqnr < min(SAME, far.sqnr + MARGIN) and near.noise > 0:
             raise CertificationError(
-                f"ONNX Runtime answers unlike our simulation ({near.sqnr:.1f} dB; the float network: {far.sqnr:.1f})",
+                f"ONNX Runtime's outputs differ from our simulation ({near.sqnr:.1f} dB; float: {far.sqnr:.1f})",
                 where=name,
                 fix="A kernel of this machine may saturate (no VNNI): try another target, and please report this",
             )

@@ -164,7 +164,7 @@ class Arrays:
         if len(set(lengths.values())) > 1:
             text = ", ".join(f"{name} {list(length)}" for name, length in lengths.items())
             raise DataError(
-                f"arrays of different lengths: {text}", where=str(path), fix="Give one row of each a sample"
+                f"arrays of different lengths: {text}", where=str(path), fix="Give one row of each per sample"
             )
         for name, column in columns.items():
             dtype, shape = inputs[name]
@@ -230,10 +230,10 @@ def hash_file(path: Path) -> str:
 
 
 def _label_list(array: Array, where: str) -> list[Any]:
-    """One label a sample, whole numbers or strings; raises DataError for anything else."""
+    """One label per sample, whole numbers or strings; raises DataError for anything else."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         what = f"labels of shape {list(array.shape)} and type {array.dtype}"
-        raise DataError(what, where=where, fix="Give one whole number or name a sample")
+        raise DataError(what, where=where, fix="Give one whole number or name per sample")
     return list(array.tolist())

@@ -158,7 +158,7 @@ def _features(wave: Array, rate: int, path: Path, plan: Sound) -> Array:
 
 
 def resample(wave: Array, old: int, new: int) -> Array:
-    """`wave` [samples] from `old` to `new` samples a second, by a Hann-windowed sinc of ZEROS crossings a side.
+    """`wave` [samples] from `old` to `new` samples per second, by a Hann-windowed sinc of ZEROS crossings per side.
 
     y[m] = sum_k x[k] h(m old / new - k), h(t) = sinc(c t) hann(c t / ZEROS) normalised to sum 1, with cutoff
     c = ROLLOFF min(1, new / old); outside, x is 0. (Julius O. Smith, Digital Audio

@@ -70,7 +70,7 @@ class SoundReader:
 
 
 class Files:
-    """A `Source` of one file a sample, for a network with one input."""
+    """A `Source` of one file per sample, for a network with one input."""
 
     batched = False
     forward = False

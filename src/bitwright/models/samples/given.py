@@ -114,5 +114,5 @@ def _label_row(label: Any, rows: int, where: str) -> tuple[Any, ...] | None:
     else:
         found = [label]
     if len(found) != rows:
-        raise DataError(f"{len(found)} labels for {rows} samples", where=where, fix="Give one a sample")
+        raise DataError(f"{len(found)} labels for {rows} samples", where=where, fix="Give one per sample")
     return tuple(found)

@@ -61,7 +61,7 @@ def resolve(table: recipe.Picture, name: str, dtype: Any, shape: Shape) -> Pictu
         return RecipeError(what, where=f"data.image.{key}", fix=fix, key=f"data.image.{key}")
 
     if len(shape) != 4:
-        text = f"input {name!r} has shape {show(shape)}, an image network's has four axes"
+        text = f"input {name!r} has shape {show(shape)}, but images need four axes"
         raise RecipeError(text, where="data.source", fix="Give its arrays themselves, as .npz", key="data.source")
     dtype = np.dtype(dtype)
     layout = table.layout or ("NHWC" if shape[1] not in (1, 3) and shape[3] in (1, 3) else "NCHW")
@@ -187,10 +187,10 @@ def _check(image: Image, path: Path, plan: Picture) -> None:
     """Whether the header fits the plan; raises DataError."""
     where = str(path)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's MPO: the photograph, then previews
-        raise DataError("it holds more than one picture", where=where, fix="Save one picture a file")
+        raise DataError("it holds more than one picture", where=where, fix="Save one picture per file")
     if image.mode not in EIGHT_BIT:
         raise DataError(
-            f"its pixels are not 8-bit (mode {image.mode})", where=where, fix="Save it with 8 bits a channel"
+            f"its pixels are not 8-bit (mode {image.mode})", where=where, fix="Save it with 8 bits per channel"
         )
     if plan.size is not None and plan.fit == "none" and (image.height, image.width) != plan.size:
         found, wanted = f"{image.width} x {image.height}", f"{plan.size[1]} x {plan.size[0]}"

@@ -15,7 +15,7 @@ from bitwright.models.samples.preprocess import Array, Feeds, Inputs, Notes
 
 
 class JsonLines:
-    """A `Source` of one JSON object a line: input name -> nested lists without batch axis, and perhaps "label"."""
+    """A `Source` of one JSON object per line: input name -> nested lists without batch axis, and perhaps "label"."""
 
     kind = "jsonl"
     batched = False
@@ -48,9 +48,9 @@ class JsonLines:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"not valid JSON ({error})", where=where, fix="Give one object a line") from error
+            raise DataError(f"not valid JSON ({error})", where=where, fix="Give one object per line") from error
         if not isinstance(row, dict):
-            raise DataError("not a JSON object", where=where, fix="Give one object a line")
+            raise DataError("not a JSON object", where=where, fix="Give one object per line")
         check_names([name for name in row if name != self._key], self.inputs, where)
         return row
 

@@ -35,7 +35,7 @@ KINDS = "a folder of images or WAV files, a COCO .json, or a .npy, .npz or .json
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Feeds for one run of the network; `labels`: a class number, a text or `Annotations` a sample, or None."""
+    """Feeds for one run of the network; `labels`: a class number, a text or `Annotations` per sample, or None."""
 
     feeds: Feeds
     labels: tuple[Any, ...] | None
@@ -258,8 +258,8 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
             first = open_samples(data.source, inputs, data, count=count)
             return first, open_samples(data.source, inputs, data, skip=count, count=data.heldout_samples)
     if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
-        fix = "Leave it out: the verdict then sees samples of data.source that calibration does not"
-        what = "the verdict would see what calibration saw"
+        fix = "Leave it out: the verdict then uses samples of data.source that calibration does not"
+        what = "the verdict would use the calibration samples"
         raise RecipeError(what, where="data.heldout", fix=fix, key="data.heldout")
     with about("data.source"):
         first = open_samples(data.source, inputs, data, count=data.samples)
@@ -277,6 +277,8 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
 def _open(path: Path, inputs: Inputs, data: Data) -> Source:
     """The source at a path, by what it is."""
     if not path.exists():
+        if str(path) in ("stdlib", "self"):
+            raise DataError("that is text, for language models", where=str(path), fix=f"Give {KINDS}")
         raise DataError("no such file or folder", where=str(path), fix=suggest(path))
     if path.is_dir():
         return _open_folder(path, inputs, data)
@@ -287,7 +289,7 @@ def _open(path: Path, inputs: Inputs, data: Data) -> Source:
         return JsonLines(path, inputs)
     if kind == ".json":
         return _open_coco(path, inputs, data)
-    raise DataError("not a kind of file samples are read from", where=str(path), fix=f"Give {KINDS}")
+    raise DataError("samples are not read from files of this kind", where=str(path), fix=f"Give {KINDS}")
 
 
 def _open_folder(path: Path, inputs: Inputs, data: Data) -> Source:

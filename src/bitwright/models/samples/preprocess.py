@@ -29,7 +29,7 @@ class Notes:
         self._seen.setdefault(remark, {})[name] = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One {what, count, first} a remark, in order of appearance, for JSON."""
+        """One {what, count, first} per remark, in order of appearance, for JSON."""
         return [{"what": what, "count": len(names), "first": next(iter(names))} for what, names in self._seen.items()]
 
 
@@ -38,7 +38,7 @@ class Source(Protocol):
 
     kind: str
     names: list[str]
-    """One a sample, for messages and for the choice."""
+    """One per sample, for messages and for the choice."""
     labels: list[Any] | None
     batched: bool
     """Whether a row is a batch already (and is passed on as it is), or one sample without batch axis."""

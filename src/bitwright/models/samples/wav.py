@@ -21,7 +21,7 @@ SILENCE = 1e-4
 
 
 def decode(data: bytes, path: Path) -> tuple[int, Array]:
-    """(samples a second, float32 [frames, channels] with full scale 1): PCM of 8, 16, 24 or 32 bits, or float.
+    """(samples per second, float32 [frames, channels] with full scale 1): PCM of 8, 16, 24 or 32 bits, or float.
 
     Raises DataError naming `path` for anything that is no such file, is cut off, or holds nothing, NaN or silence.
     """
@@ -54,7 +54,7 @@ def decode(data: bytes, path: Path) -> tuple[int, Array]:
         raise wrong(f"WAV coding {kind} with {bits} bits is not read", "Save it as PCM of 8, 16, 24 or 32 bits")
     if not channels or not rate or frame != channels * bits // 8:
         raise wrong(
-            f"its format contradicts itself ({channels} channels, {rate} Hz, {frame} bytes a frame, {bits} bits)"
+            f"its format contradicts itself ({channels} channels, {rate} Hz, {frame} bytes per frame, {bits} bits)"
         )
     if len(body) % frame:
         raise wrong(f"{len(body):,} bytes of sound are no whole number of frames of {frame}")

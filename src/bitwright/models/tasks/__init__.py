@@ -1,1 +1,1 @@
-"""What a network is judged by: accuracy, agreement, word errors, boxes, and how sure the figures are."""
+"""Measures of a network's quality: accuracy, agreement, word errors, boxes; each with an interval."""

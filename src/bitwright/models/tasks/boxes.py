@@ -1,4 +1,4 @@
-"""What a detection network answers, as `Detections`; and two networks over the same images."""
+"""A detection network's outputs as `Detections`, and mAP of two networks over the same images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROLES = {"boxes": ("box", "bbox"), "scores": ("score", "conf", "prob"), "classes
 
 
 def read_boxes(outputs: Mapping[str, Array], images: int, first: int = 0) -> list[Detections]:
-    """One `Detections` an image from the outputs of a network that ends in non-maximum suppression.
+    """One `Detections` per image from the outputs of a network that ends in non-maximum suppression.
 
     Two forms are read: one output [images, n, 6] or, for one image, [n, 6], of x1, y1, x2, y2, score, class; or outputs
     whose names hold "box", "score" and "label" or "class": [images, n, 4], [images, n], [images, n], without the
@@ -71,7 +71,7 @@ class Boxes:
 
     @classmethod
     def between(cls, truth: Sequence[Annotations], before: Sequence[Detections], after: Sequence[Detections]) -> Boxes:
-        """From the true boxes and those of the two networks, one each an image."""
+        """From the true boxes and those of the two networks, one of each per image."""
         found = cls(Matches(), Matches())
         for true, a, b in zip(truth, before, after, strict=True):
             found += cls(Matches.of(a, true), Matches.of(b, true))

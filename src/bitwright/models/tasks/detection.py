@@ -2,8 +2,8 @@
 
 Lin et al., Microsoft COCO (arXiv 1405.0312) and the code of cocodataset/cocoapi, which settles what the paper leaves
 open: boxes are matched greedily by score within an image and class, at intersection over union (IoU) .50, .55 ... .95;
-the 100 best a class and image count; crowd regions are neither found nor missed; precision is made monotone and read at
-101 recalls; classes without an annotated object do not count.
+the 100 best per class and image count; crowd regions are neither found nor missed; precision is made monotone and
+read at 101 recalls; classes without an annotated object do not count.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Precision:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What average precision needs of the images seen: additive, 11 numbers a detection that counts.
+    """What average precision needs of the images seen: additive, 11 numbers per detection that counts.
 
     class -> scores [n], and for each threshold whether the detection found an object (1), none (0), or only a crowd
     (-1: it does not count) int8 [n, 10]; class -> number of annotated objects.
@@ -136,7 +136,7 @@ def mean_average_precision(detections: Iterable[Detections], annotations: Iterab
     for found, true in zip_longest(detections, annotations):
         if found is None or true is None:
             raise DataError(
-                "detections and annotations of different numbers of images", fix="Give one of each an image"
+                "detections and annotations of different numbers of images", fix="Give one of each per image"
             )
         seen += Matches.of(found, true)
     return seen.precision()
@@ -195,4 +195,4 @@ def _boxes(values: Any) -> Array:
 def _same_length(what: str, *columns: Array) -> None:
     if len({len(column) for column in columns}) > 1:
         sizes = ", ".join(str(len(column)) for column in columns)
-        raise DataError(f"fields of different lengths ({sizes})", where=what, fix="Give one of each a box")
+        raise DataError(f"fields of different lengths ({sizes})", where=what, fix="Give one of each per box")

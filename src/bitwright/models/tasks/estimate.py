@@ -20,7 +20,7 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: Any) -> Estimate:
-        """From one number a sample (a list or an array on the CPU)."""
+        """From one number per sample (a list or an array on the CPU)."""
         return Mean.of(samples).estimate
 
 
@@ -38,7 +38,7 @@ class Mean:
 
     @classmethod
     def of(cls, samples: Any) -> Mean:
-        """From one number a sample."""
+        """From one number per sample."""
         x = np.asarray(samples, np.float64).reshape(-1)
         return cls(x.size, float(x.sum()), float(((x - x.mean()) ** 2).sum())) if x.size else cls()
 
@@ -75,7 +75,7 @@ class Share:
 
     @classmethod
     def of(cls, hits: Any) -> Share:
-        """From one truth value a sample."""
+        """From one truth value per sample."""
         found = np.asarray(hits, bool)
         return cls(int(found.sum()), found.size)
 
@@ -115,7 +115,7 @@ class Change:
 
     @classmethod
     def between(cls, before: Any, after: Any) -> Change:
-        """From one truth value a sample, before and after."""
+        """From one truth value per sample, before and after."""
         a, b = np.asarray(before, bool), np.asarray(after, bool)
         return cls(int((b & ~a).sum()), int((a & ~b).sum()), a.size)
 

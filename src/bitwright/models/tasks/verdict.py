@@ -25,7 +25,7 @@ from bitwright.models.tasks.estimate import Change, Mean, Share
 from bitwright.models.tasks.words import Words, hypotheses
 
 FLOOR = 1e-7
-"""Where outputs are probabilities: the least one a class is taken to have, so that a 0 is not infinitely far."""
+"""Smallest probability taken for a class where outputs are probabilities, so that a 0 gives no infinite KL."""
 TOLERANCE = 1e-3
 """How far rows of probabilities may be from summing to 1."""
 
@@ -56,7 +56,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class Scores:
-    """Class scores as distributions: KL(float || quantized) in nats a row, and how often the best is the same."""
+    """Class scores as distributions: KL(float || quantized) in nats per row, and how often the best is the same."""
 
     kl: Mean
     agree: Share
@@ -258,7 +258,7 @@ def _rank(scores: Array, labels: Array) -> Array:
 def _scores(x: Array, name: str, size: int) -> Array:
     """[samples, classes], from that or with further axes of one."""
     if x.ndim < 2 or x.shape[0] != size or math.prod(x.shape[2:]) != 1:
-        what = f"output {name!r} of shape {list(x.shape)} is no row of class scores for each of {size} samples"
+        what = f"output {name!r} of shape {list(x.shape)} is not one row of class scores for each of {size} samples"
         raise DataError(what, where="data.task", fix='Name another output, or set data.task = "none"', key="data.task")
     return x.reshape(x.shape[:2])
 

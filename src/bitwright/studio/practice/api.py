@@ -45,7 +45,7 @@ class Note(Strict):
 
 
 class Own(Strict):
-    """A test of one's own: a name, and one literal a line."""
+    """A test of one's own: a name, and one literal per line."""
 
     name: str = Field(min_length=1, max_length=60)
     text: str = Field(max_length=desk.OWN)

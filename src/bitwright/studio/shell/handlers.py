@@ -45,7 +45,7 @@ async def _disk(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    text = f"An error that nobody foresaw ({type(error).__name__}). The terminal has the details; nothing was lost."
+    text = f"An unexpected error ({type(error).__name__}). The terminal has the details; nothing was lost."
     return await _answer(request, 500, "Our fault", "Unforeseen", text, "Report it with the lines from the terminal")
 
 

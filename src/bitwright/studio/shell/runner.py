@@ -264,6 +264,6 @@ class Runner:
             return End("failed" if spent else "waiting", tell, error=told)
         if not isinstance(error, BitwrightError):
             traceback.print_exception(error)
-            text = f"an error that nobody foresaw ({error!r}). Please report it"
+            text = f"an unexpected error ({error!r}). Please report it"
             told = {"kind": "Unforeseen", "text": text, "fix": None}
         return End("failed", partial(jobs.fail, *which, told), error=told)

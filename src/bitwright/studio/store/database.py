@@ -15,7 +15,7 @@ from bitwright.errors import BitwrightError, FileError, InputError, ResourceErro
 
 ALONE = "Give the studio a database of its own"
 Explain = Callable[[exc.DBAPIError], BitwrightError | None]
-"""Makes a driver's error one of ours; None for what nobody foresaw."""
+"""Makes a driver's error one of ours; None for an unexpected one."""
 
 
 class Database:

@@ -5,6 +5,7 @@ All of it comes from the registries: what is added to one of them by a single fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
@@ -41,8 +42,9 @@ def _of(kind: Kind) -> Table:
     able.sort(key=lambda method: method.name != default.method)
     fits = [fit for container in held for fit in _fits(kind, container, able)]
     packed = {fit["format"] for fit in fits if fit["container"] not in {c.name for c in held if c.study}}
-    names = list(dict.fromkeys(fit["format"] for fit in fits))
-    names.sort(key=lambda name: (families[name] is not families[default.format], name not in packed))
+    names = [name for name in families if any(fit["format"] == name for fit in fits)]
+    ranks = {id(families[name]): 1 for name in packed} | {id(families[default.format]): 2}
+    names.sort(key=lambda name: -ranks.get(id(families[name]), 0))
     return {
         "title": kind.title,
         "words": kind.words._asdict(),
@@ -50,10 +52,7 @@ def _of(kind: Kind) -> Table:
             {"name": c.name, "title": c.title, "study": c.study, "integer": getattr(c, "integer", False)} for c in held
         ],
         "formats": [
-            {
-                "name": name, "title": families[name].titles[name], "family": families[name].title,
-                "bits": formats.named(name).bits,
-            }
+            {"name": name, "title": families[name].titles[name], "family": families[name].title, **_looks(name)}
             for name in names
         ],
         "methods": [found for method in able if (found := _method(method, fits))["formats"]],
@@ -61,6 +60,14 @@ def _of(kind: Kind) -> Table:
         "settings": {key: _schema(TABLES[key]) for key in kind.tables if key in TABLES},
         "defaults": recipe.model_dump(mode="json", include={"layer", "max_drop", "output", *kind.tables}),
     }  # fmt: skip
+
+
+def _looks(name: str) -> Table:
+    """The bits of a format, and where between the lowest and the highest its values lie: None where they are free."""
+    code = formats.named(name).code
+    values = sorted({value for value in getattr(code, "values", ()) if math.isfinite(value)})
+    shares = {round((value - values[0]) / (values[-1] - values[0]), 4) for value in values}
+    return {"bits": code.bits, "levels": sorted(shares) or None}
 
 
 def _method(method: Method, fits: list[Table]) -> Table:

@@ -1,4 +1,4 @@
-"""What a run told, kept in a file: one event a line."""
+"""What a run told, kept in a file: one event per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitwright.studio.workbench.topic import Event
 
 
 class Log:
-    """The events of a run, one JSON object a line, appended whole or not at all."""
+    """The events of a run, one JSON object per line, appended whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         """Open or begin the log; a last line that was cut off is taken back. ResourceError where that fails."""

@@ -1,6 +1,6 @@
 """Runs of the workbench: jobs that quantize a model in a process of their own, told event by event.
 
-A run is a job in the database, and a folder with its output and `events.jsonl`: one event a line, so that a page that
+A run is a job in the database, and a folder with its output and `events.jsonl`: one event per line, so that a page that
 connects again goes on after the line it saw last. Progress is told live and kept with the job, but not logged. Rows and
 notes that a resumed run tells again are logged once.
 """

@@ -47,7 +47,9 @@ EXTRA = ("onnx", "onnxruntime", "PIL", "sklearn")
 
 
 class Channel:
-    """Where answers go, and how a call is stopped: KeyboardInterrupt is raised in it, never within a message."""
+    """Where answers go, and how a call is stopped: KeyboardInterrupt is raised in it, never within a message or an
+    import.
+    """
 
     def __init__(self, out: int) -> None:
         self.out = out
@@ -62,7 +64,7 @@ class Channel:
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self._writing:
             self._asked = True
-        elif self.number is not None and self._wanted == self.number:
+        elif self.number is not None and self._wanted == self.number and not importing(frame):
             self._wanted = None
             raise KeyboardInterrupt
 
@@ -96,6 +98,15 @@ class Channel:
             time.sleep(NUDGE)
 
 
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: an extension cut short there raises ImportError, and may never load again."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def main() -> None:
     """Serve the calls of this package."""
     from bitwright.libraries import load
@@ -112,9 +123,11 @@ def serve(calls: Mapping[str, str | Callable[..., Any]], warm: Callable[[], None
     os.dup2(2, 1)
     channel = Channel(out)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=read, args=(given, lines, channel), daemon=True).start()
+    warmed = threading.Event()
+    threading.Thread(target=read, args=(given, lines, channel, warmed), daemon=True).start()
     if warm is not None:
         warm()
+    warmed.set()
     with contextlib.suppress(BrokenPipeError):
         while (line := lines.get()) is not None:
             asked = json.loads(line)
@@ -133,14 +146,18 @@ def follow(parent: int) -> None:
         os._exit(0)
 
 
-def read(given: int, lines: queue.SimpleQueue[str | None], channel: Channel) -> None:
-    """Hand on each line of the input but for stops; where it ends, stop the call under way and then the process."""
+def read(given: int, lines: queue.SimpleQueue[str | None], channel: Channel, warmed: threading.Event) -> None:
+    """Hand on each line of the input but for stops; where it ends, stop the call under way and then the process: at
+    once, where nothing was asked of it yet and the libraries are still being imported.
+    """
     with os.fdopen(given, encoding="utf-8") as file:
         for line in file:
             if line.startswith('{"stop"'):
                 channel.stop(json.loads(line)["stop"])
             else:
                 lines.put(line)
+    if lines.empty() and not warmed.is_set():
+        os._exit(0)
     lines.put(None)
     number = channel.number
     if number is not None:
@@ -226,7 +243,7 @@ def deliberate(error: Exception) -> BitwrightError:
     traceback.print_exc()
     line = (text.strip().splitlines() or [""])[0][:300]
     return BitwrightError(
-        f"an error that nobody foresaw: {type(error).__name__}: {line}", fix="Please report it; nothing was lost"
+        f"an unexpected error: {type(error).__name__}: {line}", fix="Please report it; nothing was lost"
     )
 
 

@@ -33,7 +33,7 @@ WORD = 32
 
 @dataclass(frozen=True)
 class Scheme:
-    """A weight format and what happens to the layer's input at run time (dynamic, one scale a token)."""
+    """A weight format and what happens to the layer's input at run time (dynamic, one scale per token)."""
 
     format: Format
     activations: Activations = "none"

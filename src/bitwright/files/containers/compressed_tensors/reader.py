@@ -1,4 +1,4 @@
-"""A compressed-tensors folder, anyone's, read back."""
+"""Reads back a compressed-tensors folder from any tool."""
 
 from __future__ import annotations
 

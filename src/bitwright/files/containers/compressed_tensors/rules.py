@@ -1,4 +1,4 @@
-"""What compressed-tensors stores, said without torch."""
+"""What compressed-tensors can store; needs no torch."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _store(
     bits = tensor.format.bits
     block = columns // scale.shape[1] if scale.shape[1] > 1 else columns
     if scale.shape[1] == 1:
-        # One scale a row: the same scale in every group of the largest size that fits.
+        # One scale per row: the same scale in every group of the largest size that fits.
         block = next((size for size in reversed(GROUPS) if size <= k), GROUPS[0])
         scale = np.repeat(scale, -(-k // block), axis=1)
     if tuple(tensor.codes.shape) != shape or scale.shape[0] != n:

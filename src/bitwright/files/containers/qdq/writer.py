@@ -342,7 +342,7 @@ class _Writer:
             raise TensorError("integer kernels need symmetric weights", where=layer.weight, fix="Use a zero of 'none'")
         if layer.op == "ConvTranspose" and layer.groups > 1 and scale.size > 1:
             raise TensorError("a grouped ConvTranspose has no axis of outputs", where=layer.weight,
-                              fix="Use one scale a tensor (block 'tensor')")  # fmt: skip
+                              fix="Use one scale per tensor (block 'tensor')")  # fmt: skip
         kind = self._kind(tensor, codes, zero, layer.weight)
         attributes: dict[str, Any] = {}
         if scale.shape[1] > 1:
@@ -469,7 +469,7 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
     """
     grid = tensor.format.code
     if tensor.shift is not None or not isinstance(grid, Grid) or not grid.uniform or grid.low % 1:
-        raise TensorError(f"format {tensor.format.name} has no place in ONNX", where=where, fix="Use int2 to int8")
+        raise TensorError(f"format {tensor.format.name} cannot be stored in ONNX", where=where, fix="Use int2 to int8")
     codes = np.asarray(tensor.codes).astype(np.int64) + int(grid.low)
     scale = np.asarray(tensor.scale, np.float32)
     zero = None if tensor.zero is None else np.rint(np.asarray(tensor.zero)).astype(np.int64)

@@ -1,4 +1,4 @@
-// Matrices as pixels: one pixel a value, its colour mixed from the surface (zero) and the tone (peak).
+// Matrices as pixels: one pixel per value, its colour mixed from the surface (zero) and the tone (peak).
 import { short } from "./svg";
 import type { Colours, Tone } from "./types";
 

@@ -66,7 +66,7 @@ export async function refused(answer: Response): Promise<Problem> {
     const { error } = (await answer.json()) as { error: { kind: string; text: string; fix: string | null; key: string | null } };
     return new Problem(error.text, error.fix, error.kind, answer.status, error.key);
   } catch {
-    return new Problem(`The studio answered with an error (${answer.status}).`, "The terminal it runs in may say more.", "", answer.status);
+    return new Problem(`The studio answered with an error (${answer.status}).`, "The terminal it runs in may show more.", "", answer.status);
   }
 }
 

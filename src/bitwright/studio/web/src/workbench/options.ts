@@ -11,7 +11,7 @@ export interface Method { name: string; title: string; source: string; needs: st
 export interface Choices {
   title: string; words: Record<"whole" | "part" | "parts" | "data" | "sample" | "drop", string>;
   containers: { name: string; title: string; study: boolean; integer: boolean }[];
-  formats: { name: string; title: string; family: string; bits: number }[];
+  formats: { name: string; title: string; family: string; bits: number; levels: number[] | null }[];
   methods: Method[]; fits: Fit[]; settings: Record<string, Record<string, Setting>>; defaults: Table;
 }
 export type Value = string | number | boolean | null | unknown[];
