@@ -649,6 +649,22 @@ def test_stopped_while_publishing_keeps_the_work(case: Case, tmp_path: Path, mon
     assert case.same(out)
 
 
+def test_stopped_at_the_last_moment(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is sealed, the journal is gone, and nothing has its final name yet."""
+    out = case.out(tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(run(case.job(out)))
+    assert not out.exists()
+    list(run(case.job(out)))
+    assert case.same(out)
+
+
 def test_copied_tensors_are_not_copied_again(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = case.out(tmp_path)
     half(case, out)

@@ -1,0 +1,53 @@
+"""What a plan says a network costs, and which layers at its entrance are not worth rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitwright.models.network.estimate import BASE, ENTRANCE, entrance, positions
+from bitwright.models.network.graph import Graph
+from tests import jobs, networks
+
+
+def test_how_often_a_matrix_is_used() -> None:
+    graph = Graph(networks.conv_bn_relu())
+    # [.., 8, 16, 16], then strides of 2, then one vector a sample.
+    assert [positions(graph, layer) for layer in graph.layers] == [256, 64, 1]
+
+
+def test_the_entrance_is_what_reads_the_inputs_and_does_little() -> None:
+    graph = Graph(networks.conv_bn_relu())
+    work = [positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers]
+    assert work[0] > ENTRANCE * sum(work) and entrance(graph, []) == []
+
+    def narrow() -> Any:
+        n = networks.Net()
+        x = n.add("Relu", n.conv("x", 3, 2))
+        x = n.add("Relu", n.conv(x, 2, 32))
+        x = n.add("Relu", n.conv(x, 32, 32))
+        x = n.add("Flatten", n.add("GlobalAveragePool", x))
+        return n.model(networks.IMAGE, [n.add("Gemm", x, n.weight(10, 32), n.weight(10), transB=1)])
+
+    graph = Graph(narrow())
+    first = graph.layers[0].name
+    assert entrance(graph, []) == [first]
+    assert entrance(graph, [first]) == []
+
+
+@pytest.mark.parametrize("kind", ["residual", "tokens"])
+def test_more_samples_and_dearer_methods_cost_more(kind: str, tmp_path: Path) -> None:
+    source, data = jobs.network(kind, tmp_path, samples=64)
+    found = []
+    for samples, method in ((8, "rtn"), (32, "rtn")):
+        layer = {"format": "int8", "method": method}
+        plan = jobs.made(source, tmp_path / "out.onnx", layer=layer, data={"source": str(data), "samples": samples})
+        found.append(plan.estimate)
+    assert BASE < found[0].memory < found[1].memory
+    assert all(estimate.seconds > 0 for estimate in found)
+    source = jobs.network("transformer", tmp_path)[0]
+    layer = {"method": "rtn", "format": "int4", "group": 16}
+    without = jobs.made(source, tmp_path / "out.onnx", layer=layer, network={"activations": "none"})
+    assert without.estimate.memory > BASE and without.estimate.seconds > 0
