@@ -53,7 +53,8 @@ DROPS: dict[str, dict[str, Any]] = {
         "max_drop": 8.0,
         "max_float_percent": 100,
     },
-    "network": NETWORK | {"layer": {"format": "int2", "method": "rtn"}, "max_drop": 0.0},
+    "network": NETWORK
+    | {"layer": {"format": "int2", "method": "rtn"}, "network": {"bias": "none", "equalize": False}, "max_drop": 10.0},
 }
 """Recipes that try several sets of float layers before they settle on one."""
 
@@ -141,7 +142,7 @@ def language(home: Path, recipe: dict[str, Any], **size: Any) -> Case:
     return Case("language", home, "source", recipe, 7 * blocks, copies)
 
 
-def network(home: Path, recipe: dict[str, Any], kind: str = "residual", parts: int = 7) -> Case:
+def network(home: Path, recipe: dict[str, Any], kind: str = "residual", parts: int = 6) -> Case:
     jobs.network(kind, home, samples=32, labels=True)
     return Case("network", home, f"{kind}.onnx", recipe, parts)
 
@@ -235,7 +236,7 @@ def test_stopped_while_it_chooses_what_stays_float(choosing: Case, tmp_path: Pat
 def test_stopped_between_layers_that_were_trained_together(tmp_path: Path) -> None:
     """Training is gone through again, but what was finished before is what is written."""
     recipe = NETWORK | {"layer": {"format": "int4", "method": "lsq", "options": {"epochs": 1}}}
-    case = network(tmp_path, recipe, "dense", 9)
+    case = network(tmp_path, recipe, "dense", 7)
     jobs.finish(case.job(case.whole))
     rows = 0
 
