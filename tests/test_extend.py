@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 from bitwright.methods import Method, rtn
 from bitwright.recipe import Recipe
+from bitwright.studio.workbench.choices import choices
 from tests import tiny
 
 FIFTHS = Grid("fifths", (-1.0, -0.6, -0.2, 0.0, 0.2, 0.6, 1.0))
@@ -179,6 +183,36 @@ def test_the_command_line_takes_them(toy: Toy, llama: Path, tmp_path: Path) -> N
     assert len(toy.solved) == 14
     for what, entry in (("methods", "toy  "), ("formats", "fifths  "), ("containers", "toy-box  ")):
         assert f"\n{entry}" in run("list", what)
+
+
+def test_the_workbench_offers_them(toy: Toy) -> None:
+    offered = choices()["language"]
+    for what, name in (("methods", "toy"), ("formats", "fifths"), ("containers", "toy-box")):
+        assert name in {each["name"] for each in offered[what]}
+    (fit,) = [fit for fit in offered["fits"] if fit["container"] == "toy-box"]
+    assert fit["format"] == "fifths" and "toy" in fit["methods"]
+
+
+def test_one_file_in_its_folder_is_all_it_takes(llama: Path, tmp_path: Path) -> None:
+    """The files of the example package as files of the house: found, listed in the help, and used."""
+    example = Path(__file__).parent / "plugin" / "bitwright_example"
+    files = {"methods": ("method", "clipped"), "files.containers": ("container", "plain_bytes"),
+             "core.formats": ("format", "powers")}  # fmt: skip
+    code = ["import importlib", "def add(package, folder): importlib.import_module(package).__path__.append(folder)"]
+    for package, (source, name) in files.items():
+        (tmp_path / package).mkdir()
+        copy(example / f"{source}.py", tmp_path / package / f"{name}.py")
+        code.append(f"add('bitwright.{package}', {str(tmp_path / package)!r})")
+    code += ["import sys", "from bitwright.cli import app", "app(sys.argv[1:])"]
+
+    def told(*words: Any) -> str:
+        command = [sys.executable, "-c", "\n".join(code), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    text = told("quantize", "--help")
+    assert "clipped" in text and "plain-bytes" in text
+    choice = ("--format", "powers3", "--group", 32, "--method", "clipped", "--to", "plain-bytes")
+    assert "14 matrices as powers3 g32 by clipped" in told("plan", llama, *choice)
 
 
 def test_a_damaged_folder_of_theirs_is_found(toy: Toy, llama: Path, tmp_path: Path) -> None:

@@ -176,10 +176,10 @@ def test_a_full_disk_is_known_before(llama: Path, tmp_path: Path, monkeypatch: p
 def test_a_drop_needs_something_to_judge_it_by(llama: Path, tmp_path: Path) -> None:
     refused(RecipeError, "max_drop", "there is no text to measure a drop on", llama, layer=RTN, max_drop=1.0)
     source, data = jobs.network("residual", tmp_path)
-    refused(RecipeError, "max_drop", "no labels to measure a drop with", source, data={"source": str(data)}, max_drop=1.0)
+    refused(RecipeError, "max_drop", "no labels to measure", source, data={"source": str(data)}, max_drop=1.0)
     source, data = jobs.network("transformer", tmp_path)
     recipe = {"layer": {"format": "int4", "group": 16}, "data": {"source": str(data)}, "max_drop": 1.0}
-    refused(RecipeError, "max_drop", "integer networks only", source, **recipe, network={"activations": "none"})
+    refused(RecipeError, "max_drop", "only in integer networks", source, **recipe, network={"activations": "none"})
 
 
 def test_learned_steps_are_for_a_whole_integer_network(residual: tuple[Path, Path]) -> None:
