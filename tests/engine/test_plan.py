@@ -59,9 +59,9 @@ def test_a_recipe_written_out_in_full_is_taken_by_every_kind(llama: Path, residu
 
 
 def test_a_container_must_hold_the_kind(llama: Path, residual: tuple[Path, Path]) -> None:
-    said = refused(RecipeError, "output", "qdq does not hold a model of this kind", llama, output="qdq")
+    said = refused(RecipeError, "output", "qdq does not hold language models", llama, output="qdq")
     assert "compressed-tensors" in said and "float" in said and "nbits" not in said
-    said = refused(RecipeError, "output", "does not hold a network", residual[0], output="compressed-tensors")
+    said = refused(RecipeError, "output", "does not hold ONNX networks", residual[0], output="compressed-tensors")
     assert "qdq" in said and "nbits" in said
     assert "Did you mean float?" in refused(RecipeError, "output", "no container is called", llama, output="flaot")
 
@@ -78,7 +78,9 @@ def test_patterns_that_mean_nothing(llama: Path, residual: tuple[Path, Path]) ->
 
 @pytest.mark.parametrize("name", ["adaround", "lsq"])
 def test_a_method_must_serve_the_kind(name: str, llama: Path) -> None:
-    said = refused(RecipeError, "layer.method", f"method {name} .*of the kind language", llama, layer={"method": name})
+    said = refused(
+        RecipeError, "layer.method", f"method {name} cannot be used on language models", llama, layer={"method": name}
+    )
     assert "descent" in said and "adaround" not in said.partition("Choose")[2]
 
 
@@ -159,7 +161,7 @@ def test_outputs_are_checked(llama: Path, residual: tuple[Path, Path], tmp_path:
     with pytest.raises(ResourceError, match="cannot be written"):
         jobs.made(llama, tmp_path / "file" / "out", layer=RTN)
     planning.make(llama, tmp_path / "there", Recipe.read({"layer": RTN}, "test"), check_out=False)
-    with pytest.raises(ResourceError, match=r"--max-ram.*the ceiling is 1 MiB"):
+    with pytest.raises(ResourceError, match=r"--max-ram.*the memory limit is 1 MiB"):
         planning.make(llama, tmp_path / "out", Recipe.read({"layer": RTN}, "test"), max_ram=1 << 20)
 
 
@@ -167,14 +169,14 @@ def test_a_full_disk_is_known_before(llama: Path, tmp_path: Path, monkeypatch: p
     from types import SimpleNamespace
 
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(ResourceError, match=r"the output needs .* MB, 0 MB are free"):
+    with pytest.raises(ResourceError, match=r"the output needs .* MB, but only 0 MB are free"):
         jobs.made(llama, tmp_path / "out", layer=RTN)
 
 
 def test_a_drop_needs_something_to_judge_it_by(llama: Path, tmp_path: Path) -> None:
-    refused(RecipeError, "max_drop", "no text to judge a drop by", llama, layer=RTN, max_drop=1.0)
+    refused(RecipeError, "max_drop", "there is no text to measure a drop on", llama, layer=RTN, max_drop=1.0)
     source, data = jobs.network("residual", tmp_path)
-    refused(RecipeError, "max_drop", "no labels to judge", source, data={"source": str(data)}, max_drop=1.0)
+    refused(RecipeError, "max_drop", "no labels to measure a drop with", source, data={"source": str(data)}, max_drop=1.0)
     source, data = jobs.network("transformer", tmp_path)
     recipe = {"layer": {"format": "int4", "group": 16}, "data": {"source": str(data)}, "max_drop": 1.0}
     refused(RecipeError, "max_drop", "integer networks only", source, **recipe, network={"activations": "none"})
@@ -191,5 +193,5 @@ def test_learned_steps_are_for_a_whole_integer_network(residual: tuple[Path, Pat
         {"rules": [{"match": name, "format": "int8"}]},
         {"rules": [{"match": name, "method": "mse"}]},
     ):
-        refused(RecipeError, "layer.method", "learned steps train", source, **recipe, **more)
+        refused(RecipeError, "layer.method", "learned step sizes train", source, **recipe, **more)
     assert len(jobs.made(source, source.parent / "out.onnx", **recipe).items) == len(Graph.open(source).layers)

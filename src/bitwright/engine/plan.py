@@ -106,11 +106,12 @@ def _require_method(kind: Kind, item: Item, layer: Layer) -> None:
     method, name = item.method, layer.method
     able = [m for m in methods.all() if kind.serves(m)]
     wrong = None if method in able else f"cannot be used on {kind.title}"
-    wrong = wrong or method.fits(item.format)
+    if wrong is None and (unfit := method.fits(item.format)) is not None:
+        wrong = f"does not work with {item.format.name}: {unfit}"
     if wrong is not None:
         fitting = ", ".join(m.name for m in able if m.fits(item.format) is None)
         raise RecipeError(
-            f"method {name} does not work with {item.format.name}: {wrong}", where=item.name,
+            f"method {name} {wrong}", where=item.name,
             fix=f"Choose --method {fitting}" if fitting else "Choose another --format", key="layer.method",
         )  # fmt: skip
 

@@ -65,7 +65,8 @@ def verdict_lines(certificate: Certificate) -> list[str]:
     notes = fallbacks(certificate)
     told = ["none: nothing fell back"]
     if notes:
-        told = [f"{len(notes)} fallbacks and notes, first: {notes[0]}", *notes[1:2]]
+        count = plural(len(notes), "fallback or note", "fallbacks and notes")
+        told = [f"{count}, first: {notes[0]}", *notes[1:2]]
     told = [f"{'' if i else 'Notes':<12}{line}" for i, line in enumerate(told)]
     lines += told
     lines += [f"{'' if i else 'Read back':<12}{line}" for i, line in enumerate(readers(certificate))]
