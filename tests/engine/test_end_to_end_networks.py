@@ -64,6 +64,16 @@ def test_every_method_on_four_bits(kind: str, method: str, tmp_path: Path) -> No
     assert {row["format"] for row in certificate["rows"]} == {"int4_narrow channel"}
 
 
+def test_one_scale_for_a_convolution_of_groups(tmp_path: Path) -> None:
+    """Groups that see other inputs cannot be solved one by one where they share a scale."""
+    plan, certificate = quantized("mobile", tmp_path, {"format": "int8", "group": "tensor", "method": "descent"})
+    grouped = {name for name, item in plan.items.items() if item.part.groups > 1}
+    assert grouped and {row["name"] for row in certificate["rows"] if row["method"] == "mse"} == grouped
+    for row in certificate["rows"]:
+        said = "groups of other inputs share one scale: mse instead of descent" in row["notes"]
+        assert said == (row["name"] in grouped) and row["format"] == "int8_narrow tensor"
+
+
 def test_learning_from_inputs_beats_rounding(tmp_path: Path) -> None:
     errors = {}
     for method in ("rtn", "descent", "adaround"):

@@ -52,6 +52,8 @@ def test_a_layer_of_groups_shows_each_its_own_inputs(kind: str) -> None:
             assert one.stats is not None and one.stats.n > 0
             assert one.stats.moment.shape == (step.layer.columns,) * 2
         assert layer.seen("nothing")[0][0].stats is None
+        why = layer.seen("moments", "tensor")[1]
+        assert why == ("groups of other inputs share one scale" if layer.groups > 1 else None)
         samples = layer.seen("samples")[0][0].samples
         assert samples is not None and samples.groups == step.layer.groups
         assert samples.x.shape == (len(samples.target), step.layer.groups * step.layer.columns)

@@ -283,7 +283,7 @@ class NetworkModel(Model):
             if step.layer.name in sink.placement.nodes:
                 affine = sink.affines.get(step.layer.input)
             layer = Settling(self.graph, step, self.network, affine, corrections)
-            seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs)
+            seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
             yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
             done += 1
             yield Progress("quantize", done, len(plan.items), item.name)

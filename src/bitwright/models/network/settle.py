@@ -12,6 +12,7 @@ import torch
 from bitwright.core.array import Array as Anything
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import Block
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.files.containers.qdq.writer import fit_bias
 from bitwright.files.layers import Layer, from_matrix
@@ -61,8 +62,8 @@ class Settling:
         """Whether the bias takes care of the mean, so that codes need only keep the error about it small."""
         return bool(self.corrections) and self.network.bias == "empirical" and self.step.count > 0
 
-    def seen(self, needs: Needs) -> tuple[tuple[Seen, ...], str | None]:
-        """What a method that needs so much is shown; or why it cannot be."""
+    def seen(self, needs: Needs, block: Block = "channel") -> tuple[tuple[Seen, ...], str | None]:
+        """What a method that needs so much is shown, for scales of such blocks; or why it cannot be."""
         if needs == "nothing":
             return (Seen(),), None
         if self.layer.op == "ConvTranspose":
@@ -71,6 +72,8 @@ class Settling:
             return (Seen(),), "there are no samples"
         if needs == "samples":
             return (Seen(samples=self._samples()),), None
+        if self.groups > 1 and block == "tensor":
+            return (Seen(),), "groups of other inputs share one scale"
         return tuple(Seen(stats) for stats in self._moments()), None
 
     def settle(self, item: Item, start: int, w: Anything, q: QTensor) -> Outcome:
