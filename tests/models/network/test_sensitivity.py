@@ -62,7 +62,7 @@ def test_what_falls_is_the_tasks_own_measure() -> None:
     scores.scores = SimpleNamespace(agree=SimpleNamespace(value=0.97))
     agree = verdict.drop(scores)
     assert "agreement" in agree.name and round(agree.value, 9) == 3
-    with pytest.raises(DataError, match="nothing to judge a drop by") as caught:
+    with pytest.raises(DataError, match="nothing to measure a drop with") as caught:
         verdict.drop(measured())
     assert caught.value.key == "max_drop"
 

@@ -101,7 +101,8 @@ class Column:
         try:
             if self.member is None:
                 return self.path.open("rb")
-            return zipfile.ZipFile(self.path).open(self.member)
+            with zipfile.ZipFile(self.path) as archive:  # the file itself stays open until the member is closed
+                return archive.open(self.member)
         except BROKEN as error:
             raise self._broken(str(error)) from error
 
