@@ -74,6 +74,7 @@ class Writer:
                 self._copy(turn.name)
             else:
                 yield from self._take(turn)
+            del turn  # the next factor is computed while this name would still hold the last
 
     def adopt(self, other: Writer) -> None:
         """Take everything over from the writer of a trial, but for parts that stay float after all."""
