@@ -335,7 +335,9 @@ MODELS = [
     Bad("dtype-list", header(lambda t: t[Q_PROJ].update(dtype=["F32"])), (FILE, Q_PROJ, "['F32']", "Supported")),
     Bad("config-shapes", config(intermediate_size=256), (FILE, "mlp.", "[64, 256]", "[64, 128]", "config.json")),
     Bad("config-more-layers", config(num_hidden_layers=3), ("{model}", "model.layers.2.", "config.json")),
-    Bad("config-heads", config(num_attention_heads=0), ("model/config.json", "cannot be", "Use the config.json")),
+    Bad(
+        "config-heads", config(num_attention_heads=0), ("model/config.json", "an invalid value", "Use the config.json")
+    ),
     Bad("config-text-for-number", config(hidden_size="sixty-four"), ("config.json", "hidden_size")),
     Bad(
         "unknown-architecture",
@@ -662,7 +664,7 @@ TEXTS = [
     Bad(
         "measure-other-vocabulary",
         lambda folder: None,
-        ("{models}/other", "vocabulary of 512", "share one"),
+        ("{models}/other", "vocabulary has 512", "share one"),
         "measure {model} {models}/other --heldout {tmp}/text.txt --windows 2 --length 32",
     ),
     Bad(

@@ -330,7 +330,7 @@ RECIPES = [
         recipe='[[rules]]\nmatch = "*"\nformat = "float"\n'),
     Bad("language-table", nothing, ("recipe.toml: calibration", "language models only", "Leave it out"),
         recipe="[calibration]\nwindows = 4\n"),
-    Bad("run-time-activations", nothing, ("conv0", "run-time activations", "[network]"),
+    Bad("run-time-activations", nothing, ("conv0", "activations at run time is for language models", "[network]"),
         recipe='[layer]\nactivations = "int8"\n'),
     Bad("network-table", nothing, ("recipe.toml: network", "ONNX networks only", "Leave it out for language models"),
         "", "quantize {tmp}/images -o {tmp}/out", recipe='[network]\ntarget = "arm"\n'),

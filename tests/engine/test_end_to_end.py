@@ -17,8 +17,8 @@ from safetensors import safe_open
 from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
-from bitwright.engine import journal
 from bitwright.engine.check import check
+from bitwright.engine.journal import NAME
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, RecipeError
 from bitwright.events import Finding, Finished, Started
@@ -392,7 +392,7 @@ def test_text_written_for_another_seed_is_not_taken_over(tmp_path: Path) -> None
         calibration = {"source": "self", "windows": 4, "length": 32, "heldout_windows": 2, "seed": seed}
         plan = jobs.made(source, tmp_path / "out", layer={"group": 32}, calibration=calibration)
         plan.partial.mkdir(exist_ok=True)
-        (plan.partial / journal.NAME).touch()
+        (plan.partial / NAME).touch()
         steps = plan.model.read_data(plan)  # stopped before the first tensor
         while True:
             try:

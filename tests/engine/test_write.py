@@ -19,11 +19,12 @@ from bitwright.engine.journal import Journal
 from bitwright.engine.run import run
 from bitwright.engine.write import Writer, solve, used
 from bitwright.events import Finished, Row
+from bitwright.files.container import Stored
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import Seen, registry
 from bitwright.models.language import memory
 from bitwright.models.language.sink import FolderSink
-from bitwright.models.model import Copy, Item, Outcome, Plan, Turn
+from bitwright.models.model import Copy, Item, Plan, Turn
 from tests import jobs, tiny
 
 
@@ -121,9 +122,9 @@ def test_rows_are_of_what_is_stored_and_finished_parts_are_restored(
     starts: dict[str, list[int]] = {}
     real = FolderSink.write
 
-    def write(self: FolderSink, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
-        starts.setdefault(item.name, []).append(start)
-        real(self, item, start, outcome, sums)
+    def write(self: FolderSink, item: Item, packed: list[Stored], sums: dict[str, int]) -> None:
+        starts.setdefault(item.name, []).append(packed[0].first)
+        real(self, item, packed, sums)
 
     monkeypatch.setattr(FolderSink, "write", write)
     first = writer(plan)

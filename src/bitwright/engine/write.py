@@ -19,7 +19,7 @@ from bitwright.engine.journal import Journal
 from bitwright.errors import TensorError
 from bitwright.events import Event, Row
 from bitwright.methods import Method, Seen, registry
-from bitwright.models.model import Copy, Item, Outcome, Plan, Turn, describe
+from bitwright.models.model import Copy, Item, Plan, Turn, describe
 from bitwright.parallel import in_order
 
 
@@ -103,7 +103,7 @@ class Writer:
             whole = [model.rows(item, 0, item.rows) for item in turn.items]
             q, first = solve(torch.cat(whole), turn.items[0], turn), 0
             for tally, w in zip(tallies, whole, strict=True):
-                self._write(tally, _piece(turn, tally.item, 0, w, q.part(first, first + w.shape[0])))
+                self._write(tally, self._piece(turn, tally.item, 0, w, q.part(first, first + w.shape[0])))
                 first += w.shape[0]
         for tally in tallies:
             row = tally.row(len(turn.items), self.plan)
@@ -117,7 +117,7 @@ class Writer:
 
         def work(start: int) -> Piece:
             w = model.rows(item, start, start + step)
-            return _piece(turn, item, start, w, turn.solved if turn.solved is not None else solve(w, item, turn))
+            return self._piece(turn, item, start, w, turn.solved if turn.solved is not None else solve(w, item, turn))
 
         starts = range(0, item.rows, step)
         apart = len(starts) > 1 and not any(seen.shared is not None for seen in turn.seen)
@@ -128,8 +128,17 @@ class Writer:
             self._write(tally, work(start))
 
     def _write(self, tally: Tally, piece: Piece) -> None:
-        self.plan.sink.write(tally.item, piece.start, piece.outcome, tally.sums)
+        self.plan.sink.write(tally.item, piece.packed, tally.sums)
         tally.add(piece)
+
+    def _piece(self, turn: Turn, item: Item, start: int, w: Any, q: QTensor) -> Piece:
+        """Settle, measure and pack some rows: all that several threads can do at once."""
+        outcome = turn.settle(item, start, w, q)
+        decoded = outcome.q.decode()
+        error = Error.between(w if isinstance(decoded, torch.Tensor) else w.numpy(), decoded)
+        notes = (*q.notes, *outcome.notes)
+        packed = self.plan.sink.pack(item, start, outcome)
+        return Piece(packed, outcome.q.format, error, outcome.noise, outcome.power, notes)
 
 
 def work_on_cpu(model: Any) -> bool:
@@ -144,19 +153,14 @@ def _copied(name: str) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a matrix, solved and settled."""
+    """Some rows of a matrix: what the sink keeps of them, and their measures."""
 
-    start: int
-    outcome: Outcome
+    packed: Any
+    format: Format
     error: Error
+    noise: float
+    power: float
     notes: tuple[str, ...]
-
-
-def _piece(turn: Turn, item: Item, start: int, w: Any, q: QTensor) -> Piece:
-    outcome = turn.settle(item, start, w, q)
-    decoded = outcome.q.decode()
-    error = Error.between(w if isinstance(decoded, torch.Tensor) else w.numpy(), decoded)
-    return Piece(start, outcome, error, (*q.notes, *outcome.notes))
 
 
 def used(item: Item, turn: Turn) -> tuple[Method, str | None]:
@@ -226,10 +230,10 @@ class Tally:
 
     def add(self, piece: Piece) -> None:
         """Count a piece."""
-        self.format = piece.outcome.q.format
+        self.format = piece.format
         self.error += piece.error
-        self.noise += piece.outcome.noise
-        self.power += piece.outcome.power
+        self.noise += piece.noise
+        self.power += piece.power
         self.notes += [note for note in piece.notes if note not in self.notes]
 
     def row(self, sharing: int, plan: Plan) -> Row:

@@ -138,9 +138,13 @@ class Sink(ABC):
     def create(self) -> None:
         """Make room on disk; what is there already stays."""
 
+    def pack(self, item: Item, start: int, outcome: Outcome) -> Any:
+        """What `write` keeps of some rows, from `start` on. Several threads may do this at once."""
+        return outcome
+
     @abstractmethod
-    def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
-        """Keep some rows, from `start` on; `sums` {stored name: CRC-32} is carried on over their bytes."""
+    def write(self, item: Item, packed: Any, sums: dict[str, int]) -> None:
+        """Keep rows that were packed, in their order; `sums` {stored name: CRC-32} is carried on over their bytes."""
 
     @property
     def untouched(self) -> Sequence[str]:

@@ -41,7 +41,7 @@ def test_what_is_read_is_what_was_kept(biased: bool, format: str, plan: Plan) ->
     item = next(iter(plan.items.values()))
     q, bias = solved(plan, item, format), np.arange(item.rows, dtype=np.float32) / 3
     first, sums = fresh(plan), {}
-    first.write(item, 0, Outcome(q, extras={"bias": bias} if biased else {}), sums)
+    first.write(item, first.pack(item, 0, Outcome(q, extras={"bias": bias} if biased else {})), sums)
     second = fresh(plan)
     assert second.intact(sums) and not second.weights
     back, found = second.read(item)
@@ -55,7 +55,7 @@ def test_what_is_read_is_what_was_kept(biased: bool, format: str, plan: Plan) ->
 def test_damage_and_loss_are_found(plan: Plan) -> None:
     item, sink = next(iter(plan.items.values())), fresh(plan)
     sums: dict[str, int] = {}
-    sink.write(item, 0, Outcome(solved(plan, item, "int8_narrow")), sums)
+    sink.write(item, sink.pack(item, 0, Outcome(solved(plan, item, "int8_narrow"))), sums)
     path = sink.path(item.name)
     data = bytearray(path.read_bytes())
     for at in (0, len(data) // 2, len(data) - 1):

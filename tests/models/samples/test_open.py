@@ -148,7 +148,11 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
     fails(lambda: open_samples(tmp_path, IMAGE, table()), tmp_path, "no images or WAV files")
     (tmp_path / "a.csv").write_text("1,2")
     fails(lambda: open_samples(tmp_path, IMAGE, table()), tmp_path, ".csv")
-    fails(lambda: open_samples(tmp_path / "a.csv", IMAGE, table()), "a.csv", "not read from files of this kind")
+    fails(
+        lambda: open_samples(tmp_path / "a.csv", IMAGE, table()),
+        "a.csv",
+        "samples are not read from files of this kind",
+    )
     save_image(tmp_path / "a.png")
     fails(lambda: open_samples(tmp_path, IMAGE | WAVE, table()), tmp_path, "'image', 'wave'", ".npz")
     fails(lambda: open_samples(tmp_path, WAVE, table()), "four axes")

@@ -226,6 +226,7 @@ def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
                 seen.add(pid)
             time.sleep(0.02)
         assert "killed (signal 9)" in run["error"]
+        assert list(studio.events(f"/api/runs/{id}/events"))[-1][1]["error"] == run["error"]
         assert len(seen) >= 5
         assert not run["summary"]
         studio.post(f"/api/runs/{id}/resume", status=202)
@@ -292,13 +293,14 @@ def test_a_run_that_was_done_but_for_telling(studio: Studio, whole: dict[str, An
     assert studio.wait(id, "done")["summary"] == whole["summary"]
 
 
-def test_errors_of_the_engine_are_the_runs_own(studio: Studio) -> None:
+def test_what_the_plan_refuses_begins_no_run(studio: Studio) -> None:
+    before = len(studio.get("/api/runs")["runs"])
     recipe = {**RTN, "layer": {"format": "int4", "method": "rtn", "group": 100}}
-    run = studio.wait(studio.run(recipe=recipe), "failed")
-    assert "inputs do not divide into groups of 100" in run["error"]
-    assert "Legal groups" in run["error"]
-    assert run["summary"] is None
-    assert list(studio.events(f"/api/runs/{run['id']}/events"))[-1][1]["error"] == run["error"]
+    error = studio.error(studio.client.post("/api/runs", json={"model": str(DEMO), "recipe": recipe}), 400)
+    assert "inputs do not divide into groups of 100" in error["text"]
+    assert "Legal groups" in error["fix"]
+    assert error["key"] == "layer.group"
+    assert len(studio.get("/api/runs")["runs"]) == before
 
 
 def test_a_bundled_network_brings_its_data(studio: Studio) -> None:

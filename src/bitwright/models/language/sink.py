@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bitwright.errors import CertificationError
-from bitwright.files.container import Place
+from bitwright.files.container import Place, Stored
 from bitwright.files.folder import require_finite
 from bitwright.files.safetensors import Entry, Layout, Spec
 from bitwright.models.language.arch import Architecture
@@ -63,10 +63,13 @@ class FolderSink(Sink):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.layout.create(self.folder)
 
-    def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
+    def pack(self, item: Item, start: int, outcome: Outcome) -> list[Stored]:
         stored = self.plan.container.pack(outcome.q, start, self._place(item))
-        for name, tensor, first in stored:
-            sums[name] = self.layout.write(self.folder, name, tensor.cpu(), first, sums.get(name, 0))
+        return [Stored(name, tensor.cpu(), first) for name, tensor, first in stored]
+
+    def write(self, item: Item, packed: list[Stored], sums: dict[str, int]) -> None:
+        for name, tensor, first in packed:
+            sums[name] = self.layout.write(self.folder, name, tensor, first, sums.get(name, 0))
 
     def read(self, item: Item) -> torch.Tensor:
         """A matrix that is written, as it decodes and as the source has it."""

@@ -41,22 +41,22 @@ class LayerSink(Sink):
         """The file of a layer."""
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
 
-    def write(self, item: Item, start: int, outcome: Outcome, sums: dict[str, int]) -> None:
-        q = outcome.q
+    def write(self, item: Item, packed: Outcome, sums: dict[str, int]) -> None:
+        q = packed.q
         # Training may give a layer another width than it was asked for.
         arrays: dict[str, Any] = {
             "format": np.asarray(q.format.name),
             "codes": np.asarray(q.codes),
             "scale": np.asarray(q.scale),
         }
-        arrays |= outcome.extras
+        arrays |= packed.extras
         if q.zero is not None:
             arrays["zero"] = np.asarray(q.zero)
         path = self.path(item.name)
         with path.open("wb") as file:
             np.savez(file, **arrays)
         sums[path.name] = zlib.crc32(path.read_bytes())
-        self.keep(item, q, outcome.extras.get("bias"))
+        self.keep(item, q, packed.extras.get("bias"))
 
     def read(self, item: Item) -> tuple[QTensor, npt.NDArray[np.float32] | None]:
         """What an earlier run made of a layer: its weight and its bias."""
