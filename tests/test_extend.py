@@ -333,6 +333,11 @@ def test_a_method_that_answers_nonsense_leaves_no_file(solve: Any, told: str, ll
     assert not (tmp_path / "out").exists()
 
 
+def test_a_method_that_needs_what_a_matrix_may_lack_names_another(toy: Toy) -> None:
+    with pytest.raises(ValueError, match="method picky needs moments, and names no fallback"):
+        Method("picky", "", "", toy.method.solve, needs="moments")
+
+
 def test_a_recipe_names_the_method_that_was_added(toy: Toy) -> None:
     recipe = Recipe.loads('[layer]\nmethod = "toy"\nformat = "fifths"\n')
     assert Recipe.loads(recipe.dumps()) == recipe

@@ -33,6 +33,8 @@ from bitwright.models.network.sink import LayerSink
 from bitwright.recipe import Recipe
 from tests import jobs, tiny
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"hidden_size": 192, "head_dim": 24, "num_key_value_heads": 1, "intermediate_size": 384, "num_hidden_layers": 2}
 """Keys and values have 24 rows: few enough for other kernels than a batch with the queries gets."""
 LANGUAGE: dict[str, Any] = {
@@ -161,7 +163,6 @@ def resumed(events: list[Event]) -> int:
     return next(event.resumed for event in events if isinstance(event, Started) and event.phase == "quantize")
 
 
-@pytest.mark.slow
 def test_stopped_at_every_event(case: Case, tmp_path: Path) -> None:
     plan = case.job(case.out(tmp_path, "count"))
     events = list(run(plan))
@@ -186,7 +187,6 @@ def test_stopped_at_every_event(case: Case, tmp_path: Path) -> None:
     assert most == case.total
 
 
-@pytest.mark.slow
 def test_stopped_again_and_again(case: Case, tmp_path: Path) -> None:
     """Progress is never lost: each try gets a little further."""
     held = []
@@ -213,7 +213,6 @@ def choosing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return made
 
 
-@pytest.mark.slow
 def test_stopped_while_it_chooses_what_stays_float(choosing: Case, tmp_path: Path) -> None:
     kept, tried = said(choosing.whole)["kept_float"], said(choosing.whole)["notes"]
     assert 1 <= sum("so sensitive" in why for why in kept.values()) < choosing.parts
@@ -331,7 +330,6 @@ def kill_at_lines(case: Case, out: Path, zygote: Zygote, wanted: range) -> list[
     return killed
 
 
-@pytest.mark.slow
 def test_killed_after_any_line_of_the_journal(case: Case, tmp_path: Path, zygote: Zygote) -> None:
     out = case.out(tmp_path)
     killed = kill_at_lines(case, out, zygote, range(1, 1 + case.total))
@@ -339,7 +337,6 @@ def test_killed_after_any_line_of_the_journal(case: Case, tmp_path: Path, zygote
     assert case.same(out)
 
 
-@pytest.mark.slow
 def test_killed_while_it_chooses_what_stays_float(choosing: Case, tmp_path: Path, zygote: Zygote) -> None:
     out = choosing.out(tmp_path)
     total = choosing.total
@@ -347,7 +344,6 @@ def test_killed_while_it_chooses_what_stays_float(choosing: Case, tmp_path: Path
     assert choosing.same(out)
 
 
-@pytest.mark.slow
 def test_killed_at_any_time(case: Case, tmp_path: Path, zygote: Zygote) -> None:
     """In all phases: a random moment after a random event of the run."""
     chance = random.Random(5)
@@ -380,7 +376,6 @@ def test_killed_at_any_time(case: Case, tmp_path: Path, zygote: Zygote) -> None:
     assert min(phases.values()) >= 2, phases
 
 
-@pytest.mark.slow
 def test_killed_as_a_process_of_its_own(case: Case, tmp_path: Path) -> None:
     out = case.out(tmp_path)
     with subprocess.Popen(case.command(out), stdout=subprocess.PIPE, text=True) as process:
@@ -398,7 +393,6 @@ def test_killed_as_a_process_of_its_own(case: Case, tmp_path: Path) -> None:
     assert case.same(out)
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(case: Case, tmp_path: Path) -> None:
     out = case.out(tmp_path)
     process = subprocess.Popen(
@@ -435,7 +429,6 @@ def half(case: Case, out: Path) -> Path:
     return plan.partial / "journal.jsonl"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "cut to nothing", "not text", "only the head", "half a head", "empty"])
 def test_a_damaged_journal(damage: str, case: Case, tmp_path: Path) -> None:
     out = case.out(tmp_path)
@@ -632,7 +625,6 @@ def test_files_left_by_a_killed_run_are_not_published(case: Case, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == sorted([out, *tmp_path.glob("out.certificate.json")])
 
 
-@pytest.mark.slow
 def test_stopped_while_publishing_keeps_the_work(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Making gigabytes durable takes time: whoever stops it then must not have to start over."""
     out = case.out(tmp_path)

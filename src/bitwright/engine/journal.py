@@ -14,7 +14,7 @@ NAME = "journal.jsonl"
 
 
 class Journal:
-    """One line a finished tensor: {name, sums: {stored tensor: CRC-32}, row}. The first line identifies the job.
+    """One line per finished tensor: {name, sums: {stored tensor: CRC-32}, row}. The first line identifies the job.
 
     A line is written after its bytes. On resuming, bytes are trusted only where their checksum still agrees, so a
     line that outlived its data (power loss) costs work, never correctness.

@@ -168,7 +168,7 @@ def used(item: Item, turn: Turn) -> tuple[Method, str | None]:
     method = item.method
     if turn.fallback is None or method.needs == "nothing":
         return method, None
-    assert method.fallback is not None, f"{method.name} needs {method.needs} and names no other method"
+    assert method.fallback is not None  # every method of single matrices that needs something has one
     other = registry.get(method.fallback)
     return other, f"{turn.fallback}: {other.name} instead of {method.name}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -150,6 +151,9 @@ class GraphContainer(Container):
     @abstractmethod
     def decode(self, model: Any) -> dict[str, Any]:
         """The float32 values of every constant that an ONNX model stores in this container, by the weight's name."""
+
+    def decoders(self) -> dict[str, str]:
+        return {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")}
 
 
 def refuse(what: str, fix: str, key: str = "layer.format", where: str | None = None) -> RecipeError:

@@ -87,3 +87,8 @@ class Method:
     work: Callable[[Any], float] = lambda options: 0.0
     """options -> products of a matrix by its Hessian that solving costs: what the plan's time is estimated from."""
     fallback: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a method that could not be replaced where a matrix shows nothing."""
+        if self.scope == "matrix" and self.needs != "nothing" and self.fallback is None:
+            raise ValueError(f"method {self.name} needs {self.needs}, and names no fallback for a matrix without")

@@ -19,6 +19,8 @@ import pytest
 
 from tests.studio.house import CONTENT, DEMO, DIGITS, RTN, Studio
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 6_000_000
 
 
@@ -84,7 +86,6 @@ def plan(studio: Studio, model: object, recipe: Any = RTN, status: int = 200) ->
     return studio.post("/api/plans", {"model": str(model), "recipe": recipe}, status)
 
 
-@pytest.mark.slow
 def test_plans(studio: Studio, models: Path) -> None:
     found = plan(studio, DEMO)
     assert found["kind"] == "language"
@@ -348,7 +349,6 @@ def test_pareto(studio: Studio, done: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_killed_quick_worker_is_not_noticed(studio: Studio) -> None:
     plan(studio, DEMO)
     pid = studio.pids()["quick"]
@@ -367,7 +367,6 @@ def test_pages_do_not_wait_for_a_run(studio: Studio) -> None:
     studio.wait(id, "stopped")
 
 
-@pytest.mark.slow
 def test_a_locked_database(studio: Studio) -> None:
     import sqlite3
 

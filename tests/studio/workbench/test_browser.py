@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from bitwright.authoring.folder import CONTENT
 from tests.studio.browser import NARROW, WIDE, Look, Running, look, needs_chromium, start
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 MODEL = CONTENT / "demo-model"
 QUICK = {

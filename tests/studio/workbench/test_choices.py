@@ -30,7 +30,7 @@ class ToyOptions(Options):
 
 
 def toy(needs: Any) -> Any:
-    return replace(registry.get("rtn"), name="toy", title="A toy", options=ToyOptions, needs=needs)
+    return replace(registry.get("rtn"), name="toy", title="A toy", options=ToyOptions, needs=needs, fallback="mse")
 
 
 def names(found: dict[str, Any], what: str) -> list[str]:

@@ -23,6 +23,8 @@ from bitwright.studio.workbench.log import Log, whole_lines
 from bitwright.studio.workbench.progress import Progress
 from tests.studio.house import DEMO, DIGITS, RTN, SLOW, Studio
 
+pytestmark = pytest.mark.slow
+
 MATRICES = 21
 
 
@@ -78,7 +80,6 @@ def same(studio: Studio, id: str, whole: dict[str, Any]) -> None:
     assert len(run["notes"]) == len(set(run["notes"]))
 
 
-@pytest.mark.slow
 def test_a_run_from_start_to_verdict(studio: Studio, whole: dict[str, Any]) -> None:
     assert whole["kind"] == "language"
     assert whole["name"] == "demo-model int4 gptq"
@@ -157,7 +158,6 @@ def test_changes_reach_lists(studio: Studio) -> None:
     assert states[first][-3:] == ["running", "stopping", "stopped"]
 
 
-@pytest.mark.slow
 def test_stop_and_resume(studio: Studio, whole: dict[str, Any]) -> None:
     id = studio.run(recipe=SLOW, name="  stopped \n and resumed ")
     after_rows(studio, id, 3)
@@ -192,7 +192,6 @@ def test_stop_at_once_and_while_waiting(studio: Studio) -> None:
         studio.error(studio.client.get(f"/api/runs/{id}"), 404)
 
 
-@pytest.mark.slow
 def test_the_worker_is_killed(studio: Studio, whole: dict[str, Any]) -> None:
     """It is started again, and the run goes on by itself."""
     id = studio.run(recipe=SLOW)
@@ -211,7 +210,6 @@ def test_the_worker_is_killed(studio: Studio, whole: dict[str, Any]) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.slow
 def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
     with Studio(tmp_path) as studio:
         id = studio.run(recipe=SLOW)
@@ -233,7 +231,6 @@ def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
         assert studio.wait(id, "done")["error"] is None
 
 
-@pytest.mark.slow
 def test_the_studio_is_killed(tmp_path: Path, studio: Studio, whole: dict[str, Any]) -> None:
     """With everything below it; started again, it goes on where it was."""
     with Studio(tmp_path) as other:
@@ -256,7 +253,6 @@ def test_the_studio_is_killed(tmp_path: Path, studio: Studio, whole: dict[str, A
         assert len(rows(other, id)) == MATRICES
 
 
-@pytest.mark.slow
 def test_the_studio_is_closed_and_opened(tmp_path: Path, studio: Studio, whole: dict[str, Any]) -> None:
     with Studio(tmp_path) as other:
         id = other.run(recipe=SLOW)
@@ -313,7 +309,6 @@ def test_a_bundled_network_brings_its_data(studio: Studio) -> None:
     assert {path.name for path in folder.iterdir()} == {"out.onnx", "out.certificate.json", "events.jsonl"}
 
 
-@pytest.mark.slow
 def test_a_network_goes_on(studio: Studio) -> None:
     pytest.importorskip("onnxruntime")
     id = studio.run(DIGITS, {"data": {"samples": 32}})
@@ -355,7 +350,6 @@ def fill(ballast: Path) -> None:
         os.close(file)
 
 
-@pytest.mark.slow
 def test_a_full_disk_loses_nothing(disk: Path, studio: Studio, whole: dict[str, Any]) -> None:
     ballast = disk / "ballast"
     with Studio(disk) as other:
@@ -380,7 +374,6 @@ def test_a_full_disk_loses_nothing(disk: Path, studio: Studio, whole: dict[str, 
         other.kill()
 
 
-@pytest.mark.slow
 def test_a_run_that_ends_while_the_database_is_locked(studio: Studio) -> None:
     """Pages know at once, the database as soon as it listens; the next run waits for that."""
     id = studio.run()

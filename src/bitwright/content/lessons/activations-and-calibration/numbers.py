@@ -86,7 +86,7 @@ def static(found: Mapping[str, Affine]) -> lab.Quality:
 
 
 def dynamic(bits: int) -> lab.Quality:
-    """The model with all layer inputs rounded, one scale a token."""
+    """The model with all layer inputs rounded, one scale per token."""
     with rounded({name: by_token(bits) for name in lab.names()}):
         return lab.quality({})
 
@@ -182,7 +182,7 @@ def bill(records: Mapping[str, Histogram]) -> tuple[dict[tuple[int, str], lab.Qu
         for rule in RULES:
             found[bits, rule] = static(ranges(records, rule, bits))
         found[bits, "token"] = dynamic(bits)
-    names = {rule: f"static, {label}" for rule, label in RULES.items()} | {"token": "dynamic, a scale a token"}
+    names = {rule: f"static, {label}" for rule, label in RULES.items()} | {"token": "dynamic, a scale per token"}
 
     def view(bits: int) -> dict[str, Any]:
         kls = {rule: found[bits, rule].kl for rule in names}
@@ -197,8 +197,8 @@ def bill(records: Mapping[str, Histogram]) -> tuple[dict[tuple[int, str], lab.Qu
             "low": 1e-4,
             "high": 1.0,
             "log": True,
-            "x": "KL, nats a token (logarithmic)",
-            "say": f"{bits} bits: least with {names[best]}, KL {significant(kls[best], 2)} nats a token.",
+            "x": "KL, nats per token (logarithmic)",
+            "say": f"{bits} bits: least with {names[best]}, KL {significant(kls[best], 2)} nats per token.",
         }
 
     return found, explore(view, bits=Slider(label="Bits per value", values=(4, 8), start=8))
@@ -321,7 +321,7 @@ def traps(records: Mapping[str, Histogram], full: Mapping[str, lab.Quality]) -> 
         series.append(Series(name=RULES[rule], tone=tone, shape=shape, points=tuple(points)))
     figure = still(
         x=Axis(label="held-out values outside the range", low=5e-7, high=1e-2, log=True, unit="share"),
-        y=Axis(label="KL", low=2e-3, high=6e-2, log=True, unit="nats a token"),
+        y=Axis(label="KL", low=2e-3, high=6e-2, log=True, unit="nats per token"),
         series=series,
         say="Both ends cost: ranges that clip nothing waste levels, ranges from a narrow text clip too much.",
     )

@@ -117,8 +117,8 @@ def curve() -> Figure:
     middle = uniform(4).kl
     rule = tuple(Point(id=f"r{b}", x=b, y=middle * 4.0 ** (4 - b)) for b in WIDTHS)
     return still(
-        x=Axis(label="bits a weight", low=1.7, high=5.3),
-        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats a token"),
+        x=Axis(label="bits per weight", low=1.7, high=5.3),
+        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats per token"),
         series=[
             Series(name="four times a bit", tone="mute", shape="diamond", line=True, points=rule),
             Series(name="measured", tone="error", line=True, points=points),
@@ -199,8 +199,8 @@ def spending(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> Fig
                 for part, bits in now.items()
             ],
             "high": WIDTHS[-1] + 0.5,
-            "x": "bits a weight",
-            "say": f"File of {total(now) / 1000:,.0f} kB: {average:.2f} bits a weight on average, predicted KL "
+            "x": "bits per weight",
+            "say": f"File of {total(now) / 1000:,.0f} kB: {average:.2f} bits per weight on average, predicted KL "
             f"{significant(predicted(kl, now))}.",
             "readouts": [
                 {"label": "File", "value": f"{total(now) / 1000:,.0f} kB", "tone": "quant"},
@@ -232,7 +232,7 @@ def front(kl: dict[str, dict[int, float]], path: list[dict[str, int]], mixed: li
 
     return still(
         x=Axis(label="file", low=1000, high=1850, unit="kB"),
-        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats a token"),
+        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats per token"),
         series=[
             series("predicted", [(total(p), predicted(kl, p)) for p in path], tone="mute", line=True),
             series(

@@ -195,7 +195,7 @@ def methods(found: dict[str, dict[str, Any]], bits: int) -> Figure:
     measures = {
         "weight": ("squared weight error / squared weights", lambda f: 100 * 10 ** (-f["sqnr"] / 10), "{:.1f} %"),
         "output": ("output error / output power, mean of all matrices", lambda f: 100 * f["output"], "{:.2f} %"),
-        "kl": ("KL on held-out text, nats a token", lambda f: f["quality"].kl, "{:.4f}"),
+        "kl": ("KL on held-out text, nats per token", lambda f: f["quality"].kl, "{:.4f}"),
     }
 
     def view(measure: str) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def containers(codes: np.ndarray, scale: float, packed: bytes, blob: bytes) -> F
             "readouts": [
                 {"label": "Added before storing", "value": offset},
                 {"label": "Scale", "value": where, "tone": "quant"},
-                {"label": "In groups of 32", "value": f"{size:.2f} bits a weight"},
+                {"label": "In groups of 32", "value": f"{size:.2f} bits per weight"},
             ],
         }
 
@@ -229,7 +229,7 @@ def flips(q: QTensor) -> tuple[dict[str, float], Figure]:
             "high": 3 * max(value for _, value in rows),
             "low": 1e-5 if kl else 1e-3,
             "log": True,
-            "x": "KL, nats a token, only this matrix quantized" if kl else "largest change of a weight, in steps",
+            "x": "KL, nats per token, only this matrix quantized" if kl else "largest change of a weight, in steps",
             "say": f"One flipped bit: from {significant(min(v for _, v in rows), 2)} to "
             f"{significant(max(v for _, v in rows), 2)} {'nats' if kl else 'steps'}.",
         }

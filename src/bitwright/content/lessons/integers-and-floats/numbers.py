@@ -216,7 +216,7 @@ def reach(w: np.ndarray) -> Figure:
 
 
 def duel() -> tuple[dict[str, dict[str, float]], Figure]:
-    """SQNR of INT8, E4M3 and E5M2 with one scale a tensor, on weights and on two activations."""
+    """SQNR of INT8, E4M3 and E5M2 with one scale per tensor, on weights and on two activations."""
     tensors = {
         "weights": ("weights of down_proj", lab.weight(LAYER)),
         "calm": ("what gate_proj reads", lab.inputs("layers.1.mlp.gate_proj")),

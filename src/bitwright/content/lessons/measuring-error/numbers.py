@@ -42,7 +42,7 @@ class Quality(NamedTuple):
     """Signal to noise of all layer outputs, in dB."""
     kl: Estimate
     change: Estimate
-    """Of the loss, in nats a token, paired window by window with the float model."""
+    """Of the loss, in nats per token, paired window by window with the float model."""
     perplexity: float
 
 

@@ -243,19 +243,19 @@ def words() -> Figure:
 def fits() -> dict[str, tuple[str, Format]]:
     """What the models of the last figure are made of: id -> label and format."""
     return {
-        "int4": ("INT4, a scale a row", named("int4", group="channel")),
+        "int4": ("INT4, a scale per row", named("int4", group="channel")),
         "int4g": ("INT4, groups of 64", named("int4", group=64)),
         "nf4": ("NF4, groups of 64", named("nf4", group=64)),
         "mxfp4": ("MXFP4, groups of 32", named("mxfp4")),
         "nvfp4": ("NVFP4, groups of 16", named("nvfp4")),
         "book": ("codebook of 16, a matrix", named("codebook4", group="tensor")),
         "books": ("codebook of 16, a row", named("codebook4", group="channel")),
-        "int5": ("INT5, a scale a row", named("int5", group="channel")),
+        "int5": ("INT5, a scale per row", named("int5", group="channel")),
     }
 
 
 def model(key: str, how: str) -> tuple[float, float, float]:
-    """(stored bits a weight, KL, its interval) of the language model with all matrices in a format."""
+    """(stored bits per weight, KL, its interval) of the language model with all matrices in a format."""
     format = fits()[key][1]
 
     def change(name: str) -> QTensor:
@@ -291,7 +291,7 @@ def bill() -> tuple[dict[tuple[str, str], tuple[float, float, float]], Figure]:
         return {
             "bars": bars,
             "high": 0.02,
-            "x": "KL, nats a token",
+            "x": "KL, nats per token",
             "say": f"Least: {best.label}, KL {best.text}.",
         }
 

@@ -35,7 +35,7 @@ def quantized(name: str, bits: int, block: Block) -> QTensor:
 
 @cache
 def whole(bits: int, block: Block) -> tuple[float, float]:
-    """Stored bits a weight and SQNR in dB of all matrices."""
+    """Stored bits per weight and SQNR in dB of all matrices."""
     error, stored = Error(), 0
     for name in lab.names():
         q = quantized(name, bits, block)
@@ -147,11 +147,11 @@ def words() -> Figure:
         assert abs(stored - BITS - overhead / group) < 1e-9
         return {
             "words": drawn,
-            "say": f"{group} codes of {BITS} bits and {overhead} bits beside them: {stored:.3f} bits a weight.",
+            "say": f"{group} codes of {BITS} bits and {overhead} bits beside them: {stored:.3f} bits per weight.",
             "readouts": [
                 {"label": "Codes", "value": f"{BITS * group} bits", "tone": "float"},
                 {"label": "Beside them", "value": f"{overhead} bits", "tone": "quant"},
-                {"label": "Stored bits a weight", "value": f"{stored:.3f}", "tone": "good"},
+                {"label": "Stored bits per weight", "value": f"{stored:.3f}", "tone": "good"},
             ],
         }
 
@@ -223,7 +223,7 @@ def prices() -> tuple[Figure, dict[str, Any]]:
             "bars": bars,
             "high": high,
             "x": "dB of SQNR",
-            "say": f"With {bits} bits a scale, halving pays down to groups of {last}.",
+            "say": f"With {bits} bits per scale, halving pays down to groups of {last}.",
             "readouts": [{"label": "Halving pays down to groups of", "value": f"{last}", "tone": "good"}],
         }
 
@@ -293,11 +293,11 @@ def pareto() -> tuple[Figure, dict[str, Any]]:
     small, row = rounded[3, 16], rounded[4, "channel"]
     assert small.kl > 1.2 * row.kl and fed["channel"].kl < rounded[4, 16].kl
     figure = still(
-        x={"label": "stored bits a weight", "low": 2.9, "high": 6.1},
+        x={"label": "stored bits per weight", "low": 2.9, "high": 6.1},
         y={"label": "KL from the float model", "low": 0.001, "high": 0.1, "log": True, "unit": "nats"},
         series=series,
         say=f"Three-bit codes in groups of 16 cost {whole(3, 16)[0]:.2f} bits for KL {small.kl:.4f}; four-bit codes "
-        f"with one scale a row {whole(4, 'channel')[0]:.2f} bits for {row.kl:.4f}.",
+        f"with one scale per row {whole(4, 'channel')[0]:.2f} bits for {row.kl:.4f}.",
     )
     return figure, {
         "small": small.kl,
@@ -318,7 +318,7 @@ def numbers() -> dict[str, Any]:
     pareto_figure, front = pareto()
 
     def columnwise(name: str) -> bool:
-        """Whether one scale a column would round this matrix better than one scale a row."""
+        """Whether one scale per column would round this matrix better than one scale per row."""
         turned = np.ascontiguousarray(lab.weight(name).T)
         back = rtn.quantize(turned, named(f"int{BITS}", group="channel")).decode()
         return (

@@ -169,7 +169,7 @@ def sweep(x: np.ndarray) -> tuple[dict[str, float], Figure]:
 
 
 def gains(x: np.ndarray) -> tuple[dict[str, float], Figure]:
-    """What a zero point adds in SQNR: weights at four bits a row, activations at eight bits a tensor."""
+    """What a zero point adds in SQNR: weights at four bits per row, activations at eight bits per tensor."""
     found: dict[str, float] = {}
     for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"):
         w = lab.weight(f"layers.1.{name}")

@@ -28,7 +28,7 @@ TAIL = 4
 """Standard deviations from which a weight counts as tail."""
 PLANTED = "layers.1.mlp.up_proj"
 BLOCKS: tuple[Block, ...] = ("tensor", "channel", 128, 32)
-WORDS = {"tensor": "one scale a matrix", "channel": "one a row", "128": "groups of 128", "32": "groups of 32"}
+WORDS = {"tensor": "one scale per matrix", "channel": "one per row", "128": "groups of 128", "32": "groups of 32"}
 CLIPPED = "layers.0.mlp.down_proj"
 GROUP = ("layers.1.self_attn.o_proj", 638)
 """The group of 32 weights of the story."""
@@ -198,7 +198,7 @@ def ruler_story() -> tuple[Figure, dict[str, Any]]:
 
 
 def clipping() -> tuple[Figure, dict[str, Any]]:
-    """Rounding and clipping error of a matrix against the length of its rulers, one a row."""
+    """Rounding and clipping error of a matrix against the length of its rulers, one per row."""
     w = lab.weight(CLIPPED)
     power = float((w.astype(np.float64) ** 2).mean())
     clips = [round(0.05 * i, 2) for i in range(4, 21)]

@@ -196,7 +196,7 @@ def bill() -> tuple[dict[int, lab.Quality], Figure]:
     points = tuple(Point(id=f"kl{b}", x=b, y=q.kl, label=f"{q.kl:.2g}") for b, q in found.items())
     figure = still(
         x=Axis(label="bits per weight", low=0.5, high=8.5),
-        y=Axis(label="KL", low=2e-5, high=3, log=True, unit="nats a token"),
+        y=Axis(label="KL", low=2e-5, high=3, log=True, unit="nats per token"),
         series=[Series(name="all matrices rounded", points=points, tone="error", line=True)],
         say=f"KL falls from {found[1].kl:.2f} nats at one bit to {scientific(found[8].kl, 1)} at eight.",
     )

@@ -86,7 +86,7 @@ SHAPES = {
     "8B": Shape("Llama 3.1 8B", 4096, 14336, 32, 32, 8, 128, 128256, False),
 }
 MACHINES = {"laptop": ("a laptop", 0.1e12, 2e12), "server": ("a server GPU", 3.35e12, 989e12)}
-"""Name, bytes a second from memory, operations a second: two channels of DDR5 and a few cores; H100 SXM, dense BF16."""
+"""Name, bytes and operations per second: two channels of DDR5 and a few cores; H100 SXM, dense BF16."""
 
 
 def size(count: float) -> str:

@@ -7,7 +7,7 @@ def samples():
         (
             "bell-shaped weights",
             (rng.normal(0, 0.02, 64).round(4), 9.0),
-            "Two bits a code are enough if the levels stand well.",
+            "Two bits per code are enough if the levels stand well.",
         ),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from bitwright.core import formats
@@ -58,9 +57,6 @@ class NBits(GraphContainer):
         from bitwright.files.containers.nbits.packing import decode
 
         return decode(model)
-
-    def decoders(self) -> dict[str, str]:
-        return {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["ONNX Runtime (its own operator MatMulNBits)"]

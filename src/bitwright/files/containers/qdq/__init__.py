@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from bitwright.core import formats
@@ -74,9 +73,6 @@ class QDQ(GraphContainer):
         from bitwright.files.containers.qdq.writer import decode
 
         return decode(model)
-
-    def decoders(self) -> dict[str, str]:
-        return {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["ONNX Runtime, in integer kernels", "anything that reads QDQ networks"]
