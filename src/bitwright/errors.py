@@ -84,12 +84,12 @@ class Interrupted(BitwrightError):
 
 
 @contextmanager
-def about(key: str) -> Iterator[None]:
-    """Deliberate errors raised inside are about this key of the recipe, unless they name another."""
+def about(key: str | None = None, *, where: str | None = None) -> Iterator[None]:
+    """Deliberate errors raised inside are about this key of the recipe, or this place, unless they name another."""
     try:
         yield
     except BitwrightError as error:
-        error.key = error.key or key
+        error.key, error.where = error.key or key, error.where or where
         raise
 
 

@@ -12,7 +12,7 @@ from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
-from bitwright.errors import RecipeError
+from bitwright.errors import RecipeError, TensorError
 from bitwright.methods import gptq, mse, rtn
 from tests.methods.test_lloyd import weights
 from tests.methods.test_mse import on_torch
@@ -171,6 +171,27 @@ def test_a_singular_hessian_is_damped_with_a_note(library: str) -> None:
         assert q.notes[0].startswith(f"singular Hessian: damping raised from {damping:g} to ")
         assert np.isfinite(np.asarray(q.decode())).all()
     assert gptq.quantize(w, named("int4", group=16), stats, damping=0.01).notes == ()
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(("value", "told"), [(np.inf, "overflow float32"), (np.nan, "overflow"), (-1.0, "indefinite")])
+def test_moments_that_no_damping_helps_are_refused(value: float, told: str, library: str) -> None:
+    moment = np.eye(64, dtype=np.float32)
+    moment[0, 0] = 1 if value < 0 else value
+    moment[:2, :2] += [[0, 1e3], [1e3, 0]] if value < 0 else 0
+    stats, w = Stats(1, moment), weights(0)
+    if library == "torch":
+        stats, w = on_torch(stats), torch.from_numpy(w)  # type: ignore[assignment]
+    with pytest.raises(TensorError, match=told):
+        gptq.quantize(w, named("int4", group=16), stats)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_damping_rises_in_small_steps(library: str) -> None:
+    moment = np.eye(64, dtype=np.float32)
+    moment[:2, :2] = [[1, 1.02], [1.02, 1]]  # smallest eigenvalue -0.02
+    stats = Stats(1, moment) if library == "numpy" else on_torch(Stats(1, moment))
+    assert gptq.factorise(stats, 0.01).notes == ("singular Hessian: damping raised from 0.01 to 0.04",)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import array_api_compat
@@ -31,6 +33,24 @@ def float32(x: Array) -> Array:
 def contiguous(x: Array) -> Array:
     """`x` with its elements in row-major order in memory (no copy when they are already)."""
     return x.contiguous() if array_api_compat.is_torch_array(x) else np.ascontiguousarray(x)
+
+
+@contextmanager
+def short_factors(x: Array) -> Iterator[None]:
+    """float32 products made inside run on bfloat16 units where `x`, before its cast to float32, was bfloat16.
+
+    Nothing is lost: a product of two bfloat16 numbers is exact in float32, and so are the sums.
+    """
+    if not array_api_compat.is_torch_array(x):
+        yield
+        return
+    xp = namespace(x)
+    before = xp.get_float32_matmul_precision()
+    xp.set_float32_matmul_precision("medium" if x.dtype == xp.bfloat16 else before)
+    try:
+        yield
+    finally:
+        xp.set_float32_matmul_precision(before)
 
 
 def subtract_product(out: Array, a: Array, b: Array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from bitwright.core.array import Array, float32, namespace
+from bitwright.core.array import Array, float32, namespace, short_factors
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class Stats:
 def add_gram(x: Array, upper: Array | None = None) -> Array:
     """Add x^T x, for `x` [tokens, d], to float32 `upper` [d, d] (zeros unless given), on and above the diagonal only.
 
-    The products run in x's own dtype, the sums are float32; `mirror` makes the matrix whole when all were added.
+    Products and sums are float32: rounded to bfloat16, second moments of real layers are often indefinite. `mirror`
+    makes the matrix whole when all were added.
     """
     xp = namespace(x)
     d = int(x.shape[1])
     if upper is None:
         upper = xp.zeros((d, d), dtype=xp.float32, device=x.device)
-    for start, stop in strips(d):
-        upper[start:stop, start:] += float32(x[:, start:stop].T @ x[:, start:])
+    with short_factors(x):
+        wide = float32(x)
+        for start, stop in strips(d):
+            upper[start:stop, start:] += wide[:, start:stop].T @ wide[:, start:]
     return upper
 
 

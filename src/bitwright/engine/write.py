@@ -16,7 +16,7 @@ from bitwright.core.format import Format
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.engine.journal import Journal
-from bitwright.errors import TensorError
+from bitwright.errors import TensorError, about
 from bitwright.events import Event, Row
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.model import Copy, Item, Plan, Turn, describe
@@ -185,7 +185,8 @@ def solve(w: Any, item: Item, turn: Turn) -> QTensor:
     parts = []
     for i, s in enumerate(seen):
         rows = w[i * size : (i + 1) * size]
-        parts.append(method.solve(rows, item.format, s, options))
+        with about(where=item.name):
+            parts.append(method.solve(rows, item.format, s, options))
         _require_sound(parts[-1], rows, item, method)
     return QTensor.stack(parts)
 

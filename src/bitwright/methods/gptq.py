@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +13,18 @@ from bitwright.core.array import Array, contiguous, float32, light, like, namesp
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
-from bitwright.errors import RecipeError
+from bitwright.errors import RecipeError, TensorError
 from bitwright.methods import method
 from bitwright.methods.method import Method
 from bitwright.methods.mse import search
 
 BLOCK = 32
 """Columns rounded one by one before their errors are carried to all later columns in one matrix product."""
+
+
+LEAST = 1e-6
+"""The first damping above one that is too small: about where float32 rounding of the moments ends."""
+SOUND_INPUTS = "Look for huge weights in the layers before it, or keep it float by a rule"
 
 
 class Options(method.Options):
@@ -53,11 +59,12 @@ def quantize(
 
     Columns are taken in `order` ("activation": largest E[x^2] first). Column k is rounded to the grid after adding
     sum_{j<k} e_j U[j, k], the share of earlier errors that it can still make up for, where H = U D U^T. Scales are
-    searched per block *before* any code is chosen and never move here. Damping rises tenfold, with a note, until the
-    factorisation succeeds; `factor` passes one in that other matrices with the same input already paid for.
+    searched per block *before* any code is chosen and never move here. `factor` passes in one that other matrices with
+    the same input already paid for.
 
     Sources: GPTQ (Frantar et al. 2023, arXiv 2210.17323) in its equivalent LDL form (QuIP, Chee et al. 2023,
-    arXiv 2307.13304), which needs no inverse. Raises RecipeError without stats or for a codebook.
+    arXiv 2307.13304), which needs no inverse. Raises RecipeError without stats or for a codebook, and what `factorise`
+    raises.
     """
     require(format, stats, "gptq")
     assert stats is not None
@@ -80,13 +87,18 @@ def require(format: Format, stats: Stats | None, method: str) -> None:
 
 
 def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") -> Factor:
-    """The factor of the damped Hessian; never fails: damping grows, with a note, until the matrix is definite."""
+    """The factor of the damped Hessian. Damping doubles, with a note, until the matrix is definite.
+
+    Raises TensorError for a Hessian that is not finite, or indefinite beyond what rounding explains.
+    """
     xp = namespace(stats.moment)
     hessian, power = stats.hessian, stats.power
     columns = power.shape[0]
     natural = xp.arange(columns, dtype=xp.int64, device=power.device)
     notes: tuple[str, ...] = ()
     mean = float(power.sum()) / columns
+    if not math.isfinite(mean):
+        raise TensorError("the squares of its inputs overflow float32", fix=SOUND_INPUTS)
     if not mean > 0:
         notes += ("the layer's input is all zeros: rounded to nearest",)
         mean, hessian = 1.0, like(np.eye(columns), power)
@@ -101,7 +113,11 @@ def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") ->
         lower = _cholesky(xp.flip(damped))
         if lower is not None:
             break
-        used = max(used * 10, 1e-4)
+        if used >= 1:
+            raise TensorError(
+                f"the second moments of its inputs are indefinite, with damping {used:g} too", fix=SOUND_INPUTS
+            )
+        used = min(max(used * 2, LEAST), 1.0)
     if used != damping:
         notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
     upper = xp.flip(lower)

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from bitwright.errors import about
 from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
@@ -62,7 +63,8 @@ def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tupl
     if method.prepare is None:
         return Seen(stats), None
     assert stats is not None
-    return Seen(stats, method.prepare(stats, item.options)), None
+    with about(where=item.name):
+        return Seen(stats, method.prepare(stats, item.options)), None
 
 
 class Calibration:
