@@ -156,18 +156,61 @@ class Decoder:
         self._as_tuple = isinstance(output, tuple)
         return output[0] if self._as_tuple else output  # type: ignore[no-any-return]
 
+    @cached_property
+    def _position(self) -> torch.Tensor:
+        """Some hidden state [1, 1, width]."""
+        width = self.enter(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+        return torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The number of words that the model gives logits for."""
+        return self.logits(self._position).shape[-1]
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether the logits of some words can be had without those of the others: tried on one position."""
+        head = self.model.get_output_embeddings()
+        if type(head) is not torch.nn.Linear or len(head.weight) != self.vocabulary:
+            return False
+        whole, middle = self.logits(self._position), self.vocabulary // 2
+        parts = [self.logits(self._position, *ends) for ends in ((0, middle), (middle, self.vocabulary))]
+        if [part.shape[-1] for part in parts] != [middle, self.vocabulary - middle]:
+            return False
+        worst = (torch.cat(parts, -1) - whole).abs().max() / whole.abs().max().clamp_min(1e-30)
+        return bool(worst <= 100 * torch.finfo(self.dtype).eps)
+
     @torch.no_grad()
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, tokens, vocabulary] from the hidden states after the last block."""
+    def logits(self, hidden: torch.Tensor, first: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Logits [batch, tokens, words] of words [first, stop), from the hidden states after the last block.
+
+        Anything but all words is for a model that is `separable`.
+        """
         last = len(self._blocks) - 1
         count = iter(range(len(self._blocks)))
 
         def answer(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return self._wrap(hidden if next(count) == last else flow)
 
-        with self._stand_ins(answer):
+        with self._stand_ins(answer), self._words(first, stop):
             ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
             return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _words(self, first: int, stop: int | None) -> Iterator[None]:
+        """The output head holds no more than the rows of words [first, stop)."""
+        if first == 0 and stop is None:
+            yield
+            return
+        head = self.model.get_output_embeddings()
+        whole = dict(head._parameters)
+        try:
+            for key, param in whole.items():
+                if param is not None:
+                    head._parameters[key] = torch.nn.Parameter(param[first:stop], requires_grad=False)
+            yield
+        finally:
+            head._parameters.update(whole)
 
     def _call(self, hidden: torch.Tensor, block: int) -> Call:
         """How the model calls a block for hidden states of this shape (masks and positions depend on nothing else)."""

@@ -10,18 +10,20 @@ import torch
 from bitwright import machine
 from bitwright.events import Event, Progress, Started
 from bitwright.files.quantized import QuantizedCheckpoint
+from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder
 from bitwright.models.language.evaluate import Comparison, compare
-from bitwright.models.language.memory import CACHED
+from bitwright.models.language.memory import CACHED, COPY_BYTES
 from bitwright.models.language.text import read_heldout, require_fit
 from bitwright.parallel import in_order
 
 
-def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
+def decoder_of(folder: Path, *, exact: bool = False, like: Decoder | None = None) -> Decoder:
     """A decoder over `folder` in float32; quantized matrices go through the container's independent decoder.
 
-    That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
+    That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does. An
+    embedding and a head whose stored bytes are those of `like`'s folder are held once for both.
     """
     arch = Architecture.open(folder)
     checkpoint = arch.checkpoint
@@ -37,7 +39,38 @@ def decoder_of(folder: Path, *, exact: bool = False) -> Decoder:
                 return decoded
             return _by_library(quantized, name)
 
-    return Decoder(arch, read)
+    if like is None:
+        return Decoder(arch, read)
+    held = _held(arch, like)
+    return Decoder(arch, lambda name: held[name] if name in held else read(name))
+
+
+def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:
+    """The embedding and the head of `arch`, where `like` holds the very same ones already."""
+    found, params = {}, dict(like.model.named_parameters(remove_duplicate=False))
+    for name in {arch.embedding, arch.head} - {None}:
+        param = arch.targets[name]
+        if like.arch.targets.get(name) == param and same_bytes(like.arch.checkpoint, arch.checkpoint, name):
+            found[name] = params[param].data
+    return found
+
+
+def same_bytes(a: Checkpoint, b: Checkpoint, name: str) -> bool:
+    """Whether two folders store the very same tensor under this name; compares a few rows at a time."""
+    one, other = a.entry(name), b.tensors.get(name)
+    if isinstance(b, QuantizedCheckpoint) and name in b.quantized:
+        return False
+    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    rows = max(1, COPY_BYTES // max(one.row_size, 1))
+    return all(
+        torch.equal(_bytes(piece), _bytes(b.read_entry(other, start, start + rows)))
+        for start, piece in a.chunks(name, rows)
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:
@@ -67,7 +100,9 @@ def compare_folders(
     `budget` bounds the hidden states kept in memory (a quarter of what is free unless given); `spill` is the folder
     for the rest. Raises what opening either folder raises, and DataError where they cannot be compared.
     """
-    return (yield from compare_decoders(decoder_of(a), decoder_of(b), windows, budget=budget, spill=spill, phase=phase))
+    p = decoder_of(a)
+    q = decoder_of(b, like=p)
+    return (yield from compare_decoders(p, q, windows, budget=budget, spill=spill, phase=phase))
 
 
 def compare_decoders(

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import torch
 
-from bitwright.errors import DataError
 from bitwright.models.language.blocks import Activations, Decoder
+from bitwright.models.language.scores import score
 from bitwright.models.tasks.estimate import Estimate
 
 Steps = Generator[tuple[int, int], None, Activations]
 """Yields (steps done, steps in all), returns hidden states."""
-POSITIONS = 256
-"""Positions whose logits exist at once: bounds memory by POSITIONS x vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def compare(
     hidden_q = yield from _scaled(hidden_states(q, windows, batch=batch, budget=budget, folder=folder), first, steps)
     rows: list[tuple[torch.Tensor, ...]] = []
     for i, piece in enumerate(pieces):
-        rows.append(_score(p, q, hidden_p[i], hidden_q[i], piece))
+        rows.append(score(p, q, hidden_p[i], hidden_q[i], piece))
         yield steps - len(pieces) + i + 1, steps
     kl, top1, loss_p, loss_q = (torch.cat(column) for column in zip(*rows, strict=True))
     return Comparison(
@@ -114,30 +112,3 @@ def _scaled(steps: Steps, first: int, total: int) -> Steps:
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         yield first + done, total
-
-
-def _score(
-    p: Decoder, q: Decoder, hidden_p: torch.Tensor, hidden_q: torch.Tensor, ids: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """KL, top-1 agreement and next-token losses, averaged within each window: four tensors [batch]."""
-    sums = torch.zeros(4, ids.shape[0], dtype=torch.float64)
-    step = max(1, POSITIONS // ids.shape[0])
-    for start in range(0, ids.shape[1], step):
-        stop = min(start + step, ids.shape[1])
-        a, b = p.logits(hidden_p[:, start:stop]), q.logits(hidden_q[:, start:stop])
-        if a.shape != b.shape:
-            raise DataError(
-                f"vocabularies differ: {a.shape[-1]} and {b.shape[-1]}", fix="Compare models with one tokenizer"
-            )
-        log_p, log_q = (torch.log_softmax(x.float(), -1) for x in (a, b))
-        divergence = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-        if not bool(torch.isfinite(divergence).all()):
-            raise DataError("a model's logits are not finite", fix="Run `bitwright check` on both folders")
-        sums[0] += divergence.double().sum(-1).cpu()
-        sums[1] += (a.argmax(-1) == b.argmax(-1)).double().sum(-1).cpu()
-        following = ids[:, start + 1 : stop + 1].to(log_p.device)
-        for row, logs in ((2, log_p), (3, log_q)):
-            known = logs[:, : following.shape[1]].gather(-1, following[..., None])
-            sums[row] -= known.double().sum((-1, -2)).cpu()
-    length = ids.shape[1]
-    return sums[0] / length, sums[1] / length, sums[2] / (length - 1), sums[3] / (length - 1)

@@ -15,8 +15,8 @@ from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.compare import decoder_of
-from bitwright.models.language.memory import CACHED, COPY_BYTES, checked_rows
+from bitwright.models.language.compare import decoder_of, same_bytes
+from bitwright.models.language.memory import CACHED, checked_rows
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Item, Plan
@@ -87,13 +87,8 @@ def _decode(written: Checkpoint, weight: str, start: int, stop: int, name: str) 
 
 
 def _check_copy(source: Checkpoint, written: Checkpoint, name: str) -> None:
-    rows = max(1, COPY_BYTES // max(source.entry(name).row_size, 1))
-    for start, piece in source.chunks(name, rows):
-        back = written.read(name, start, start + rows)
-        if not torch.equal(piece.reshape(-1).view(torch.uint8), back.reshape(-1).view(torch.uint8)):
-            raise CertificationError(
-                "does not read back as it was", where=name, fix="Remove the partial output, run again"
-            )
+    if not same_bytes(source, written, name):
+        raise CertificationError("does not read back as it was", where=name, fix="Remove the partial output, run again")
 
 
 def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str, Any]:
