@@ -79,7 +79,7 @@ def make(
         model.open_data(plan)
     if check_out:
         require_out(plan)
-        machine.require_memory(plan.estimate.memory, max_ram)
+        machine.require_memory(plan.estimate.needed, max_ram)
     return plan
 
 
@@ -196,7 +196,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "source_bytes": model.source_bytes,
         "final_bytes": plan.sink.final_bytes,
         "stored_bits_per_weight": plan.stored_bits,
-        "peak_memory_bytes": estimate.memory,
+        "peak_memory_bytes": plan.memory,
         "seconds": estimate.seconds,
         "runtimes": runtimes(plan),
         "notes": plan.notes,
@@ -223,8 +223,6 @@ def lines(plan: Plan) -> list[str]:
         f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), "
         f"{plan.stored_bits:.3f} stored bits per quantized weight"
     )
-    found.append(
-        f"  memory: about {estimate.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine"
-    )
+    found.append(f"  memory: about {plan.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine")
     found.append(f"  loads in: {'; '.join(runtimes(plan))}")
     return found + [f"  note: {note}" for note in plan.notes[:8]]

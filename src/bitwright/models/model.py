@@ -77,10 +77,14 @@ def describe(format: Format, activations: str = "none") -> str:
 
 
 class Estimate(NamedTuple):
-    """Bytes of memory at the heaviest moment (an upper estimate) and seconds on this machine."""
+    """What a job costs on this machine: bytes of memory at the heaviest moment, and seconds.
 
-    memory: int
+    `needed` bytes must be there; `spillable` more are used where there is room, or else go to disk.
+    """
+
+    needed: int
     seconds: float
+    spillable: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,12 @@ class Plan:
     def estimate(self) -> Estimate:
         """Memory and time."""
         return self.model.estimate(self)
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the heaviest moment, what is kept only where there is room for it included."""
+        needed, _, spillable = self.estimate
+        return needed + max(0, min(spillable, self.room - needed))
 
     @property
     def trial(self) -> bool:

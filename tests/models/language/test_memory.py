@@ -42,7 +42,7 @@ def test_dearer_jobs_are_said_to_need_more(tmp_path: Path) -> None:
     source, text = tiny.make("llama", tmp_path / "source"), jobs.words(jobs.text(tmp_path))
     free = jobs.made(source, tmp_path / "out", layer={"method": "rtn", "group": 32})
     seen = jobs.made(source, tmp_path / "out", layer={"method": "gptq", "group": 32}, calibration=text)
-    assert machine.BASE < free.estimate.memory < seen.estimate.memory
+    assert machine.BASE < free.memory < seen.memory
     assert free.estimate.seconds > 0 and seen.estimate.seconds > 0
     assert not memory.uses_text(free) and not memory.evaluates(free)
     assert memory.uses_text(seen) and memory.evaluates(seen)

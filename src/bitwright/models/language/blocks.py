@@ -20,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import ModelError
-from bitwright.files.safetensors import read_bytes, view_bytes
+from bitwright.files.safetensors import Checkpoint, read_bytes, view_bytes
 from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.memory import COPY_BYTES
 
 Weights = dict[str, torch.Tensor]
 """Checkpoint tensors by name, as stored."""
@@ -71,7 +72,7 @@ class Decoder:
     ) -> None:
         """`read(name)` gives a checkpoint tensor; the default reads the folder. The dtype is the network's own."""
         self.arch = arch
-        self.read = read or arch.checkpoint.read
+        self.read = read or self._read
         self.device = torch.device(device)
         self.model = arch.model
         self.dtype: torch.dtype = next(self.model.parameters()).dtype
@@ -113,6 +114,9 @@ class Decoder:
                 f"transformers could not load these tensors ({what})", where=str(self.arch.checkpoint.folder)
             )
 
+    def _read(self, name: str) -> torch.Tensor:
+        return read_as(self.arch.checkpoint, name, self.dtype)
+
     def weights(self, block: int) -> Weights:
         """The stored tensors of one block."""
         return {e.name: self.read(e.name) for e in self.arch.tensors_of(block)}
@@ -126,11 +130,13 @@ class Decoder:
         try:
             yield module
         finally:
-            for part in module.modules():
-                for key, param in part._parameters.items():
-                    if param is not None:
-                        part._parameters[key] = torch.nn.Parameter(param.to("meta"), requires_grad=False)
+            _empty(module)
             release()
+
+    def close(self) -> None:
+        """Free what lies outside the blocks: the network itself lives on in the Architecture."""
+        _empty(self.model)
+        release()
 
     @torch.no_grad()
     def enter(self, ids: torch.Tensor) -> torch.Tensor:
@@ -244,6 +250,25 @@ class Decoder:
         finally:
             for i, block in enumerate(self._blocks):
                 self._list[i] = block
+
+
+def _empty(module: torch.nn.Module) -> None:
+    """Leave parameters their shapes only."""
+    for part in module.modules():
+        for key, param in part._parameters.items():
+            if param is not None:
+                part._parameters[key] = torch.nn.Parameter(param.to("meta"), requires_grad=False)
+
+
+def read_as(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in `dtype`, if it holds floats: a few rows at a time, so that it is never there in both dtypes."""
+    entry = checkpoint.entry(name)
+    if entry.dtype == dtype or not entry.dtype.is_floating_point or not entry.shape:
+        return checkpoint.read(name)
+    whole = torch.empty(entry.shape, dtype=dtype)
+    for start, piece in checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
+        whole[start : start + len(piece)] = piece
+    return whole
 
 
 def release() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from bitwright.events import Event, Progress, Started
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.blocks import Decoder, read_as
 from bitwright.models.language.evaluate import Comparison, compare
 from bitwright.models.language.memory import CACHED, COPY_BYTES
 from bitwright.models.language.text import read_heldout, require_fit
@@ -26,32 +26,29 @@ def decoder_of(folder: Path, *, exact: bool = False, like: Decoder | None = None
     embedding and a head whose stored bytes are those of `like`'s folder are held once for both.
     """
     arch = Architecture.open(folder)
-    checkpoint = arch.checkpoint
-    read: Callable[[str], torch.Tensor] = checkpoint.read
-    if isinstance(checkpoint, QuantizedCheckpoint):
-        quantized = checkpoint
+    checkpoint, held = arch.checkpoint, {} if like is None else _held(arch, like)
 
-        def read(name: str) -> torch.Tensor:
-            if name not in quantized.quantized:
-                return quantized.read(name)
-            if exact:
-                decoded: torch.Tensor = quantized.qtensor(name).decode()
-                return decoded
-            return _by_library(quantized, name)
+    def read(name: str) -> torch.Tensor:
+        if name in held:
+            return held[name]
+        if not isinstance(checkpoint, QuantizedCheckpoint) or name not in checkpoint.quantized:
+            return read_as(checkpoint, name, torch.float32)
+        if exact:
+            decoded: torch.Tensor = checkpoint.qtensor(name).decode()
+            return decoded
+        return _by_library(checkpoint, name)
 
-    if like is None:
-        return Decoder(arch, read)
-    held = _held(arch, like)
-    return Decoder(arch, lambda name: held[name] if name in held else read(name))
+    return Decoder(arch, read)
 
 
 def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:
     """The embedding and the head of `arch`, where `like` holds the very same ones already."""
     found, params = {}, dict(like.model.named_parameters(remove_duplicate=False))
-    for name in {arch.embedding, arch.head} - {None}:
-        param = arch.targets[name]
-        if like.arch.targets.get(name) == param and same_bytes(like.arch.checkpoint, arch.checkpoint, name):
-            found[name] = params[param].data
+    for name in (arch.embedding, arch.head):
+        if name is None or like.arch.targets.get(name) != arch.targets[name]:
+            continue
+        if same_bytes(like.arch.checkpoint, arch.checkpoint, name):
+            found[name] = params[arch.targets[name]].data
     return found
 
 
@@ -102,7 +99,11 @@ def compare_folders(
     """
     p = decoder_of(a)
     q = decoder_of(b, like=p)
-    return (yield from compare_decoders(p, q, windows, budget=budget, spill=spill, phase=phase))
+    try:
+        return (yield from compare_decoders(p, q, windows, budget=budget, spill=spill, phase=phase))
+    finally:
+        p.close()
+        q.close()
 
 
 def compare_decoders(

@@ -17,6 +17,25 @@ CACHED = 1 << 17
 the size that malloc maps anew each time (the page faults would cost ten times the arithmetic)."""
 COPY_BYTES = 1 << 18
 """Bytes of a tensor in memory while it is copied: few enough for malloc to use the same ones again."""
+POSITIONS = 256
+"""Positions whose logits exist at once."""
+LOGITS = 1 << 22
+"""Logits that exist at once, in about ten arrays: 16 MiB of float32 each."""
+LOADED = 6.5
+"""Bytes per weight at the peak of loading a folder with transformers: float32, what is packed, and what is unpacked
+(measured: 5.6 on SmolLM2 135M, 5.9 on Gemma 3 270M)."""
+TOKENIZER = 15
+"""Bytes in memory per byte of a tokenizer file while it is read (measured: 14.6 on Gemma 3's 33 MB)."""
+HOLES = 3
+"""Bytes per byte of a tokenizer file that do not come back when it is gone: its many small pieces leave holes."""
+SAMPLED = 25e-9
+"""Seconds to draw from one token's probability, and LAYER those that a block's call takes for a single position,
+whatever its width (measured on SmolLM2 and Gemma 3, which write 32 rows at a time)."""
+LAYER = 6e-4
+WRITTEN = 32
+"""Rows that a model writes at a time where it makes its own calibration text."""
+LOAD_LIMIT = 1 << 30
+"""Bytes of float32 weights up to which the whole folder is also loaded as a user would load it."""
 BATCH_TOKENS = 2048
 """Tokens that pass through a block at once during calibration."""
 
@@ -61,48 +80,110 @@ def working_memory(item: Item, step: int) -> int:
 
 def activation_budget(plan: Plan) -> int:
     """Bytes of hidden states kept in memory; the rest spills to disk."""
-    return max(16 * machine.MIB, plan.room - plan.estimate.memory)
+    return max(16 * machine.MIB, plan.room - plan.estimate.needed)
 
 
 def estimate(plan: Plan, arch: Architecture, device: str, final_bytes: int, untied: bool) -> Estimate:
     """Memory at the heaviest moment and expected wall time."""
-    return Estimate(_memory(plan, arch, device, untied), _seconds(plan, arch, device, final_bytes))
+    phases = _reading(plan), _solving(plan, arch, device), _judging(plan, arch, untied), _loading(plan, arch)
+    return Estimate(
+        machine.BASE + _holes(plan) + max(phases),
+        _seconds(plan, arch, device, final_bytes),
+        _hidden(plan, arch, device),
+    )
 
 
-def _memory(plan: Plan, arch: Architecture, device: str, untied: bool) -> int:
+def _reading(plan: Plan) -> int:
+    """Bytes that cutting text into tokens takes."""
+    return _tokenizer(plan) * (TOKENIZER - HOLES)
+
+
+def _holes(plan: Plan) -> int:
+    return _tokenizer(plan) * HOLES
+
+
+def _tokenizer(plan: Plan) -> int:
+    """Bytes of the tokenizer file that must be read."""
+    file = plan.source / "tokenizer.json"
+    return file.stat().st_size if evaluates(plan) and file.exists() else 0
+
+
+def _solving(plan: Plan, arch: Architecture, device: str) -> int:
+    """Bytes at the heaviest block, from its calibration to its codes."""
     size = machine.calibration_dtype(device).itemsize
-    steps = {item.name: plan.container.step(item.format) for item in plan.items.values()}
     blocks = [sum(e.count for e in arch.tensors_of(b)) for b in range(arch.count)]
     stored = max(e.dtype.itemsize for e in arch.checkpoint.tensors.values())
-    rest = sum(e.count for e in arch.tensors_of(None)) * (2 if untied else 1)
     widest = max((i.columns for i in plan.items.values()), default=0)
-    solver = max((working_memory(i, steps[i.name]) for i in plan.items.values()), default=0)
-    vocabulary, width = int(getattr(arch.config, "vocab_size", 0)), int(getattr(arch.config, "hidden_size", widest))
-    # Certification decodes pieces twice (the library unpacks at nearly 24 bytes per weight), then holds both models'
-    # heads and one block of each in float32, and logits of 256 positions.
-    verdict = 4 * (2 * rest + 2 * max(blocks)) + 8 * 4 * 256 * vocabulary
-    piece = max((checked_rows(i, steps[i.name]) * i.columns for i in plan.items.values()), default=0)
-    certify = 40 * torch.get_num_threads() * piece + (verdict if evaluates(plan) else 0)
+    solver = max((working_memory(i, plan.container.step(i.format)) for i in plan.items.values()), default=0)
     if not uses_text(plan):
-        return machine.BASE + max(solver, certify)
-    length = plan.recipe.calibration.length
+        return solver
+    rest, length = sum(e.count for e in arch.tensors_of(None)), plan.recipe.calibration.length
     tokens = min(max(BATCH_TOKENS, length), plan.recipe.calibration.windows * length)
-    forward = tokens * (8 * width + 4 * widest) * size + 8 * tokens * length
+    forward = tokens * (8 * _width(arch, widest) + 4 * widest) * size + 8 * tokens * length
     moments = _moments(plan)
     # A block passes its batches and is gone. Then each moment is scaled, and permuted and factorised in four squares
     # more; the two factors stay while its matrices are solved.
     solve = moments + (4 * 4 * widest * widest if plan.calibrated else 0) + solver
-    calibrate = rest * size + moments + max(max(blocks) * (size + stored) + forward, solve)
-    return machine.BASE + max(calibrate, certify)
+    return rest * size + moments + max(max(blocks) * (size + stored) + forward, solve)
+
+
+def _judging(plan: Plan, arch: Architecture, untied: bool) -> int:
+    """Bytes of reading back, and of both models side by side, a block at a time and in float32."""
+    steps = {item.name: plan.container.step(item.format) for item in plan.items.values()}
+    piece = max((checked_rows(i, steps[i.name]) * i.columns for i in plan.items.values()), default=0)
+    decode = 40 * torch.get_num_threads() * piece  # the library unpacks at nearly 24 bytes per weight
+    if not evaluates(plan):
+        return decode
+    # What lies outside the blocks is there twice, but for an embedding and a head that both models share.
+    outside = {e.name: e.count for e in arch.tensors_of(None)}
+    apart = [name for name in outside if name not in (arch.embedding, arch.head) or name in plan.items]
+    rest = sum(outside.values()) + sum(outside[name] for name in apart)
+    rest += outside.get(arch.embedding or "", 0) if untied else 0
+    stored = max(e.dtype.itemsize for e in arch.checkpoint.tensors.values())
+    block = max(sum(e.count for e in arch.tensors_of(b)) for b in range(arch.count)) * (4 + stored)
+    logits = 10 * 4 * min(LOGITS, POSITIONS * int(getattr(arch.config.get_text_config(), "vocab_size", 0)))
+    return decode + 4 * rest + max(block, logits)
+
+
+def loading_memory(arch: Architecture) -> int:
+    """Bytes that transformers takes for the whole model as a user loads it; 0 where that would take minutes."""
+    count = sum(e.count for e in arch.checkpoint.tensors.values())
+    return int(LOADED * count) if 4 * count <= LOAD_LIMIT else 0
+
+
+def _loading(plan: Plan, arch: Architecture) -> int:
+    needed = loading_memory(arch)
+    return needed if machine.BASE + needed <= plan.room else 0
+
+
+def _hidden(plan: Plan, arch: Architecture, device: str) -> int:
+    """Bytes of all windows' hidden states: those of calibration, or those of both models in the verdict."""
+    c, widest = plan.recipe.calibration, max((i.columns for i in plan.items.values()), default=0)
+    per = c.length * _width(arch, widest)
+    calibrated = c.windows * per * machine.calibration_dtype(device).itemsize if uses_text(plan) else 0
+    return max(calibrated, 2 * 4 * c.heldout_windows * per if evaluates(plan) else 0)
+
+
+def _width(arch: Architecture, unless: int) -> int:
+    """Numbers in a hidden state."""
+    return int(getattr(arch.config.get_text_config(), "hidden_size", unless))
 
 
 def _moments(plan: Plan) -> int:
-    """Bytes of the second moments of all inputs of the block that has most; queries, keys and values share one."""
-    sharing = Counter((i.part.block, i.columns, i.part.expert) for i in plan.items.values())
+    """Bytes of the second moments of all inputs of the block that has most."""
     found: Counter[int | None] = Counter()
-    for (block, columns, expert), matrices in sharing.items():
-        found[block] += 4 * columns**2 * (min(matrices, 3) if expert is None else -(-matrices // 2))
+    for block, columns, count in _inputs(plan):
+        found[block] += 4 * columns**2 * count
     return max(found.values(), default=0)
+
+
+def _inputs(plan: Plan) -> list[tuple[int | None, int, int]]:
+    """(block, width, number) of the inputs that matrices share: queries, keys and values have one."""
+    sharing = Counter((i.part.block, i.columns, i.part.expert) for i in plan.items.values())
+    return [
+        (block, columns, min(matrices, 3) if expert is None else -(-matrices // 2))
+        for (block, columns, expert), matrices in sharing.items()
+    ]
 
 
 def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> float:
@@ -110,11 +191,33 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     rate = machine.matmul_rate(machine.calibration_dtype(device), device)
     slow = machine.matmul_rate(torch.float32, device)
     c, items = plan.recipe.calibration, plan.items.values()
-    tokens = c.windows * c.length if plan.calibrated else 0
+    tokens = c.windows * c.length if uses_text(plan) else 0
     forward = 2 * tokens * sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
-    inputs = {(i.part.block, i.columns, i.part.expert) for i in items} if plan.calibrated else set()
-    moments = sum(2 * tokens * columns**2 for _, columns, _ in inputs)
     solve = sum(2 * i.rows * i.columns**2 * i.method.work(i.options) for i in items)
-    verdict = 4 * c.heldout_windows * c.length * sum(e.count for e in arch.checkpoint.tensors.values())
+    whole = sum(e.count for e in arch.checkpoint.tensors.values())
+    # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
+    # reading of weights cost nearly as much as its matrix products.
+    moments = 2 * tokens * 0.6 * _squares(plan)
+    verdict = 4 * c.heldout_windows * c.length * whole if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
-    return 6 + (forward * 1.4 + moments) / rate + solve / (slow / 4) + (verdict / slow if evaluates(plan) else 0) + copy
+    loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
+    computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + verdict / (0.55 * slow)
+    return 6 + computed + copy + loaded + _writing(plan, arch, rate, whole)
+
+
+def _squares(plan: Plan) -> int:
+    """Numbers in the second moments of all inputs, if any method wants them."""
+    if not uses_text(plan):
+        return 0
+    return sum(count * columns**2 for _, columns, count in _inputs(plan))
+
+
+def _writing(plan: Plan, arch: Architecture, rate: float, whole: int) -> float:
+    """Seconds that the model takes to write its own calibration text, one position of a few rows at a time."""
+    c = plan.recipe.calibration
+    if c.source != "self" or not evaluates(plan):
+        return 0
+    batches = -(-(c.windows + c.heldout_windows) // WRITTEN)
+    vocabulary = int(getattr(arch.config.get_text_config(), "vocab_size", 0))
+    row = WRITTEN * (2 * whole / rate + SAMPLED * vocabulary)
+    return batches * c.length * (row + LAYER * arch.count)

@@ -244,6 +244,8 @@ class LanguageModel(Model):
                 size = sum(arch.checkpoint.entry(name).size for name in left_)
                 yield progress(size, items[0].name)
                 del seen  # the next factor is computed while this name would still hold the last
+        if walk is not None:
+            walk.decoder.close()
         release()
 
     def _settle(self, seen: Seen) -> Callable[[Item, int, Any, QTensor], Outcome]:

@@ -12,11 +12,7 @@ import torch
 
 from bitwright.errors import DataError
 from bitwright.models.language.blocks import Decoder
-
-POSITIONS = 256
-"""Positions whose logits exist at once."""
-LOGITS = 1 << 22
-"""Logits that exist at once: 16 MiB of float32, in about eight arrays."""
+from bitwright.models.language.memory import LOGITS, POSITIONS
 
 
 class Softmax:

@@ -17,8 +17,9 @@ from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.folder import read_config, require_finite
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
+from bitwright.models.language.blocks import release
 from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, write_own
-from bitwright.models.language.memory import evaluates
+from bitwright.models.language.memory import WRITTEN, evaluates
 from bitwright.models.model import Plan
 from bitwright.recipe import Calibration
 
@@ -57,10 +58,10 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def read_heldout(folder: Path, source: str, count: int, length: int) -> Windows:
-    """Held-out windows of a source for the tokenizer of `folder`."""
+def read_heldout(folder: Path, source: str, count: int, length: int, tokenizer: Any = None) -> Windows:
+    """Held-out windows of a source for the tokenizer of `folder`, which is loaded unless given: it may be large."""
     texts = corpus.read("heldout") if source == "stdlib" else load_texts(source)
-    windows = cut(texts, load_tokenizer(folder), count=count, length=length, source=source)
+    windows = cut(texts, tokenizer or load_tokenizer(folder), count=count, length=length, source=source)
     require_fit(folder, windows.ids)
     return windows
 
@@ -113,7 +114,9 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
             heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=c.source, part="heldout")
     if held is not None:
         with about("calibration.heldout"):
-            heldout = read_heldout(plan.source, held, c.heldout_windows, c.length)
+            heldout = read_heldout(plan.source, held, c.heldout_windows, c.length, tokenizer)
+    del tokenizer
+    release()
     for windows in (calibration, heldout):
         require_fit(plan.source, windows.ids)
     for line in calibration.lint.lines():
@@ -181,9 +184,8 @@ def _sample(arch: Architecture, device: str, c: Calibration, count: int) -> Gene
         source, dtype=machine.calibration_dtype(device), local_files_only=True, trust_remote_code=False
     ).to(device)
     parts = []
-    batch = 32
-    for start in range(0, count, batch):
-        rows = min(batch, count - start)
+    for start in range(0, count, WRITTEN):
+        rows = min(WRITTEN, count - start)
         parts.append(write_own(model, tokenizer, count=rows, length=c.length, seed=c.seed + start, batch=rows))
         yield Progress("write", start + rows, count, "the model writes its calibration text")
     return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import release
 from bitwright.models.language.compare import decoder_of, same_bytes
-from bitwright.models.language.memory import CACHED, checked_rows
+from bitwright.models.language.memory import CACHED, checked_rows, loading_memory
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Item, Plan
@@ -24,8 +26,6 @@ from bitwright.parallel import in_order
 
 LOGIT_TOLERANCE = 1e-5
 """Largest KL (nats) between our decode and the runtime's own, both in float32: above rounding, below any change."""
-LOAD_LIMIT = 1 << 30
-"""Bytes of float32 weights up to which the whole folder is also loaded as a user would load it."""
 
 
 def verify(
@@ -96,11 +96,11 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
 
     Raises CertificationError where it cannot, or answers unlike our own decode.
     """
-    whole = 4 * sum(e.count for e in arch.checkpoint.tensors.values())
-    if machine.resident() + whole > plan.room:
-        return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
-    if whole > LOAD_LIMIT:
+    needed = loading_memory(arch)
+    if not needed:
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
+    if machine.resident() + needed > plan.room:
+        return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
     experts = any(item.part.expert is not None for item in plan.items.values())
     with without_bars():
         loaded = plan.container.load(plan.partial, experts)
@@ -121,7 +121,9 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             plan.container.keep_inputs(model)
             theirs = model(input_ids=ids).logits
             found["activations_kl"] = float(kl(theirs, rounded).mean())
-    del model
+    del model, loaded
+    gc.collect()  # a model refers to itself
+    release()
     decoder = decoder_of(plan.partial, exact=not dequantized)
     hidden = decoder.enter(ids)
     for block in range(decoder.arch.count):
