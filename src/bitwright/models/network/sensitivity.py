@@ -16,6 +16,7 @@ from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.samples.open import Batch, Samples
+from bitwright.models.samples.preprocess import size_of
 from bitwright.recipe import Data
 
 LOOK = 64
@@ -40,7 +41,7 @@ def rank(
     `place_without(name)` says where integers flow then.
     """
     feeds = [batch.feeds for batch in batches]
-    feeds = feeds[: max(1, LOOK // max(1, len(next(iter(feeds[0].values())))))]
+    feeds = feeds[: max(1, LOOK // max(1, size_of(feeds[0], graph.axes)))]
     names = [name for name in plan.items if name in sink.placement.nodes]
     before = [Session(graph.model).run(batch) for batch in feeds]
 
