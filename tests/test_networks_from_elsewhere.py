@@ -278,6 +278,103 @@ def test_operators_of_another_domain_stay_float(tmp_path: Path) -> None:
     near(*go_through(tmp_path), {"x": images(3, 7)})
 
 
+# ---- scalars, state and branches ------------------------------------------------------------
+
+
+def streaming(*, branches: bool = False) -> onnx.ModelProto:
+    """Frames of 16 numbers, an LSTM whose state goes from call to call, and a scalar that the answer depends on."""
+    n = Net()
+    x = n.add("Relu", n.add("Gemm", "frame", n.weight(24, 16), n.weight(24), transB=1))
+    x = n.add("Unsqueeze", x, n.value([0], np.int64))
+    h, c = (n.add("Gather", "state", n.value([i], np.int64), axis=0) for i in range(2))
+    w, r, b = n.weight(1, 32, 24), n.weight(1, 32, 8), n.weight(1, 64)
+    _, h, c = n.add("LSTM", x, w, r, b, "", h, c, hidden_size=8, outputs=3)
+    state = n.add("Concat", h, c, axis=0)
+    y = n.add("Gemm", n.add("Squeeze", h, n.value([0], np.int64)), n.weight(4, 8), n.weight(4), transB=1)
+    y = n.add("Mul", y, n.add("Cast", "rate", to=TensorProto.FLOAT))
+    n.nodes += [helper.make_node("Sigmoid", [y], ["output"], "last"),
+                helper.make_node("Identity", [state], ["stateN"], "keep")]  # fmt: skip
+    inputs = [helper.make_tensor_value_info("frame", TensorProto.FLOAT, ["batch", 16]),
+              helper.make_tensor_value_info("state", TensorProto.FLOAT, [2, "batch", 8]),
+              helper.make_tensor_value_info("rate", TensorProto.INT64, [])]  # fmt: skip
+    outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4]),
+               helper.make_tensor_value_info("stateN", TensorProto.FLOAT, [2, "batch", 8])]  # fmt: skip
+    nodes, stored = n.nodes, n.stored
+    if branches:
+        names = [f"inner_{value.name}" for value in outputs]
+        ends = [helper.make_node("Identity", [v.name], [name]) for v, name in zip(outputs, names, strict=True)]
+        results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        inner = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        for node in inner:  # the outer names belong to the If
+            for i, name in enumerate(node.output):
+                node.output[i] = f"b_{name}" if name in ("output", "stateN") else name
+        for end in ends:
+            end.input[0] = f"b_{end.input[0]}"
+        yes = helper.make_graph([*inner, *ends], "then", [], results, stored)
+        zeros = [helper.make_node("Identity", ["state"], ["other_state"]),
+                 helper.make_node("Slice", ["frame", "zero", "four", "one"], ["other_output"])]  # fmt: skip
+        rest = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("other_output", "other_state")
+        ]
+        no = helper.make_graph(zeros, "else", [], rest)
+        either = {"then_branch": yes, "else_branch": no}
+        nodes = [helper.make_node("Equal", ["rate", "three"], ["is_three"], "ask"),
+                 helper.make_node("If", ["is_three"], ["output", "stateN"], "choose", **either)]  # fmt: skip
+        stored = [numpy_helper.from_array(np.int64(3), "three")]
+        stored += [numpy_helper.from_array(np.int64([i]), s) for s, i in (("zero", 0), ("one", 1), ("four", 4))]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def frames(*shape: int, seed: int = 0) -> Any:
+    """Random normal frames [..., 16]."""
+    return np.random.default_rng(seed).normal(size=(*shape, 16)).astype(np.float32)
+
+
+def calls(session: Session, count: int = 5) -> list[dict[str, Any]]:
+    """What a user of the network gets who feeds its state back."""
+    state, found = np.zeros((2, 2, 8), np.float32), []
+    for call in range(count):
+        found.append(session.run({"frame": frames(2, seed=call), "state": state, "rate": np.array(3)}))
+        state = found[-1]["stateN"]
+    return found
+
+
+def test_state_is_carried_and_a_scalar_is_given_once(tmp_path: Path) -> None:
+    onnx.save(streaming(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", frame=frames(24, 6), rate=np.int64(3))
+    said = run("plan {tmp}/net.onnx --calib {tmp}/data.npz", tmp_path)
+    assert "state is stateN of the call before" in said and "18 samples of 6 calls to calibrate" in said
+    before, after = go_through(tmp_path)
+    for x, y in zip(calls(before), calls(after), strict=True):
+        assert np.abs(x["output"] - y["output"]).max() < 0.05
+        assert np.abs(x["stateN"] - y["stateN"]).max() < 0.05
+    assert "SQNR of stateN" in run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/data.npz", tmp_path)
+
+
+def test_a_branch_that_an_input_chooses_is_taken_when_the_recipe_says_its_value(tmp_path: Path) -> None:
+    onnx.save(streaming(branches=True), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", frame=frames(24, 6))
+    refused = CliRunner().invoke(app, f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.npz".split())
+    assert refused.exit_code == 2 and "its layers lie inside of If, which input rate chooses" in refused.output
+    (tmp_path / "recipe.toml").write_text("[network]\nconstant = { rate = 3 }\n")
+    said = run("plan {tmp}/net.onnx --calib {tmp}/data.npz --recipe {tmp}/recipe.toml", tmp_path)
+    assert "input rate counts as 3 whatever it is fed" in said
+    before, after = go_through(tmp_path, f"--recipe {tmp_path}/recipe.toml")
+    assert after.inputs == before.inputs, "the interface is kept"
+    for x, y in zip(calls(before), calls(after), strict=True):
+        assert np.abs(x["output"] - y["output"]).max() < 0.05
+
+
+def test_a_scalar_input_may_differ_from_sample_to_sample(tmp_path: Path) -> None:
+    onnx.save(streaming(), tmp_path / "net.onnx")
+    state = np.random.default_rng(0).normal(size=(24, 2, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", frame=frames(24), state=state, rate=np.arange(24) % 3 + 1)
+    go_through(tmp_path)
+
+
 # ---- the shared cases -----------------------------------------------------------------------
 
 
