@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from bitwright.cli import app
+from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
 from tests import networks
 from tests.networks import IMAGE, Net
@@ -237,6 +238,33 @@ def test_a_float64_network_keeps_its_interface(tmp_path: Path) -> None:
     near(*go_through(tmp_path), {"x": np.random.default_rng(1).normal(size=(3, 12))})
 
 
+def test_a_precision_without_kernels_is_named(tmp_path: Path) -> None:
+    onnx.save(plain(np.float64), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=images(20, dtype=np.float64))
+    refused = CliRunner().invoke(app, f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.npz".split())
+    assert refused.exit_code == 2 and "Export it in float32" in refused.output
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [2.0, 1.5, 0.5])
+def test_old_resizing_keeps_its_coordinates(opset: int, mode: str, scale: float, tmp_path: Path) -> None:
+    if opset < 10 and scale < 1:
+        pytest.skip("Upsample only makes things larger")
+    model = plain(opset=opset, ir=4)
+    scales = [1.0, 1.0, scale, scale]
+    op, inputs, attributes = ("Resize" if opset == 10 else "Upsample"), ["r", "s"], {"mode": mode}
+    if opset == 7:
+        inputs, attributes = ["r"], attributes | {"scales": scales}
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(scales), "s"))
+    model.graph.node.insert(2, helper.make_node(op, inputs, ["u"], "resize", **attributes))
+    model.graph.node[3].input[0] = "u"
+    onnx.save(model, tmp_path / "net.onnx")
+    prepared = Session(Graph.open(tmp_path / "net.onnx").model).run({"x": images(2)})["y"]
+    np.testing.assert_allclose(prepared, Session(tmp_path / "net.onnx").run({"x": images(2)})["y"], atol=1e-5)
+
+
 @pytest.mark.parametrize("returned", ["w", "b", "v", "m"])
 def test_what_a_network_stores_and_returns_stays_exact(returned: str, tmp_path: Path) -> None:
     model = plain()
@@ -276,6 +304,30 @@ def test_operators_of_another_domain_stay_float(tmp_path: Path) -> None:
         "plan {tmp}/net.onnx --calib {tmp}/data.npz", tmp_path
     )
     near(*go_through(tmp_path), {"x": images(3, 7)})
+
+
+def test_sizes_that_values_decide_have_no_sqnr_and_do_no_harm(tmp_path: Path) -> None:
+    model = plain()
+    model.graph.node.append(helper.make_node("NonZero", ["r"], ["where"], "places"))
+    model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, [4, None]))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=images(20))
+    go_through(tmp_path)
+    said = run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/data.npz", tmp_path)
+    assert "SQNR of where       none: its size depends on the values" in said
+
+
+def test_a_layer_behind_a_selection_by_value_is_quantized(tmp_path: Path) -> None:
+    """The second stage of a detector: as many rows as the first one finds."""
+    n = Net()
+    x = n.add("Relu", n.add("Gemm", "x", n.weight(16, 12), n.weight(16), transB=1))
+    rows = n.add("NonZero", n.add("Greater", n.add("ReduceMean", x, axes=[1], keepdims=0), n.value(0.3, np.float32)))
+    x = n.add("Gather", x, n.add("Squeeze", rows, n.value([0], np.int64)), axis=0)
+    y = n.add("Relu", n.add("Gemm", x, n.weight(16, 16), n.weight(16), transB=1))
+    total = n.add("ReduceMean", n.add("Gemm", y, n.weight(4, 16), n.weight(4), transB=1), axes=[0])
+    onnx.save(n.model({"x": ["batch", 12]}, [total]), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32))
+    go_through(tmp_path)
 
 
 # ---- scalars, state and branches ------------------------------------------------------------

@@ -89,6 +89,13 @@ def test_an_open_axis_of_a_state_begins_empty(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_rows_serve_an_input_that_takes_one_at_a_time(tmp_path: Path) -> None:
+    inputs: dict[str, Any] = {"x": ("float32", (None, 4)), "mask": ("float32", (1, 4))}
+    path = save(tmp_path, x=ROWS, mask=ROWS)
+    batches = list(open_samples(path, inputs, DATA, feeding=Feeding({"x": 0, "mask": None})))
+    assert len(batches) == 6 and all(np.array_equal(batch.feeds["x"], batch.feeds["mask"]) for batch in batches)
+
+
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     calls, feeding = np.zeros((6, 3, 4), np.float32), Feeding(AXES, states={"h": "hn"}, step=lambda feeds: {})
     path = save(tmp_path, x=calls, rate=np.int64(1), labels=np.arange(6))

@@ -33,7 +33,7 @@ from bitwright.models.network.settle import Settling
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
-from bitwright.models.network.trial import attempt, require_signal, require_square
+from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
 from bitwright.models.network.verdict import judge
 from bitwright.models.network.walk import Walk
 from bitwright.models.samples.open import Batch, Samples, open_parts
@@ -181,6 +181,7 @@ class NetworkModel(Model):
         if data_free:
             return
         graph = self.graph
+        source = Session(self.path)  # what ONNX Runtime refuses cannot be compared with
         self.states = find_states(graph.inputs, graph.outputs, self.network.state, graph.where)
         step = Session(graph.model, where=graph.where).run if self.states else None
         feeding = Feeding(graph.axes, graph.fixed, self.states, step)
@@ -193,7 +194,9 @@ class NetworkModel(Model):
             require_signal((batch.feeds for batch in first), signals, first.name)
         layers = [item.part for item in plan.items.values()]
         rounded = self.placement(plan).activations
-        attempt(self.graph, layers, rounded, *first.first())
+        feeds, count = first.first()
+        attempt(self.graph, layers, rounded, feeds, count)
+        require_same(self.graph, source, feeds)
         judged = first.task != "none" and (first.task != "detect" or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(

@@ -10,14 +10,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx
 
+from bitwright.core.measure import Error
 from bitwright.errors import DataError, ModelError, TensorError
 from bitwright.files.layers import Layer, attribute
+from bitwright.files.opset import OLDEST
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import require_finite
 from bitwright.models.network.session import Feeds, Session
 
 LARGEST = 1e15
 """Magnitude up to which the squares of a layer's values can be summed in float32, which ends at 3.4e38."""
+SAME = 20.0
+"""dB of SQNR that preparing must keep: float16 networks come near to it, another function does not."""
 RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 )  # fmt: skip
@@ -48,6 +52,20 @@ def attempt(graph: Graph, layers: Sequence[Layer], rounded: Sequence[str], feeds
             where=f"{graph.where}: {node.name}" if node else graph.where,
             fix="Feed the noise as an input, or " + EVALUATION[0].lower() + EVALUATION[1:],
         )
+
+
+def require_same(graph: Graph, source: Session, feeds: Feeds) -> None:
+    """Raise ModelError where the prepared network answers `feeds` otherwise than the file it came from, `source`."""
+    found, wanted = Session(graph.model, where=graph.where).run(feeds), source.run(feeds)
+    for name, x in wanted.items():
+        y = found[name]
+        if x.dtype.kind != "f" or x.shape != y.shape:
+            continue  # an index that flips, or a size that depends on it, says little
+        if Error.between(x, y).sqnr < SAME:
+            raise ModelError(
+                "preparing it changed what it computes", where=f"{graph.where}: {name}",
+                fix=f"Export it with opset {OLDEST} or newer, in float32, and please report this",
+            )  # fmt: skip
 
 
 def require_evaluation(graph: onnx.GraphProto, where: str) -> None:

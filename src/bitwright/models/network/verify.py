@@ -69,6 +69,8 @@ def check_answers(plan: Plan, graph: Graph, sink: LayerSink, feeds: Sequence[dic
         near, far, promised = Error(), Error(), Error()
         for i, batch in enumerate(feeds):
             theirs, exact = runtime.run(batch, [name])[name], source.run(batch, [name])[name]
+            if not theirs.shape == exact.shape == simulated[name][i].shape:
+                continue  # as many rows as the values decide
             near += Error.between(simulated[name][i], theirs)
             far += Error.between(exact, theirs)
             promised += Error.between(exact, simulated[name][i])

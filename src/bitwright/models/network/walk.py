@@ -88,9 +88,13 @@ class Step:
         first = nodes[layer.name]
         second = nodes[layer.nodes[1]] if layer.op == "MatMul" and layer.bias is not None else None
         for i in range(self._walk.count):
+            given = None
+            x, x_hat = self._walk.value(layer.input, i), self._walk.seen(layer.input, i, first)
+            if x.shape != x_hat.shape:  # as many rows as the values before decided: only the layer's own error is left
+                given = {layer.input: x_hat}
             pair = []
             for quantized in (False, True):
-                y = self._walk.compute(first, i, quantized)[0]
+                y = self._walk.compute(first, i, quantized, given)[0]
                 if second is not None:
                     y = self._walk.compute(second, i, quantized, {first.output[0]: y})[0]
                 pair.append(y)

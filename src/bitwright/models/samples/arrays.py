@@ -141,6 +141,17 @@ class Column:
         return DataError(f"damaged array ({detail})", where=self.where, fix="Save it again with numpy.save or savez")
 
 
+class Framed:
+    """Rows of an array whose first axis counts samples, for an input that takes one at a time, [1, ...]."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+
+    def rows(self, chosen: Sequence[int]) -> Iterator[Array]:
+        """The rows of ascending numbers `chosen`, [1, ...] each."""
+        return (row[None] for row in self._column.rows(chosen))
+
+
 class Repeated:
     """One array for all samples."""
 
@@ -152,8 +163,11 @@ class Repeated:
         return repeat(self._column.whole(), len(chosen))
 
 
-def _rows_of(column: Column, shape: Shape, axis: int | None, name: str) -> Column | Repeated:
+def _rows_of(column: Column, shape: Shape, axis: int | None, name: str) -> Column | Framed | Repeated:
     """What gives one sample after the other for an input of `shape`; raises DataError where it does not fit."""
+    if axis is None and shape[:1] == (1,) and len(column.shape) == len(shape) and column.shape[0] != 1:
+        check_shape(column.shape, (None, *shape[1:]), name, column.where)
+        return Framed(column)
     if axis is None and len(column.shape) == len(shape):
         check_shape(column.shape, shape, name, column.where)
         return Repeated(column)
@@ -184,7 +198,7 @@ class Arrays:
             columns = {entry: columns[name]}
         self.carried = tuple(name for name in inputs if name in states and name not in columns)
         check_names(columns, {name: inputs[name] for name in inputs if name not in self.carried}, str(path))
-        self.columns: dict[str, Column | Repeated] = {}
+        self.columns: dict[str, Column | Framed | Repeated] = {}
         self.streamed: set[str] = set()
         for name, column in columns.items():
             dtype, shape = inputs[name]
@@ -198,7 +212,9 @@ class Arrays:
             what = f"arrays of {' and '.join(map(str, sorted(calls)))} calls"
             raise DataError(what, where=str(path), fix="Give as many rows of each for every sample")
         self.calls = max(calls, default=1)
-        lengths = {name: column.shape[:1] for name, column in columns.items() if self.columns[name] is column}
+        lengths = {
+            name: column.shape[:1] for name, column in columns.items() if not isinstance(self.columns[name], Repeated)
+        }
         if not lengths:
             raise DataError("it holds one sample", where=str(path), fix="Give arrays whose first axis counts samples")
         if labels is not None:
