@@ -13,7 +13,7 @@ from onnx import helper
 from bitwright import library
 from bitwright.errors import DataError, InputError, ModelError, TensorError
 from bitwright.models.network.graph import Graph
-from bitwright.models.network.trial import attempt, require_signal
+from bitwright.models.network.trial import attempt, require_same, require_signal
 from tests.networks import IMAGE, Net
 
 RNG = np.random.default_rng(0)
@@ -113,6 +113,22 @@ def test_a_network_that_the_runtime_refuses_is_refused_by_the_plan(tmp_path: Pat
     domains = [helper.make_opsetid("", 17), helper.make_opsetid("their.domain", 1)]
     with pytest.raises(InputError, match=r"Mystery.*weights alone"):
         plan(helper.make_model(graph, opset_imports=domains, ir_version=8), tmp_path)
+
+
+def test_preparing_may_not_change_the_function_but_noise_is_no_answer(tmp_path: Path) -> None:
+    for gap, wrong in ((1.0, True), (1e30, False)):  # a sigmoid far from zero answers with rounding noise or nothing
+        n = Net()
+        y = n.add("Sigmoid", n.add("Sub", n.conv(n.add("Relu", n.conv("x", 3, 8)), 8, 4), n.value(gap, np.float32)))
+        model = n.model(IMAGE, [y])
+        onnx.save(model, tmp_path / "net.onnx")
+        graph = Graph(model)
+        require_same(graph, tmp_path / "net.onnx", {"x": X[:1]})
+        graph.set_bias(graph.layers[1], np.full(4, 3, np.float32))
+        if wrong:
+            with pytest.raises(ModelError, match="preparing it changed what it computes"):
+                require_same(graph, tmp_path / "net.onnx", {"x": X[:1]})
+        else:
+            require_same(graph, tmp_path / "net.onnx", {"x": X[:1]})
 
 
 def test_sizes_are_those_of_one_sample() -> None:

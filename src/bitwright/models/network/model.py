@@ -181,7 +181,7 @@ class NetworkModel(Model):
         if data_free:
             return
         graph = self.graph
-        source = Session(self.path)  # what ONNX Runtime refuses cannot be compared with
+        Session(self.path)  # what ONNX Runtime refuses cannot be compared with
         self.states = find_states(graph.inputs, graph.outputs, self.network.state, graph.where)
         step = Session(graph.model, where=graph.where).run if self.states else None
         feeding = Feeding(graph.axes, graph.fixed, self.states, step)
@@ -196,7 +196,7 @@ class NetworkModel(Model):
         rounded = self.placement(plan).activations
         feeds, count = first.first()
         attempt(self.graph, layers, rounded, feeds, count)
-        require_same(self.graph, source, feeds)
+        require_same(self.graph, self.path, feeds)
         judged = first.task != "none" and (first.task != "detect" or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(
