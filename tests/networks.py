@@ -59,13 +59,15 @@ class Net:
         variance = self.value(self.rng.uniform(0.5, 2, c).astype(np.float32))
         return str(self.add("BatchNormalization", x, self.weight(c, shift=1), self.weight(c), self.weight(c), variance))
 
-    def model(self, inputs: dict[str, list[Any]], outputs: list[str]) -> onnx.ModelProto:
-        """The checked model."""
+    def model(
+        self, inputs: dict[str, list[Any]], outputs: list[str], shape: list[Any] | None = None
+    ) -> onnx.ModelProto:
+        """The checked model; `shape` is that of its outputs, where it cannot be inferred."""
         graph = helper.make_graph(
             self.nodes,
             "net",
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
             self.stored,
         )
         ir = 13 if self.opset > 24 else 11 if self.opset > 22 else 10 if self.opset > 20 else 8

@@ -233,6 +233,12 @@ class Network(_Table):
     """Layers that read the network's inputs and do little of its work: rounding an input harms all later layers."""
     bind: dict[str, Side | Literal["any"]] = {}
     """Sizes of the input dimensions that the file leaves open, by name; "any" keeps one open."""
+    batch: dict[str, Annotated[int, Field(ge=0)] | Literal["none"]] = {}
+    """The axis of an input that counts samples, where it is not found; "none": one value for all samples."""
+    constant: dict[str, Number] = {}
+    """Inputs that always have one value: samples need not hold it, and what depends on it alone is decided for good."""
+    state: dict[str, str] = {}
+    """The output that a state input takes its next value from, where it is not found; "none": it is no state."""
 
 
 class Recipe(_Table):

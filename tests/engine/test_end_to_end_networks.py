@@ -178,20 +178,20 @@ def test_bad_samples_cost_no_finished_work(tmp_path: Path) -> None:
 
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     path, data = jobs.network("residual", tmp_path)
-    arrays = dict(np.load(data))
-    arrays["x"][:, 0] = np.nan
-    np.savez(data, **arrays)
     raw: dict[str, Any] = {"layer": LAYER, "data": {"source": str(data), "batch": 4}}
     before = sorted(p.name for p in tmp_path.iterdir())
-    with pytest.raises(DataError, match="is nan"):
-        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
     with pytest.raises(RecipeError, match="matches no layer"):
         jobs.made(path, tmp_path / "out.onnx", **raw, rules=[{"match": "nothing*"}])
     with pytest.raises(RecipeError, match="is a file"):
         jobs.made(path, tmp_path / "folder", **raw)
     with pytest.raises(RecipeError, match="do not run in integers"):
         jobs.made(path, tmp_path / "out.onnx", **raw | {"layer": LAYER | {"group": 16}})
+    arrays = dict(np.load(data))
+    arrays["x"][:, 0] = np.nan
+    np.savez(data, **arrays)
+    with pytest.raises(DataError, match="is nan"):
+        list(run(jobs.made(path, tmp_path / "out.onnx", **raw)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
 def test_analytic_correction_needs_batch_norm_and_uses_it(tmp_path: Path) -> None:

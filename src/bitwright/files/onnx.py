@@ -5,7 +5,7 @@ Format: https://onnx.ai/onnx/repo-docs/IR.html; tensors beyond 2 GB: https://onn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from bitwright.errors import FileError, ModelError, TensorError
 from bitwright.files.container import GraphContainer
 from bitwright.files.containers import registry
-from bitwright.files.layers import Floats
+from bitwright.files.layers import Floats, Layer
 from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset
 
 LIMIT = 2**31 - 2**20
@@ -194,3 +194,19 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
         if isinstance(container, GraphContainer):
             found |= container.decode(model)
     return found
+
+
+def decode_layers(model: onnx.ModelProto, layers: Iterable[Layer]) -> dict[str, Floats]:
+    """{weight name: its float32 values} of those `layers` whose weight `model` stores as integers.
+
+    A weight that others read as it is, or that the network returns, keeps its name; its codes have another.
+    """
+    found, nodes = decode(model), {node.name: node for node in model.graph.node}
+    names = {}
+    for layer in layers:
+        node = nodes.get(layer.name)
+        read = node.input[1] if node is not None and len(node.input) > 1 else ""
+        name = next((name for name in (layer.weight, read) if name in found), None)
+        if name is not None and found[name].shape == tuple(layer.shape):
+            names[layer.weight] = found[name]
+    return names

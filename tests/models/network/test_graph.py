@@ -206,16 +206,18 @@ def test_subgraphs_are_left_alone() -> None:
     assert not find_streams(graph)
 
 
-def test_half_precision_stays_float_and_says_so() -> None:
+def test_half_precision_is_read_as_float32_and_says_so() -> None:
     n = Net()
     n.stored = [numpy_helper.from_array(np.ones((4, 3), np.float16), "w")]
     n.nodes = [helper.make_node("Cast", ["x"], ["h"], "down", to=TensorProto.FLOAT16),
                helper.make_node("Gemm", ["h", "w"], ["g"], "gemm", transB=1),
                helper.make_node("Cast", ["g"], ["y"], "up", to=TensorProto.FLOAT)]  # fmt: skip
     graph = Graph(n.model({"x": ["batch", 3]}, ["y"]))
-    placement = place(graph)
-    assert not graph.layers and not placement.nodes
-    assert placement.floats["gemm"] == "Gemm computes in float16; only float32 is quantized"
+    assert [node.op_type for node in graph.model.graph.node] == ["Gemm", "Cast"]
+    assert [layer.name for layer in graph.layers] == ["gemm"]
+    assert graph.notes[0].startswith("float16 network: read as float32")
+    x = np.float32([[1, 2, 3]])
+    assert Session(graph.model).run({"x": x})["y"].tolist() == [[6, 6, 6, 6]]
 
 
 def test_placement_of_each_kind() -> None:

@@ -72,10 +72,10 @@ def test_networks_are_compared_batch_by_batch(tmp_path: Path) -> None:
     found = []
     for batch in (5, 24):
         recipe = Recipe.read({"data": {"batch": batch}}, "test")
-        found.append(value(verdict.compare_on(source, source, str(data), recipe.data)).summary())
+        found.append(value(verdict.compare_on(source, source, str(data), recipe)).summary())
     assert found[0]["samples"] == found[1]["samples"] == 24
     assert found[0]["top1_agreement"] == found[1]["top1_agreement"] == 1 and found[0]["kl"] == pytest.approx(
         0, abs=1e-9
     )
     with pytest.raises(Exception, match="compared on samples"):
-        value(verdict.compare_on(source, source, "stdlib", Recipe().data))
+        value(verdict.compare_on(source, source, "stdlib", Recipe()))

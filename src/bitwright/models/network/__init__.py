@@ -85,7 +85,7 @@ class Networks(Kind):
     def compare(self, a: Path, b: Path, heldout: str, recipe: Recipe) -> Iterator[Event]:
         from bitwright.models.network.verdict import compare_on
 
-        return compare_on(a, b, heldout, recipe.data)
+        return compare_on(a, b, heldout, recipe)
 
     def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
         return facts.measures(verdict)

@@ -14,7 +14,8 @@ from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError, ModelError
 from bitwright.events import Event, Finding, Row
 from bitwright.files.layers import to_matrix
-from bitwright.files.onnx import decode, read
+from bitwright.files.onnx import decode, decode_layers, read
+from bitwright.models.network.branches import CONSTANT
 from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.session import Session
 
@@ -41,13 +42,14 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         source = read(against)
         shapes = {name: shape for name, (_, shape) in inputs_of(source).items()}
         loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
-        graph = Graph(source, bind=loose, where=str(against))
-        found = False
+        kept = [entry for entry in model.metadata_props if entry.key.startswith(CONSTANT)]
+        constant = {entry.key.removeprefix(CONSTANT): float(entry.value) for entry in kept}
+        graph = Graph(source, bind=loose, constant=constant, where=str(against))
+        found = decode_layers(model, graph.layers)
         for layer in graph.layers:
-            back = decoded.get(layer.weight)
-            if back is None or back.shape != tuple(layer.shape):
+            back = found.get(layer.weight)
+            if back is None:
                 continue
-            found = True
             before, after = graph.matrix(layer), to_matrix(layer, back)
             error_ = Error.between(before, after)
             yield Row(

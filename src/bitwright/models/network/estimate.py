@@ -29,9 +29,8 @@ COPIES = 7
 
 
 def positions(graph: Graph, layer: Layer) -> int:
-    """How often the matrix of `layer` is used for one sample; open dimensions count once."""
-    shape = graph.values.get(layer.raw, ("", None))[1] or ()
-    return int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64)) // layer.outputs or 1
+    """How often the matrix of `layer` is used for one sample; open dimensions count once where there was no trial."""
+    return _numbers(graph, layer.raw) // layer.outputs or 1
 
 
 def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
@@ -50,9 +49,9 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, 
     if samples is None:
         return Estimate(BASE + COPIES * plan.model.source_bytes, SECONDS)
     calibration, heldout = samples
-    count, judged = len(calibration), len(heldout)
+    count, judged = len(calibration) * calibration.calls, len(heldout) * heldout.calls
     batch = min(calibration.batch, count)
-    values = {name: _size(graph, name) for name in graph.values if name not in graph.constants}
+    values = {name: 4 * _numbers(graph, name) for name in graph.values if name not in graph.constants}
     inputs = sum(values[name] for name in graph.inputs if name in values)
     observed = sum(values.get(name, 0) for name in placement.activations)
     widest = max(values.values(), default=0)
@@ -72,7 +71,7 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, 
     return Estimate(memory, seconds)
 
 
-def _size(graph: Graph, name: str) -> int:
-    """Bytes of a float32 tensor for one sample; open dimensions count once."""
-    shape = graph.values[name][1] or ()
-    return 4 * int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64))
+def _numbers(graph: Graph, name: str) -> int:
+    """Numbers in a tensor for one sample."""
+    shape = graph.values.get(name, ("", None))[1] or ()
+    return graph.sizes.get(name) or int(np.prod([n or 1 for n in shape[1:]], dtype=np.int64))

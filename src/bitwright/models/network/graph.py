@@ -15,7 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from bitwright.errors import ModelError, TensorError
 from bitwright.files.layers import Floats, Layer, Stream, attribute, from_matrix, to_matrix
 from bitwright.files.onnx import read
-from bitwright.models.network.prepare import captured, prepare
+from bitwright.models.network.axes import batch_axes
+from bitwright.models.network.branches import fixed_inputs
+from bitwright.models.network.prepare import captured, fed, prepare
 
 Shape = tuple[int | None, ...]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "ConvInteger", "MatMulInteger", "MatMulNBits")
@@ -30,23 +32,43 @@ class Graph:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, *, bind: Mapping[str, int | None] | None = None, where: str = "model"
+        self,
+        model: onnx.ModelProto,
+        *,
+        bind: Mapping[str, int | None] | None = None,
+        batch: Mapping[str, int | None] | None = None,
+        constant: Mapping[str, float] | None = None,
+        where: str = "model",
     ) -> None:
-        """Take `model` over (it is changed in place); see `prepare` for `bind` and the errors.
+        """Take `model` over (it is changed in place).
 
-        Raises ModelError where the model is quantized already.
+        `bind` is that of `prepare`, `batch` that of `batch_axes`, `constant` that of `fixed_inputs`.
+
+        Raises ModelError where the model is quantized already, and what those raise.
         """
         self.where = where
         if done := sorted({node.op_type for node in model.graph.node if node.op_type.startswith(QUANTIZED)}):
             what = f"already quantized (it holds {', '.join(done)})"
             raise ModelError(what, where=where, fix="Give the float model it was made from")
-        self.model, self.notes, self.normals = prepare(model, bind, where)
+        self.axes = batch_axes(fed(model.graph), batch or {}, where)
+        """The axis of each input that counts samples; None: all samples of a batch share one value."""
+        self.fixed = fixed_inputs({value.name: value for value in fed(model.graph)}, constant or {}, where)
+        """Inputs that always have one value, and which nobody reads any more."""
+        self.model, self.notes, self.normals = prepare(model, bind, where, self.axes, self.fixed)
+        self.sizes: dict[str, int] = {}
+        """Numbers in each tensor for one sample, as far as a trial has shown them."""
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
 
     @classmethod
-    def open(cls, path: str | Path, bind: Mapping[str, int | None] | None = None) -> Graph:
+    def open(
+        cls,
+        path: str | Path,
+        bind: Mapping[str, int | None] | None = None,
+        batch: Mapping[str, int | None] | None = None,
+        constant: Mapping[str, float] | None = None,
+    ) -> Graph:
         """The network in the file `path`, checked (`files.onnx.read`) and prepared."""
-        return cls(read(path), bind=bind, where=str(path))
+        return cls(read(path), bind=bind, batch=batch, constant=constant, where=str(path))
 
     @cached_property
     def inputs(self) -> dict[str, tuple[str, Shape]]:
@@ -56,7 +78,7 @@ class Graph:
     @cached_property
     def outputs(self) -> dict[str, tuple[str, Shape]]:
         """{name: (NumPy dtype name, shape with None for a dynamic dimension)} of what the network returns."""
-        return {value.name: _facts(value) for value in self.model.graph.output}
+        return {value.name: facts_of(value) for value in self.model.graph.output}
 
     @cached_property
     def values(self) -> dict[str, tuple[str, Shape | None]]:
@@ -66,7 +88,7 @@ class Graph:
         for value in [*graph.value_info, *graph.input, *graph.output]:
             if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type:
                 known = value.type.tensor_type.HasField("shape")
-                dtype, shape = _facts(value)
+                dtype, shape = facts_of(value)
                 found[value.name] = (dtype, shape if known else None)
         for tensor in graph.initializer:
             found[tensor.name] = (_dtype(tensor.data_type), tuple(tensor.dims))
@@ -100,6 +122,10 @@ class Graph:
     def pinned(self) -> frozenset[str]:
         """Tensors that somebody besides nodes reads: network outputs, and what subgraphs capture."""
         return frozenset({value.name for value in self.model.graph.output} | captured(self.model.graph))
+
+    def shared(self, constant: str) -> bool:
+        """Whether more than one reader sees `constant`, so that it may not change for one of them."""
+        return constant in self.pinned or len(self.consumers.get(constant, [])) > 1
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -182,8 +208,7 @@ class Graph:
         """
         value = _finite(b, layer).reshape(layer.outputs)
         node = next(node for node in self.model.graph.node if node.name == layer.name)
-        own = layer.bias is not None and len(self.consumers.get(layer.bias, [])) == 1
-        if own and layer.bias is not None:
+        if layer.bias is not None and not self.shared(layer.bias):
             self._set(layer.bias, value)
             return
         name = f"{layer.name}.bias"
@@ -279,8 +304,7 @@ def columns(layer: Layer, factor: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
 
 def inputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, Shape]]:
     """{name: (NumPy dtype name, shape with None for a dynamic dimension)} of what any model, also integer, is fed."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return {value.name: _facts(value) for value in model.graph.input if value.name not in stored}
+    return {value.name: facts_of(value) for value in fed(model.graph)}
 
 
 def _finite(x: npt.ArrayLike, layer: Layer) -> Floats:
@@ -294,7 +318,8 @@ def _dtype(kind: int) -> str:
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name)
 
 
-def _facts(value: onnx.ValueInfoProto) -> tuple[str, Shape]:
+def facts_of(value: onnx.ValueInfoProto) -> tuple[str, Shape]:
+    """(NumPy dtype name, shape with None for a dynamic dimension) of an input or output."""
     kind = value.type.tensor_type
     shape = tuple(int(d.dim_value) if d.dim_value > 0 else None for d in kind.shape.dim)
     return (_dtype(kind.elem_type) if kind.elem_type else "", shape)

@@ -13,25 +13,31 @@ import numpy as np
 import torch
 
 from bitwright.core.observe import Affine
-from bitwright.errors import RecipeError
+from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.folder import sync
 from bitwright.files.layers import Layer, Placement, to_matrix
-from bitwright.files.onnx import decode, read, side_file, write
+from bitwright.files.onnx import decode_layers, read, side_file, write
 from bitwright.methods import registry
 from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
 from bitwright.models.network import estimate, sensitivity, verify
+from bitwright.models.network.axes import opened
+from bitwright.models.network.branches import CONSTANT, require_open
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import Observed, observe, quantizers
 from bitwright.models.network.placement import place
+from bitwright.models.network.session import Session
 from bitwright.models.network.settle import Settling
 from bitwright.models.network.sink import LayerSink
+from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
+from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
 from bitwright.models.network.verdict import judge
 from bitwright.models.network.walk import Walk
 from bitwright.models.samples.open import Batch, Samples, open_parts
+from bitwright.models.samples.preprocess import Feeding, size_of
 from bitwright.models.tasks.verdict import require_classes
 from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Recipe
@@ -65,9 +71,14 @@ class NetworkModel(Model):
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.kind, self.path = kinds.get("network"), path
         self.network = recipe.network
-        self.graph = Graph.open(path, {n: None if size == "any" else size for n, size in self.network.bind.items()})
+        bind, batch = opened(self.network.bind, "any"), opened(self.network.batch, "none")
+        self.graph = Graph.open(path, bind, batch, self.network.constant)
         self.notes = list(self.graph.notes)
+        self.notes += [
+            f"input {name} counts as {x.flat[0]:g} whatever it is fed" for name, x in self.graph.fixed.items()
+        ]
         self.samples: Parts | None = None
+        self.states: dict[str, str] = {}
         self._observed: Observed | None = None
         self._batches: list[Batch] = []
         self._rewritten = False
@@ -81,7 +92,7 @@ class NetworkModel(Model):
 
     @property
     def source_bytes(self) -> int:
-        return self.path.stat().st_size
+        return self.kind.size(self.path)
 
     def identity(self) -> Any:
         facts = self.path.stat()
@@ -100,6 +111,7 @@ class NetworkModel(Model):
 
     def leave(self, chosen: Mapping[str, Settings], recipe: Recipe, container: Any) -> dict[str, str]:
         """Layers at the entrance, and those that no integer kernel takes."""
+        require_open(self.graph.model.graph, str(self.path))
         integer = bool(container.integer)
         learned = any(registry.get(layer.method).scope == "model" for layer in chosen.values())
         kept = [layer.name for layer in self.graph.layers if layer.name not in chosen]
@@ -148,6 +160,7 @@ class NetworkModel(Model):
                 f"{part.inputs} inputs do not divide by groups of {format.block}", where=part.name,
                 fix='Choose a smaller --group, or format = "float" for it in [[rules]]', key="layer.group",
             )  # fmt: skip
+        require_square(self.graph.matrix(part), part.name, "weights")
         return Item(part, format, registry.get(layer.method), layer.options)
 
     def require(self, plan: Plan) -> None:
@@ -167,9 +180,23 @@ class NetworkModel(Model):
         data_free = not plan.container.integer and not plan.calibrated and plan.recipe.data.source is None
         if data_free:
             return
-        self.samples = open_parts(plan.recipe.data, self.graph.inputs)
+        graph = self.graph
+        Session(self.path)  # what ONNX Runtime refuses cannot be compared with
+        self.states = find_states(graph.inputs, graph.outputs, self.network.state, graph.where)
+        step = Session(graph.model, where=graph.where).run if self.states else None
+        feeding = Feeding(graph.axes, graph.fixed, self.states, step)
+        self.samples = open_parts(plan.recipe.data, graph.inputs, feeding)
         self._require_classes()
         first = self.samples[0]
+        with about("data.source"):
+            floats = [name for name, (dtype, _) in first.inputs.items() if dtype.startswith("float")]
+            signals = [name for name in floats if first.axes[name] is not None and name not in self.states]
+            require_signal((batch.feeds for batch in first), signals, first.name)
+        layers = [item.part for item in plan.items.values()]
+        rounded = self.placement(plan).activations
+        feeds, count = first.first()
+        attempt(self.graph, layers, rounded, feeds, count)
+        require_same(self.graph, self.path, feeds)
         judged = first.task != "none" and (first.task != "detect" or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(
@@ -188,9 +215,14 @@ class NetworkModel(Model):
                 require_classes(part.labels, part.classes or (), shape[1], name, part.name)
 
     def sink(self, plan: Plan) -> LayerSink:
-        saved = sum(4 * item.rows * item.columns - plan.stored(item) // 8 for item in plan.items.values())
+        whole = self.graph.model.ByteSize()
+        # A weight that others read, too, or that is returned stays beside its codes.
+        saved = sum(
+            (0 if self.graph.shared(item.part.weight) else 4 * item.rows * item.columns) - plan.stored(item) // 8
+            for item in plan.items.values()
+        )
         added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
-        return LayerSink(plan, plan.partial / f"layers{plan.label}", max(self.source_bytes - saved + added, 0))
+        return LayerSink(plan, plan.partial / f"layers{plan.label}", whole - saved + added)
 
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
@@ -212,7 +244,9 @@ class NetworkModel(Model):
             lines.append("activations stay float")
         if self.samples:
             first, second = self.samples
-            lines.append(f"{len(first):,} samples to calibrate, {len(second):,} for the verdict ({first.kind})")
+            lines += [f"state: {name} is {output} of the call before" for name, output in first.states.items()]
+            calls = f" of {first.calls} calls" if first.calls > 1 else ""
+            lines.append(f"{len(first):,} samples{calls} to calibrate, {len(second):,} for the verdict ({first.kind})")
         return lines
 
     def facts(self, plan: Plan) -> dict[str, Any]:
@@ -246,7 +280,7 @@ class NetworkModel(Model):
             return
         self._rewritten, self._batches = True, list(data[0]) if data else []
         graph, feeds = self.graph, [batch.feeds for batch in self._batches]
-        yield Started("calibrate", f"{sum(len(next(iter(f.values()))) for f in feeds)} samples")
+        yield Started("calibrate", f"{sum(size_of(f, self.graph.axes) for f in feeds)} samples")
         bits = {item.name: item.format.bits for item in plan.items.values()}
         for rewrite in chosen(self.network):
             if rewrite.apply is None:
@@ -320,7 +354,10 @@ class NetworkModel(Model):
         try:
             for name, bias in sink.biases.items():
                 graph.set_bias(graph.layer(name), bias)
-            return plan.container.write(graph, sink.placement, sink.weights, sink.affines, self.network)
+            made = plan.container.write(graph, sink.placement, sink.weights, sink.affines, self.network)
+            for name, number in self.network.constant.items():
+                made.metadata_props.add(key=f"{CONSTANT}{name}", value=repr(number))
+            return made
         finally:
             for name, bias in before.items():
                 graph.set_bias(graph.layer(name), bias)
@@ -358,7 +395,7 @@ class NetworkModel(Model):
             pass
         item, layer = plan.items[name], self.graph.layer(name)
         if plan.out.exists():
-            decoded = to_matrix(layer, decode(read(plan.out))[layer.weight])
+            decoded = to_matrix(layer, decode_layers(read(plan.out), [layer])[layer.weight])
         else:
             decoded = np.asarray(sink_of(plan).read(item)[0].decode())
         yield self.graph.matrix(layer), decoded

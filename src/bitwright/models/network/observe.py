@@ -44,8 +44,7 @@ def observe(
         found = {name: batch[name] for name in names if name in batch}
         if wanted:  # an empty list would mean all outputs
             found |= session.run(batch, wanted)
-        if any(not np.isfinite(x).all() for x in found.values()):
-            raise _not_finite(graph, batch, found)
+        require_finite(graph, batch, found)
         for name in tensors:
             seen.values[name] = seen.values.get(name, Histogram()) + Histogram.of(found[name])
         for name, axis in axes.items():
@@ -55,8 +54,13 @@ def observe(
         yield Progress("calibrate", seen.batches, len(feeds), f"batch {seen.batches}")
 
 
-def _not_finite(graph: Graph, batch: Feeds, found: Feeds) -> TensorError:
-    """What to raise where `found` holds NaN or infinity: it names the tensor of the float network where that begins."""
+def require_finite(graph: Graph, batch: Feeds, found: Feeds) -> None:
+    """Raise TensorError where `found` holds NaN or infinity, naming the tensor of the float network where that begins.
+
+    `found` are tensors of the float network on `batch`.
+    """
+    if all(np.isfinite(x).all() for x in found.values()):
+        return
     nodes = {out: node.op_type for node in graph.model.graph.node for out in node.output if out}
     names = [name for name in nodes if graph.values.get(name, ("",))[0].startswith("float")]
     values = Session(graph.with_outputs(names), optimize=False, where=graph.where).run(batch, names) | {**found}
@@ -64,7 +68,7 @@ def _not_finite(graph: Graph, batch: Feeds, found: Feeds) -> TensorError:
     bad = [(name, np.isnan(x).sum()) for name, x in values.items()]
     bad += [(name, np.isinf(x).sum()) for name, x in values.items()]
     name, count = next(pair for pair in bad if pair[1])
-    return TensorError(
+    raise TensorError(
         f"{count} values of {nodes.get(name, 'the input')} are NaN or infinite when the float network runs on the "
         "calibration samples",
         where=name,

@@ -7,6 +7,7 @@ arXiv 1712.05877, section 3.2), Gemm loses its alpha and beta, every node gets a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,9 @@ from onnx import TensorProto, helper, numpy_helper
 from bitwright.errors import ModelError
 from bitwright.files.layers import attribute, names_read
 from bitwright.files.opset import OLDEST, opset, upgrade
+from bitwright.models.network.axes import is_open, name_of
+from bitwright.models.network.branches import fix, take_branches
+from bitwright.models.network.precision import to_float32
 from bitwright.models.network.rewrite import rewrite, static_shape
 
 SMALL = 1 << 12
@@ -29,21 +33,26 @@ SMALL = 1 << 12
 MOST = 1 << 26
 """Bytes up to which a result that depends on constants alone is stored."""
 FOLDED = {
-    "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",
-    "Greater", "Identity", "Less", "Mod", "Mul", "Neg", "Not", "Or", "Range", "Reshape", "Slice", "Squeeze", "Sub",
-    "Transpose", "Unsqueeze", "Where",
+    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor",
+    "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not",
+    "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Sign", "Slice", "Squeeze", "Sub",
+    "Tile", "Transpose", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
 """Operators computed beforehand where all inputs are constant: shape arithmetic and the layout of weights."""
 
 
 def prepare(
-    model: onnx.ModelProto, bind: Mapping[str, int | None] | None = None, where: str = "model"
+    model: onnx.ModelProto,
+    bind: Mapping[str, int | None] | None = None,
+    where: str = "model",
+    axes: Mapping[str, int | None] | None = None,
+    constant: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> tuple[onnx.ModelProto, list[str], Normals]:
     """`model`, changed in place where possible, notes on what was done that its owner should know, and folded norms.
 
     `bind` gives sizes of dynamic dimensions by their name or as "input.axis"; None leaves one dynamic on purpose.
-    Raises ModelError for an unbound dynamic dimension other than the first (the batch), FileError where an old operator
-    set cannot be raised.
+    `axes` are those of the batch (default: the first), `constant` the values of inputs that never change. Raises
+    ModelError for another dynamic dimension that is not bound, FileError where an old operator set cannot be raised.
     """
     notes = []
     if model.functions:
@@ -51,13 +60,28 @@ def prepare(
     if opset(model) < OLDEST:
         notes.append(f"opset {opset(model)} raised to {OLDEST}")
         model = upgrade(model, OLDEST, where)
-    bind_shapes(model.graph, bind or {}, where)
+    bind_shapes(model.graph, bind or {}, where, axes)
+    if model.ir_version < 4:  # it lists its weights among the inputs, which `_sweep` ends
+        model.ir_version = 4
+    elif knobs := [t.name for t in model.graph.initializer if t.name in _given(model.graph) and math.prod(t.dims) < 2]:
+        notes.append(f"inputs with a stored value became constants: {', '.join(knobs)}")
+    fix(model.graph, constant or {})
+    widened = to_float32(model, where)
+    notes += widened
     _constants(model.graph)
     _names(model.graph)
     _identities(model.graph)
     infer(model)
-    folded = _fold_constants(model)
-    if folded:
+    if widened:
+        values = [*model.graph.value_info, *model.graph.input]
+        _identities(model.graph, {value.name: value.type.tensor_type.elem_type for value in values})
+    while _fold_constants(model):
+        infer(model)
+        if not take_branches(model.graph):
+            break
+        _constants(model.graph)
+        _names(model.graph)
+        _identities(model.graph)
         infer(model)
     _gemms(model.graph)
     if normals := _fold_batch_norm(model.graph):
@@ -69,25 +93,28 @@ def prepare(
     return model, notes, normals
 
 
-def bind_shapes(graph: onnx.GraphProto, bind: Mapping[str, int | None], where: str) -> None:
-    """Fix the dynamic dimensions named in `bind`; ModelError for those that nobody bound or names that nothing has."""
-    stored = {tensor.name for tensor in graph.initializer}
+def bind_shapes(
+    graph: onnx.GraphProto, bind: Mapping[str, int | None], where: str, axes: Mapping[str, int | None] | None = None
+) -> None:
+    """Fix the dynamic dimensions named in `bind`; ModelError for those that nobody bound or names that nothing has.
+
+    Those of a batch, along `axes`, may stay open. Dimensions that have no name are bound one by one.
+    """
     known, sizes = set(), {}
-    for value in graph.input:
-        if value.name in stored:
-            continue
+    for value in fed(graph):
         if not value.type.tensor_type.HasField("shape"):
             raise ModelError(f"input {value.name} has no shape", where=where, fix="Export the model with input shapes")
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if size.HasField("dim_value") and size.dim_value > 0:
+            if not is_open(size):
                 continue
-            keys = [key for key in (size.dim_param, f"{value.name}.{axis}") if key]
+            name = name_of(size)
+            keys = [key for key in (name, f"{value.name}.{axis}") if key]
             known.update(keys)
             given = [key for key in keys if key in bind]
             if given and bind[given[0]] is not None:
-                sizes[size.dim_param] = bind[given[0]]
+                sizes[name] = bind[given[0]]
                 size.dim_value = bind[given[0]] or 0
-            elif not given and axis > 0:
+            elif not given and axis != (0 if axes is None else axes.get(value.name)):
                 raise ModelError(
                     f"input {value.name} has a dynamic dimension {keys[0]!r} (axis {axis})",
                     where=where,
@@ -98,8 +125,18 @@ def bind_shapes(graph: onnx.GraphProto, bind: Mapping[str, int | None], where: s
                          fix=f"It has: {', '.join(sorted(known)) or 'none'}")  # fmt: skip
     for value in graph.output:
         for size in value.type.tensor_type.shape.dim:
-            if size.dim_param in sizes and size.dim_param:
-                size.dim_value = sizes[size.dim_param] or 0
+            if is_open(size) and name_of(size) in sizes and name_of(size):
+                size.dim_value = sizes[name_of(size)] or 0
+
+
+def _given(graph: onnx.GraphProto) -> set[str]:
+    return {value.name for value in graph.input}
+
+
+def fed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that must be fed: older files list stored tensors among them, newer ones inputs with a default."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
 
 
 def infer(model: onnx.ModelProto) -> None:
@@ -187,8 +224,11 @@ def captured(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def _identities(graph: onnx.GraphProto) -> None:
-    """Remove Identity and (in inference) Dropout, unless a network output or a subgraph needs the name."""
+def _identities(graph: onnx.GraphProto, types: Mapping[str, int] | None = None) -> None:
+    """Remove Identity, Dropout (in inference) and Cast to the type that its input has by `types`.
+
+    Those remain whose name a network output or a subgraph needs.
+    """
     pinned = {value.name for value in graph.output} | captured(graph)
     used = {name for node in graph.node for name in node.input}
     alias: dict[str, str] = {}
@@ -198,6 +238,9 @@ def _identities(graph: onnx.GraphProto) -> None:
             node.input[i] = alias.get(name, name)
         training = len(node.input) > 2 and node.input[2]
         plain = node.op_type == "Identity" or (
+            types is not None and node.op_type == "Cast" and types.get(node.input[0], 0) == attribute(node, "to", None)
+        )
+        plain = plain or (
             node.op_type == "Dropout" and not training and not any(out in used for out in node.output[1:])
         )
         if plain and not node.domain and not pinned & set(node.output):
@@ -222,6 +265,8 @@ def _fold_constants(model: onnx.ModelProto) -> int:
             start, end = attribute(node, "start", 0), attribute(node, "end", len(shape))
             assert isinstance(start, int) and isinstance(end, int)
             value = np.array(shape[start:end], np.int64)
+        elif node.op_type == "Size" and shape is not None and not node.domain:
+            value = np.array(math.prod(shape), np.int64)
         elif node.op_type in FOLDED and not node.domain and node.input:
             inputs = [name for name in node.input if name]
             if inputs and all(name in constants for name in inputs):
@@ -267,8 +312,7 @@ def _fold_batch_norm(graph: onnx.GraphProto) -> Normals:
     """Fold every BatchNormalization that alone follows a Conv, ConvTranspose or Gemm of constants; what they wrote."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     producers = {out: node for node in graph.node for out in node.output}
-    used = Counter(name for node in graph.node for name in node.input)
-    used.update(captured(graph) | {value.name for value in graph.output})
+    used = _uses(graph)
     gone: set[str] = set()
     normals: Normals = {}
     for node in graph.node:
@@ -329,10 +373,17 @@ def scale_outputs(
     return w * (factor[:, None] if attribute(node, "transB", 0) else factor[None, :])
 
 
+def _uses(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each tensor is read: by nodes, by subgraphs, as an output of the network."""
+    used = Counter(name for node in graph.node for name in node.input)
+    used.update(captured(graph) | {value.name for value in graph.output})
+    return used
+
+
 def _gemms(graph: onnx.GraphProto) -> None:
     """alpha and beta go into the constants of a Gemm, and a bias of one or [1, N] values becomes [N]."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    used = Counter(name for node in graph.node for name in node.input)
+    used = _uses(graph)
     for node in graph.node:
         if node.op_type != "Gemm" or node.input[1] not in constants:
             continue

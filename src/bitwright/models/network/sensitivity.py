@@ -16,6 +16,7 @@ from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.samples.open import Batch, Samples
+from bitwright.models.samples.preprocess import size_of
 from bitwright.recipe import Data
 
 LOOK = 64
@@ -40,7 +41,7 @@ def rank(
     `place_without(name)` says where integers flow then.
     """
     feeds = [batch.feeds for batch in batches]
-    feeds = feeds[: max(1, LOOK // max(1, len(next(iter(feeds[0].values())))))]
+    feeds = feeds[: max(1, LOOK // max(1, size_of(feeds[0], graph.axes)))]
     names = [name for name in plan.items if name in sink.placement.nodes]
     before = [Session(graph.model).run(batch) for batch in feeds]
 
@@ -49,7 +50,8 @@ def rank(
         total = 0.0
         for batch, outputs in zip(feeds, before, strict=True):
             found = session.run(batch)
-            total += sum(Error.between(outputs[name], found[name]).noise for name in outputs)
+            same = [name for name, y in outputs.items() if y.shape == found[name].shape]
+            total += sum(Error.between(outputs[name], found[name]).noise for name in same)
         return total
 
     yield Started("rank", f"{len(names)} layers by what they cost")

@@ -68,7 +68,14 @@ class Session:
                 self._session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except _refusals() as error:
             text = " ".join(str(error).split())[:300]
-            raise ModelError(f"ONNX Runtime refuses it: {text}", where=where, fix="Check the export") from error
+            unknown, absent = "is not a registered function/op" in text, "NOT_IMPLEMENTED" in text
+            absent = absent or "tensor(bfloat16)" in text
+            raise ModelError(
+                f"ONNX Runtime refuses it: {text}", where=where,
+                fix="Without that operator it cannot be run here; weights alone need no run: --activations none "
+                "--method rtn" if unknown else "Export it in float32, for which it has all kernels" if absent
+                else "Check the export",
+            ) from error  # fmt: skip
         self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
         self.where = where

@@ -103,24 +103,21 @@ def find_streams(graph: Graph) -> list[Stream]:
 def _layers(graph: Graph) -> tuple[list[tuple[Layer, int]], list[tuple[Layer, int]]]:
     """(layer, channel axis of its output) and (layer, channel axis of its input)."""
     writers, readers = [], []
-    uses: defaultdict[str, int] = defaultdict(int)
     for layer in graph.layers:
-        uses[layer.weight] += 1
-    for layer in graph.layers:
-        if uses[layer.weight] > 1:
-            continue  # a weight that two layers share cannot take the factors of one
-        rank = len(graph.values.get(layer.output, ("", None))[1] or ())
+        if graph.shared(layer.weight):
+            continue  # a weight that others read cannot take the factors of one layer
+        rank = _rank(graph, layer.output)
         axis = 1 if layer.op in ("Conv", "ConvTranspose", "Gemm") else rank - 1
         if axis > 0:
             if layer.activation in (None, "Relu"):
                 writers.append((layer, axis))
-            before = len(graph.values.get(layer.input, ("", None))[1] or ())
+            before = _rank(graph, layer.input)
             readers.append((layer, 1 if layer.op != "MatMul" else before - 1))
     for node in graph.model.graph.node:
         if node.op_type == "LayerNormalization" and node.input[1] in graph.constants:
-            rank = len(graph.values.get(node.output[0], ("", None))[1] or ())
+            rank = _rank(graph, node.output[0])
             along, shape = attribute(node, "axis", -1), graph.constant(node.input[1]).shape
-            single = len(graph.consumers[node.input[1]]) == 1 and len(node.output) == 1
+            single = not graph.shared(node.input[1]) and len(node.output) == 1
             bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
             if (
                 rank
@@ -138,6 +135,11 @@ def _layers(graph: Graph) -> tuple[list[tuple[Layer, int]], list[tuple[Layer, in
 def _size(graph: Graph, tensor: str, axis: int) -> int | None:
     shape = graph.values.get(tensor, ("", None))[1]
     return shape[axis] if shape is not None and axis < len(shape) else None
+
+
+def _rank(graph: Graph, tensor: str) -> int:
+    """The rank of `tensor`; 0 where nobody knows it, too."""
+    return len(graph.values.get(tensor, ("", None))[1] or ())
 
 
 def _step(graph: Graph, ties: _Ties, node: onnx.NodeProto, tensor: str, axis: int) -> list[tuple[str, int]]:
@@ -182,10 +184,10 @@ def _mapped(graph: Graph, ties: _Ties, node: onnx.NodeProto, axis: int, tensor: 
             return None
         return [(through[0], axis), (out, axis)] if tied((through[0], axis), (out, axis)) else None
     if op == "Concat":
-        rank = len(graph.values[out][1] or ())
+        rank = _rank(graph, out)
         along = attribute(node, "axis", 0)
         assert isinstance(along, int)
-        if any(name in graph.constants for name in node.input):
+        if rank == 0 or any(name in graph.constants for name in node.input):
             return None
         if along % rank != axis:
             pairs = [(name, axis) for name in node.input]
@@ -201,7 +203,9 @@ def _mapped(graph: Graph, ties: _Ties, node: onnx.NodeProto, axis: int, tensor: 
         return [*((name, axis) for name in node.input), (out, axis)]
     if op == "Transpose":
         perm = attribute(node, "perm", ())
-        order = [int(i) for i in perm] or list(range(len(graph.values[data][1] or ())))[::-1]  # type: ignore[attr-defined]
+        order = [int(i) for i in perm] or list(range(_rank(graph, data)))[::-1]  # type: ignore[attr-defined]
+        if axis >= len(order):
+            return None
         pair = (data, order[axis]) if tensor == out else (data, axis)
         after = (out, order.index(pair[1]))
         return [pair, after] if tied(pair, after) else None

@@ -13,13 +13,18 @@ from bitwright.errors import DataError, RecipeError
 from bitwright.events import Event, Progress, Started
 from bitwright.files.onnx import read
 from bitwright.models.model import Drop, Plan
-from bitwright.models.network.graph import Graph, inputs_of
-from bitwright.models.network.session import Session, latency, profile
+from bitwright.models.network.axes import batch_axes, opened
+from bitwright.models.network.branches import fixed_inputs
+from bitwright.models.network.graph import Graph, facts_of, inputs_of
+from bitwright.models.network.prepare import fed
+from bitwright.models.network.session import Feeds, Results, Session, latency, profile
 from bitwright.models.network.sink import LayerSink
+from bitwright.models.network.state import find_states
 from bitwright.models.network.verify import check_answers
 from bitwright.models.samples.open import Batch, Samples, open_samples
+from bitwright.models.samples.preprocess import Feeding
 from bitwright.models.tasks.verdict import Verdict, compare
-from bitwright.recipe import Data
+from bitwright.recipe import Data, Recipe
 
 LOOK = 2
 """Held-out batches that our simulation runs, too."""
@@ -37,7 +42,7 @@ def judge(
         yield Progress("certify", 2, 4, "measuring on held-out samples")
         verdict = measure(heldout, plan.recipe.data, plan.source, written).summary()
         yield Progress("certify", 3, 4, "profiling")
-        speed = _speed(plan.source, written, first[0], heldout.fixed or 1)
+        speed = _speed(plan.source, written, *heldout.first())
     parts = dict(zip(("calibration", "heldout"), samples, strict=True)) if samples else None
     return {
         "data": parts and {name: part.summary for name, part in parts.items()},
@@ -58,11 +63,17 @@ def measure(
     after: onnx.ModelProto | Path,
     batches: Iterable[Batch] | None = None,
 ) -> Verdict:
-    """Both networks on the same samples (or `batches` of them), in ONNX Runtime as a user runs them, batch by batch."""
+    """Both networks on the same samples (or `batches` of them), in ONNX Runtime as a user runs them, batch by batch.
+
+    Each carries its own state from call to call, with the errors that it has made.
+    """
     sessions = [Session(model) for model in (before, after)]
     total: Verdict | None = None
+    outputs: list[Results] = []
     for batch in samples if batches is None else batches:
-        outputs = [session.run(batch.feeds) for session in sessions]
+        states = [{i: found[o] for i, o in samples.states.items()} if batch.goes_on else {} for found in outputs]
+        feeds = [batch.feeds | state for state in states or ({}, {})]
+        outputs = [session.run(fed) for session, fed in zip(sessions, feeds, strict=True)]
         part = compare(
             samples.task, outputs[0], outputs[1], batch.labels,
             count=len(batch.names), classes=samples.classes or (), blank=data.blank,
@@ -73,7 +84,7 @@ def measure(
     return total
 
 
-def compare_on(a: Path, b: Path, heldout: str, data: Data) -> Generator[Event, None, Verdict]:
+def compare_on(a: Path, b: Path, heldout: str, recipe: Recipe) -> Generator[Event, None, Verdict]:
     """The verdict on two ONNX files over the samples of `heldout`, read as `data` says."""
     if heldout == "stdlib":
         raise RecipeError(
@@ -81,9 +92,15 @@ def compare_on(a: Path, b: Path, heldout: str, data: Data) -> Generator[Event, N
             key="data.heldout",
         )  # fmt: skip
     read(a)
-    samples = open_samples(heldout, inputs_of(read(b)), data)
+    model = read(b)
+    inputs, outputs = inputs_of(model), {value.name: facts_of(value) for value in model.graph.output}
+    axes = batch_axes(fed(model.graph), opened(recipe.network.batch, "none"), str(b))
+    fixed = fixed_inputs({value.name: value for value in fed(model.graph)}, recipe.network.constant, str(b))
+    states = find_states(inputs, outputs, recipe.network.state, str(b))
+    feeding = Feeding(axes, fixed, states, Session(a).run if states else None)
+    samples = open_samples(heldout, inputs, recipe.data, feeding=feeding)
     yield Started("compare", f"{len(samples):,} samples through both networks")
-    return measure(samples, data, a, b)
+    return measure(samples, recipe.data, a, b)
 
 
 def drop(verdict: Verdict) -> Drop:
@@ -108,9 +125,8 @@ def drop(verdict: Verdict) -> Drop:
     )
 
 
-def _speed(before: Path, after: Path, batch: Batch, size: int) -> dict[str, Any]:
+def _speed(before: Path, after: Path, feeds: Feeds, size: int) -> dict[str, Any]:
     """Latency of one sample (or the smallest batch) in both networks, one thread, and where the integer one's goes."""
-    feeds = {name: array[:size] for name, array in batch.feeds.items()}
     pair, where = latency(before, after, feeds), profile(after, feeds)
     return {
         "batch": size, "float_ms": pair.float_ms, "integer_ms": pair.integer_ms, "ratio": pair.ratio,

@@ -13,7 +13,7 @@ from bitwright.core.measure import Error
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress
 from bitwright.files.layers import from_matrix
-from bitwright.files.onnx import decode
+from bitwright.files.onnx import decode_layers
 from bitwright.models.model import Plan
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
@@ -22,7 +22,8 @@ from bitwright.models.network.walk import simulate
 
 Array = npt.NDArray[Any]
 MARGIN = 3.0
-"""dB by which the runtime must be nearer to our simulation of the integer network than to the float network."""
+"""dB by which the runtime must be nearer to our simulation of the integer network than to the float network; and by
+which it may be farther from the float network than our simulation is, where it is not."""
 SAME = 40.0
 """dB of SQNR at which the runtime's outputs and our simulation's are the same whatever the float network says."""
 
@@ -45,7 +46,7 @@ def verify(plan: Plan, graph: Graph, sink: LayerSink, stored: onnx.ModelProto) -
 
 def check_weights(graph: Graph, sink: LayerSink, stored: onnx.ModelProto) -> None:
     """Raise CertificationError where a written weight does not decode to what was meant."""
-    found = decode(stored)
+    found = decode_layers(stored, graph.layers)
     layers = {layer.weight: layer for layer in graph.layers}
     for name, q in sink.weights.items():
         wanted = from_matrix(layers[name], np.asarray(q.decode()))
@@ -65,14 +66,20 @@ def check_answers(plan: Plan, graph: Graph, sink: LayerSink, feeds: Sequence[dic
     simulated = simulate(graph, sink.placement, sink.affines, twin(graph, sink), feeds)
     found = {}
     for name in runtime.outputs:
-        near, far = Error(), Error()
+        near, far, promised = Error(), Error(), Error()
         for i, batch in enumerate(feeds):
-            theirs = runtime.run(batch, [name])[name]
+            theirs, exact = runtime.run(batch, [name])[name], source.run(batch, [name])[name]
+            if not theirs.shape == exact.shape == simulated[name][i].shape:
+                continue  # as many rows as the values decide
             near += Error.between(simulated[name][i], theirs)
-            far += Error.between(source.run(batch, [name])[name], theirs)
-        if near.sqnr < min(SAME, far.sqnr + MARGIN) and near.noise > 0:
+            far += Error.between(exact, theirs)
+            promised += Error.between(exact, simulated[name][i])
+        # A network may amplify single codes until both errors look independent; a faulty kernel adds to the error.
+        apart = near.noise > 0 and near.sqnr < min(SAME, far.sqnr + MARGIN)
+        if apart and far.sqnr < promised.sqnr - MARGIN:
             raise CertificationError(
-                f"ONNX Runtime's outputs differ from our simulation ({near.sqnr:.1f} dB; float: {far.sqnr:.1f})",
+                f"ONNX Runtime's outputs differ from our simulation ({near.sqnr:.1f} dB) and are worse: "
+                f"{far.sqnr:.1f} dB to the float network, {promised.sqnr:.1f} in the simulation",
                 where=name,
                 fix="A kernel of this machine may saturate (no VNNI): try another target, and please report this",
             )

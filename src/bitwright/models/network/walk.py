@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from bitwright.core.observe import Affine
 from bitwright.files.layers import Layer, Placement
@@ -31,23 +31,31 @@ BUDGET = 1 << 26
 
 
 class Column:
-    """One tensor of all batches, for both networks; the quantized one shares the float one's until they differ."""
+    """One tensor of all batches, for both networks; the quantized one shares the float one's until they differ.
+
+    A value comes back with the rank it had: a scalar is no array of one. Strings and sequences stay in memory.
+    """
 
     def __init__(self, folder: Path | None, split: bool) -> None:
         self.split = split
         self._float = Activations(BUDGET, folder)
         self._quantized = Activations(BUDGET, folder) if split else self._float
+        self._others: list[tuple[Any, Any]] = []
 
-    def append(self, x: Array, x_hat: Array) -> None:
+    def append(self, x: Any, x_hat: Any) -> None:
         """Add a batch."""
-        self._float.append(torch.from_numpy(np.ascontiguousarray(x)))
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "biufc":
+            self._others.append((x, x_hat))
+            return
+        self._float.append(torch.from_numpy(np.require(x, requirements=("C", "W"))))
         if self.split:
-            self._quantized.append(torch.from_numpy(np.ascontiguousarray(x_hat)))
+            self._quantized.append(torch.from_numpy(np.require(x_hat, requirements=("C", "W"))))
 
-    def get(self, i: int, quantized: bool) -> Array:
+    def get(self, i: int, quantized: bool) -> Any:
         """Batch `i` of one of the networks."""
-        values: Array = (self._quantized if quantized else self._float)[i].numpy()
-        return values
+        if self._others:
+            return self._others[i][quantized]
+        return (self._quantized if quantized else self._float)[i].numpy()
 
 
 class Step:
@@ -80,9 +88,13 @@ class Step:
         first = nodes[layer.name]
         second = nodes[layer.nodes[1]] if layer.op == "MatMul" and layer.bias is not None else None
         for i in range(self._walk.count):
+            given = None
+            x, x_hat = self._walk.value(layer.input, i), self._walk.seen(layer.input, i, first)
+            if x.shape != x_hat.shape:  # as many rows as the values before decided: only the layer's own error is left
+                given = {layer.input: x_hat}
             pair = []
             for quantized in (False, True):
-                y = self._walk.compute(first, i, quantized)[0]
+                y = self._walk.compute(first, i, quantized, given)[0]
                 if second is not None:
                     y = self._walk.compute(second, i, quantized, {first.output[0]: y})[0]
                 pair.append(y)
@@ -105,6 +117,8 @@ class Walk:
         self.nodes = {node.name: node for node in graph.model.graph.node}
         self.twin: dict[str, Array] = {}
         """Constants in which the quantized network differs."""
+        self._learnt = {name for layer in graph.layers for name in (layer.weight, layer.bias) if name}
+        """Constants in which the networks may differ."""
         self._sessions: dict[str, Session] = {}
         self._columns: dict[str, Column] = {}
 
@@ -127,17 +141,21 @@ class Walk:
                 if not left[name]:
                     self._columns.pop(name, None)
         outputs = {
-            name: [(self.value(name, i), self._columns[name].get(i, True)) for i in range(self.count)]
+            name: [(self._output(name, i, False), self._output(name, i, True)) for i in range(self.count)]
             for name in self.graph.outputs
         }
         self._columns.clear()
         return outputs
 
-    def value(self, name: str, i: int) -> Array:
+    def _output(self, name: str, i: int, quantized: bool) -> Array:
+        """Batch `i` of a network output; one that is a constant is the same in both networks."""
+        return np.asarray(self._columns[name].get(i, quantized) if name in self._columns else self.graph.constant(name))
+
+    def value(self, name: str, i: int) -> Any:
         """Batch `i` of a tensor of the float network."""
         return self._columns[name].get(i, False)
 
-    def seen(self, name: str, i: int, reader: onnx.NodeProto) -> Array:
+    def seen(self, name: str, i: int, reader: onnx.NodeProto) -> Any:
         """Batch `i` of a tensor as `reader` finds it in the quantized network."""
         x = self._columns[name].get(i, True)
         affine = self.affines.get(name)
@@ -151,17 +169,19 @@ class Walk:
     ) -> list[Array]:
         """The outputs of one node on batch `i`, in one of the networks; `given` replaces tensors."""
         values: dict[str, Array] = {}
-        for name in self._reads(node):
+        names = self._reads(node)
+        for name in names:
             if given is not None and name in given:
                 values[name] = given[name]
             elif name in self._columns:
                 values[name] = self.seen(name, i, node) if quantized else self.value(name, i)
             elif quantized and name in self.twin:
                 values[name] = self.twin[name]
-            else:
+            elif name in self._learnt:
                 values[name] = self.graph.constant(name)
         if node.name not in self._sessions:
-            self._sessions[node.name] = self._session(node, values)
+            fixed = [name for name in names if name not in values]
+            self._sessions[node.name] = self._session(node, values, fixed)
         found = self._sessions[node.name].run(values)
         return [found[name] for name in node.output if name]
 
@@ -198,15 +218,26 @@ class Walk:
                 left[name] = left.get(name, 0) + 1
         return left
 
-    def _session(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> Session:
-        """A model of this node alone, whose constants are inputs too: one session serves both networks."""
-        kinds = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name, x in values.items()}
-        inputs = [helper.make_tensor_value_info(name, kinds[name], [None] * x.ndim) for name, x in values.items()]
+    def _session(self, node: onnx.NodeProto, values: Mapping[str, Any], fixed: Sequence[str]) -> Session:
+        """A model of this node alone; weights are inputs too, so that one session serves both networks.
+
+        The other constants are `fixed`, as some operators need them to be. Shapes are left open: they may change from
+        batch to batch.
+        """
+        inputs = [onnx.ValueInfoProto(name=name, type=_type(x)) for name, x in values.items()]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        body = helper.make_graph([node], "node", inputs, outputs)
+        stored = [numpy_helper.from_array(self.graph.constant(name), name) for name in fixed]
+        body = helper.make_graph([node], "node", inputs, outputs, stored)
         model = helper.make_model(body, opset_imports=self.graph.model.opset_import)
         model.ir_version = self.graph.model.ir_version
-        return Session(model, optimize=False)
+        return Session(model, optimize=False, where=node.name)
+
+
+def _type(x: Any) -> onnx.TypeProto:
+    """The ONNX type of a value: a tensor of open shape, or a sequence of such."""
+    if isinstance(x, list):
+        return helper.make_sequence_type_proto(_type(x[0] if x else np.zeros((), np.float32)))
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(x.dtype), None)
 
 
 def simulate(

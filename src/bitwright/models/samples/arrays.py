@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from bitwright.errors import DataError
 from bitwright.models.samples.images import show
-from bitwright.models.samples.preprocess import Array, Feeds, Inputs, Notes, Shape
+from bitwright.models.samples.preprocess import Array, Axes, Feeds, Inputs, Notes, Shape, sample_shape
 
 LABELS = ("labels", "label")
 CHUNK = 1 << 24  # bytes read at once
@@ -140,13 +141,51 @@ class Column:
         return DataError(f"damaged array ({detail})", where=self.where, fix="Save it again with numpy.save or savez")
 
 
+class Framed:
+    """Rows of an array whose first axis counts samples, for an input that takes one at a time, [1, ...]."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+
+    def rows(self, chosen: Sequence[int]) -> Iterator[Array]:
+        """The rows of ascending numbers `chosen`, [1, ...] each."""
+        return (row[None] for row in self._column.rows(chosen))
+
+
+class Repeated:
+    """One array for all samples."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+
+    def rows(self, chosen: Sequence[int]) -> Iterator[Array]:
+        """It, for each of `chosen`."""
+        return repeat(self._column.whole(), len(chosen))
+
+
+def _rows_of(column: Column, shape: Shape, axis: int | None, name: str) -> Column | Framed | Repeated:
+    """What gives one sample after the other for an input of `shape`; raises DataError where it does not fit."""
+    if axis is None and shape[:1] == (1,) and len(column.shape) == len(shape) and column.shape[0] != 1:
+        check_shape(column.shape, (None, *shape[1:]), name, column.where)
+        return Framed(column)
+    if axis is None and len(column.shape) == len(shape):
+        check_shape(column.shape, shape, name, column.where)
+        return Repeated(column)
+    check_shape(column.shape, (None, *sample_shape(shape, axis)), name, column.where)
+    return column
+
+
 class Arrays:
-    """A `Source` of arrays whose first axis counts the samples, one for each input, and perhaps `labels`."""
+    """A `Source` of arrays whose first axis counts the samples, one for each input, and perhaps `labels`.
+
+    The array of an input that all samples of a batch share may be that value alone. Inputs of `states` may be absent:
+    they are `carried`. A sample is then several calls where arrays have them on their second axis: those of `streamed`.
+    """
 
     batched = False
     forward = True
 
-    def __init__(self, path: Path, inputs: Inputs) -> None:
+    def __init__(self, path: Path, inputs: Inputs, axes: Axes, states: Collection[str] = ()) -> None:
         self.path, self.inputs, self.kind = path, inputs, path.suffix[1:].lower()
         self.dropped, self._remarks = Notes(), Notes()
         columns = self._columns()
@@ -157,9 +196,27 @@ class Arrays:
             if self.kind == "npz":
                 self._remarks.add(f"array {name!r} taken for input {entry!r}, the only one", path.name)
             columns = {entry: columns[name]}
-        check_names(columns, inputs, str(path))
-        self.columns = columns
-        lengths = {name: column.shape[:1] for name, column in columns.items()}
+        self.carried = tuple(name for name in inputs if name in states and name not in columns)
+        check_names(columns, {name: inputs[name] for name in inputs if name not in self.carried}, str(path))
+        self.columns: dict[str, Column | Framed | Repeated] = {}
+        self.streamed: set[str] = set()
+        for name, column in columns.items():
+            dtype, shape = inputs[name]
+            if self.carried and len(column.shape) == len(sample_shape(shape, axes[name])) + 2:
+                self.streamed.add(name)
+                check_shape(column.shape, (None, None, *sample_shape(shape, axes[name])), name, column.where)
+            self.columns[name] = column if name in self.streamed else _rows_of(column, shape, axes[name], name)
+            check_dtype(column.dtype, dtype, name, column.where)
+        calls = {columns[name].shape[1] for name in self.streamed}
+        if len(calls) > 1 or 0 in calls:
+            what = f"arrays of {' and '.join(map(str, sorted(calls)))} calls"
+            raise DataError(what, where=str(path), fix="Give as many rows of each for every sample")
+        self.calls = max(calls, default=1)
+        lengths = {
+            name: column.shape[:1] for name, column in columns.items() if not isinstance(self.columns[name], Repeated)
+        }
+        if not lengths:
+            raise DataError("it holds one sample", where=str(path), fix="Give arrays whose first axis counts samples")
         if labels is not None:
             lengths["labels"] = labels.shape[:1]
         if len(set(lengths.values())) > 1:
@@ -167,12 +224,11 @@ class Arrays:
             raise DataError(
                 f"arrays of different lengths: {text}", where=str(path), fix="Give one row of each per sample"
             )
-        for name, column in columns.items():
-            dtype, shape = inputs[name]
-            check_shape(column.shape, (None, *shape[1:]), name, column.where)
-            check_dtype(column.dtype, dtype, name, column.where)
         count = next(iter(lengths.values()))[0]
         self.names = [f"row {index}" for index in range(count)]
+        if labels is not None and self.calls > 1:
+            what = f"labels for samples of {self.calls} calls"
+            raise DataError(what, where=labels.where, fix="Leave them out: outputs are compared call by call")
         self.labels = _label_list(labels.whole(), labels.where) if labels is not None else None
 
     def _columns(self) -> dict[str, Column]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitwright.errors import DataError
 from bitwright.models.samples.arrays import check_dtype, check_names, check_shape, fit
-from bitwright.models.samples.preprocess import Array, Feeds, Inputs, Notes
+from bitwright.models.samples.preprocess import Array, Axes, Feeds, Inputs, Notes, size_of
 
 KEEP = 1 << 30  # bytes of a one-shot iterator's feeds held in memory at most
 
@@ -26,8 +26,8 @@ class Given:
     batched = True
     forward = True
 
-    def __init__(self, items: Iterable[Any], inputs: Inputs, limit: int | None) -> None:
-        self.inputs, self.dropped, self._items = inputs, Notes(), items
+    def __init__(self, items: Iterable[Any], inputs: Inputs, axes: Axes, limit: int | None) -> None:
+        self.inputs, self.axes, self.dropped, self._items = inputs, axes, Notes(), items
         once = isinstance(items, Iterator)
         kept: list[Any] = []
         labels: list[Any] = []
@@ -35,7 +35,7 @@ class Given:
         self.sizes: list[int] = []
         size = 0
         for feeds, label in self._walk(Notes()):
-            rows = max((len(array) for array in feeds.values() if array.ndim), default=1)
+            rows = size_of(feeds, axes)
             self.names.append(f"item {len(self.names)}")
             self.sizes.append(rows)
             labels.append(_label_row(label, rows, self.names[-1]))
@@ -69,9 +69,9 @@ class Given:
 
     def _array(self, value: Any, name: str, where: str, notes: Notes) -> Array:
         dtype, shape = self.inputs[name]
-        array = np.asarray(value)
-        if array.ndim == len(shape) - 1:
-            array = array[None]
+        axis, array = self.axes[name], np.asarray(value)
+        if axis is not None and array.ndim == len(shape) - 1:
+            array = np.expand_dims(array, axis)
         check_shape(array.shape, shape, name, where)
         check_dtype(array.dtype, dtype, name, where)
         return fit(array, dtype, name, where, notes)

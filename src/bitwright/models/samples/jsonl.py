@@ -11,7 +11,7 @@ import numpy as np
 
 from bitwright.errors import DataError
 from bitwright.models.samples.arrays import LABELS, check_dtype, check_names, check_shape, fit, hash_file
-from bitwright.models.samples.preprocess import Array, Feeds, Inputs, Notes
+from bitwright.models.samples.preprocess import Array, Axes, Feeds, Inputs, Notes, sample_shape
 
 
 class JsonLines:
@@ -21,8 +21,8 @@ class JsonLines:
     batched = False
     forward = True
 
-    def __init__(self, path: Path, inputs: Inputs) -> None:
-        self.path, self.inputs, self.dropped = path, inputs, Notes()
+    def __init__(self, path: Path, inputs: Inputs, axes: Axes) -> None:
+        self.path, self.inputs, self.axes, self.dropped = path, inputs, axes, Notes()
         self.names: list[str] = []
         self._places: list[int] = []
         labels, place = [], 0
@@ -75,7 +75,7 @@ class JsonLines:
             raise DataError(f"input {name!r} is a ragged list", where=where, fix="Give rows of one length") from error
         if np.dtype(dtype).kind == "f" and array.dtype.kind in "iuf":  # JSON writes 1 for 1.0, and has no widths
             array = array.astype(np.float64)
-        check_shape(array.shape, shape[1:], name, where)
+        check_shape(array.shape, sample_shape(shape, self.axes[name]), name, where)
         check_dtype(array.dtype, dtype, name, where)
         return fit(array, dtype, name, where, Notes())
 

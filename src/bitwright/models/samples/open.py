@@ -24,7 +24,7 @@ from bitwright.models.samples.arrays import Arrays
 from bitwright.models.samples.given import Given
 from bitwright.models.samples.jsonl import JsonLines
 from bitwright.models.samples.labels import guess_task, number_classes, text_of
-from bitwright.models.samples.preprocess import Feeds, Inputs, Notes, Source, spread
+from bitwright.models.samples.preprocess import Feeding, Feeds, Inputs, Notes, Source, part, size_of, spread
 from bitwright.models.tasks.detection import Annotations
 from bitwright.recipe import Data
 
@@ -40,6 +40,8 @@ class Batch:
     feeds: Feeds
     labels: tuple[Any, ...] | None
     names: tuple[str, ...]
+    goes_on: bool = False
+    """Whether it is the next call of the batch before, with the state that the float network left."""
 
 
 class Samples:
@@ -50,18 +52,30 @@ class Samples:
     """
 
     def __init__(
-        self, source: Source, name: str, inputs: Inputs, data: Data, skip: int = 0, count: int | None = None,
+        self, source: Source, name: str, inputs: Inputs, feeding: Feeding, data: Data, skip: int = 0,
+        count: int | None = None,
     ) -> None:  # fmt: skip
-        self.inputs, self.name, self.kind = inputs, name, source.kind
+        self.inputs, self.axes, self.name, self.kind = inputs, feeding.axes, name, source.kind
         self._source, self._data, self._notes, self._dropped = source, data, Notes(), Notes()
+        self._feeding = feeding
+        self.states: dict[str, str] = {}
+        """{input: output} of the state that is carried from call to call, because the source has none."""
+        self.calls = 1
+        if isinstance(source, Arrays) and source.carried:
+            self.states = {name: feeding.states[name] for name in source.carried}
+            self.calls = source.calls
         self._sizes: list[int] = source.sizes if isinstance(source, Given) else [1] * len(source.names)
         self.task = data.task or guess_task(source.labels)
         self._labels, self.classes = self._read_labels(source.labels)
-        fixed = {shape[0] for _, shape in inputs.values() if shape and shape[0] is not None}
-        if not source.batched and (len(fixed) > 1 or not all(shape for _, shape in inputs.values())):
-            what = "its inputs share no batch axis"
-            raise RecipeError(what, where="the network", fix="Give feeds from Python, each as the network takes it")
-        self.fixed = min(fixed, default=None)
+        along = {name: axis for name, axis in self.axes.items() if axis is not None and name in inputs}
+        sizes = {name: size for name, axis in along.items() if (size := inputs[name][1][axis]) is not None}
+        if not source.batched and len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise RecipeError(
+                f"its inputs take different numbers of samples at once ({listed})", where="the network",
+                fix='Say which axis of an input counts samples, or "none", in [network] batch', key="network.batch",
+            )  # fmt: skip
+        self.fixed = min(sizes.values()) if sizes else None if along else 1
         self.batch = self.fixed or data.batch
         self._chosen = self._choose(skip, count)
         if not self._chosen:
@@ -84,24 +98,25 @@ class Samples:
         return sum(self._sizes)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches in the order of choice; a batch ends early where the next sample has another shape.
+        """Batches in the order of choice; a batch ends early where the next sample has another shape or shared value.
 
         Raises DataError, naming the file or row, for a sample that cannot be read or used.
         """
         group: list[tuple[int, Feeds]] = []
         for index, feeds in zip(self._chosen, self._source.rows(self._chosen, self._notes), strict=True):
             if self._source.batched:
-                yield Batch(feeds, self._labels[index] if self._labels else None, (self._source.names[index],))
+                labels = self._labels[index] if self._labels else None
+                yield Batch(feeds | self._feeding.fixed, labels, (self._source.names[index],))
                 continue
-            if group and any(group[0][1][name].shape != array.shape for name, array in feeds.items()):
-                yield self._stack(group)
+            if group and not self._stackable(group[0][1], feeds):
+                yield from self._batches(group)
                 group = []
             group.append((index, feeds))
             if len(group) == self.batch:
-                yield self._stack(group)
+                yield from self._batches(group)
                 group = []
         if group:
-            yield self._stack(group)
+            yield from self._batches(group)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -125,6 +140,7 @@ class Samples:
             "samples": len(self),
             "available": self.available,
             "batch": self.batch,
+            **({"calls": self.calls, "state": self.states} if self.states else {}),
             **order,
             "labelled": self.labelled,
             "classes": classes,
@@ -204,12 +220,53 @@ class Samples:
             return [label for index in self._chosen for label in self._labels[index]]
         return [self._labels[index] for index in self._chosen]
 
+    def first(self) -> tuple[Feeds, int]:
+        """The smallest batch that the network takes, and its number of samples."""
+        feeds = next(iter(self)).feeds
+        count = self.fixed or 1
+        return part(feeds, self.axes, count) if size_of(feeds, self.axes) >= count else feeds, count
+
+    def _stackable(self, one: Feeds, other: Feeds) -> bool:
+        """Whether two samples can be in one batch."""
+        shared = [name for name, axis in self.axes.items() if axis is None and name in one]
+        return all(one[name].shape == other[name].shape for name in one) and all(
+            np.array_equal(one[name], other[name]) for name in shared
+        )
+
+    def _batches(self, group: list[tuple[int, Feeds]]) -> Iterator[Batch]:
+        """One batch; or as many as its samples have calls, the first of which begins with a state of zeros."""
+        if not self.states:
+            yield self._stack(group)
+            return
+        step = self._feeding.step
+        assert isinstance(self._source, Arrays) and step is not None
+        streamed = self._source.streamed
+        state = {name: self._zeros(name, len(group)) for name in self.states}
+        for call in range(self.calls):
+            now = [(i, {name: x[call] if name in streamed else x for name, x in feeds.items()}) for i, feeds in group]
+            batch = self._stack(now)
+            feeds = batch.feeds | state
+            yield Batch(feeds, batch.labels, batch.names, goes_on=call > 0)
+            if call + 1 < self.calls:
+                outputs = step(feeds)
+                state = {name: np.asarray(outputs[output]) for name, output in self.states.items()}
+
+    def _zeros(self, name: str, count: int) -> Any:
+        """The state before the first call: an open axis that counts no samples begins empty."""
+        dtype, shape = self.inputs[name]
+        sizes = [count if axis == self.axes[name] else size or 0 for axis, size in enumerate(shape)]
+        return np.zeros(sizes, dtype)
+
     def _stack(self, group: list[tuple[int, Feeds]]) -> Batch:
         if self.fixed and len(group) != self.fixed:
             what = f"samples of different shapes in a network that takes {self.fixed} at once"
             where = f"{self.name}: {self._source.names[group[-1][0]]}"
             raise DataError(what, where=where, fix="Give samples of one shape (data.image.size, data.audio.length)")
-        feeds = {name: np.stack([feeds[name] for _, feeds in group]) for name in self.inputs}
+        feeds = {
+            name: group[0][1][name] if axis is None else np.stack([feeds[name] for _, feeds in group], axis)
+            for name, axis in self.axes.items()
+            if name in group[0][1]
+        }
         for name, array in feeds.items():
             if any(wanted not in (None, side) for wanted, side in zip(self.inputs[name][1], array.shape, strict=True)):
                 what = f"input {name!r} takes {images.show(self.inputs[name][1])}, samples are {list(array.shape)}"
@@ -217,12 +274,13 @@ class Samples:
                     what, where=self.name, fix="Set data.image.size or data.audio.length as the network needs"
                 )
         labels = tuple(self._labels[index] for index, _ in group) if self._labels is not None else None
-        return Batch(feeds, labels, tuple(self._source.names[index] for index, _ in group))
+        return Batch(feeds | self._feeding.fixed, labels, tuple(self._source.names[index] for index, _ in group))
 
 
 def open_samples(
-    source: str | Path | Iterable[Any], inputs: Inputs, data: Data, *, skip: int = 0, count: int | None = None
-) -> Samples:
+    source: str | Path | Iterable[Any], inputs: Inputs, data: Data, *, feeding: Feeding | None = None, skip: int = 0,
+    count: int | None = None,
+) -> Samples:  # fmt: skip
     """Open a source for a network with `inputs`, prepared as the recipe's `data` says; its headers are checked at once.
 
     `source`: a folder of images or WAV files, a COCO folder or .json, a .npy, .npz or .jsonl file, or any iterable of
@@ -234,14 +292,16 @@ def open_samples(
     """
     if count is not None and count < 1:
         raise RecipeError(f"{count} samples", where="data.samples", fix="Ask for at least one", key="data.samples")
+    feeding = feeding or Feeding.of(inputs)
+    inputs = {name: facts for name, facts in inputs.items() if name not in feeding.fixed}
     if not isinstance(source, str | Path):
         limit = None if count is None else skip + count
-        return Samples(Given(source, inputs, limit), "Python", inputs, data, skip, count)
+        return Samples(Given(source, inputs, feeding.axes, limit), "Python", inputs, feeding, data, skip, count)
     path = Path(source).expanduser()
-    return Samples(_open(path, inputs, data), str(source), inputs, data, skip, count)
+    return Samples(_open(path, inputs, feeding, data), str(source), inputs, feeding, data, skip, count)
 
 
-def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
+def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tuple[Samples, Samples]:
     """The samples to calibrate with, and others for the verdict, as the recipe's `data` says.
 
     Without `heldout` the verdict sees samples of `source` that calibration does not; of a source that is too small for
@@ -251,20 +311,22 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
         fix = f"Give --calib: {KINDS}"
         raise RecipeError("no samples to calibrate with", where="data.source", fix=fix, key="data.source")
     if data.heldout is None:
-        least = max([1, *(shape[0] for _, shape in inputs.values() if shape and shape[0])])
+        axes = (feeding or Feeding.of(inputs)).axes
+        least = max([1, *(inputs[name][1][axis] or 1 for name, axis in axes.items() if axis is not None)])
         with about("data.source"):
-            every = open_samples(data.source, inputs, data, count=least)
+            every = open_samples(data.source, inputs, data, feeding=feeding, count=least)
             count = data.samples if every.available > data.samples else max(1, every.available * 3 // 4)
-            first = open_samples(data.source, inputs, data, count=count)
-            return first, open_samples(data.source, inputs, data, skip=count, count=data.heldout_samples)
+            first = open_samples(data.source, inputs, data, feeding=feeding, count=count)
+            rest = data.heldout_samples
+            return first, open_samples(data.source, inputs, data, feeding=feeding, skip=count, count=rest)
     if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
         fix = "Leave it out: the verdict then uses samples of data.source that calibration does not"
         what = "the verdict would use the calibration samples"
         raise RecipeError(what, where="data.heldout", fix=fix, key="data.heldout")
     with about("data.source"):
-        first = open_samples(data.source, inputs, data, count=data.samples)
+        first = open_samples(data.source, inputs, data, feeding=feeding, count=data.samples)
     with about("data.heldout"):
-        second = open_samples(data.heldout, inputs, data, count=data.heldout_samples)
+        second = open_samples(data.heldout, inputs, data, feeding=feeding, count=data.heldout_samples)
     if first.classes and second.classes and first.classes != second.classes:
         spare = sorted(set(first.classes) ^ set(second.classes))
         counts = f"{len(first.classes)} classes in data.source, {len(second.classes)} in data.heldout"
@@ -274,7 +336,7 @@ def open_parts(data: Data, inputs: Inputs) -> tuple[Samples, Samples]:
     return first, second
 
 
-def _open(path: Path, inputs: Inputs, data: Data) -> Source:
+def _open(path: Path, inputs: Inputs, feeding: Feeding, data: Data) -> Source:
     """The source at a path, by what it is."""
     if not path.exists():
         if str(path) in ("stdlib", "self"):
@@ -284,9 +346,9 @@ def _open(path: Path, inputs: Inputs, data: Data) -> Source:
         return _open_folder(path, inputs, data)
     kind = path.suffix.lower()
     if kind in (".npy", ".npz"):
-        return Arrays(path, inputs)
+        return Arrays(path, inputs, feeding.axes, feeding.states)
     if kind == ".jsonl":
-        return JsonLines(path, inputs)
+        return JsonLines(path, inputs, feeding.axes)
     if kind == ".json":
         return _open_coco(path, inputs, data)
     raise DataError("samples are not read from files of this kind", where=str(path), fix=f"Give {KINDS}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -16,6 +17,44 @@ Feeds = dict[str, Array]
 Shape = tuple[int | None, ...]
 Inputs = Mapping[str, tuple[Any, Shape]]
 """Input name -> (dtype, shape with None for a dynamic axis), batch axis first, as `Graph.inputs` gives it."""
+
+
+Axes = Mapping[str, int | None]
+"""Input name -> the axis that counts samples; None: all samples of a batch share one value."""
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How a network is fed what a source does not hold by itself.
+
+    `axes`: where an input counts samples; `fixed`: inputs that always have one value; `states`: {input: output} of what
+    is carried from call to call, which `step`, the float network, makes (feeds -> outputs by name).
+    """
+
+    axes: Axes
+    fixed: Feeds = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    step: Callable[[Feeds], Mapping[str, Array]] | None = None
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Feeding:
+        """Samples along the first axis of every input that has one."""
+        return cls({name: 0 if shape else None for name, (_, shape) in inputs.items()})
+
+
+def sample_shape(shape: Shape, axis: int | None) -> Shape:
+    """The shape of one sample of an input."""
+    return shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+
+
+def part(feeds: Feeds, axes: Axes, count: int) -> Feeds:
+    """The first `count` samples of a batch."""
+    return {name: x if (axis := axes[name]) is None else x.take(range(count), axis) for name, x in feeds.items()}
+
+
+def size_of(feeds: Feeds, axes: Axes) -> int:
+    """Samples in a batch."""
+    return next((feeds[name].shape[axis] for name, axis in axes.items() if axis is not None), 1)
 
 
 class Notes:

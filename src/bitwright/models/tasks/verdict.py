@@ -32,18 +32,28 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Signals:
-    """Every output as numbers: `Error` sums of each, float against quantized."""
+    """Every output as numbers: `Error` sums of each, float against quantized.
+
+    `unlike` are outputs that had other sizes in the two networks, because values decide them: they have no SQNR.
+    """
 
     errors: Mapping[str, Error] = field(default_factory=dict)
+    unlike: frozenset[str] = frozenset()
 
     @classmethod
     def between(cls, before: Mapping[str, Array], after: Mapping[str, Array]) -> Signals:
         """From the outputs of the two networks; raises DataError for other names or shapes, NaN and infinity."""
-        return cls({name: Error.between(*_pair(before, after, name)) for name in _names(before, after)})
+        names = _names(before, after)
+        shapes = {name: (np.shape(before[name]), np.shape(after[name])) for name in names}
+        unlike = frozenset(name for name, (a, b) in shapes.items() if a != b and len(a) == len(b))
+        alike = [name for name in names if name not in unlike] or names[:1]
+        return cls({name: Error.between(*_pair(before, after, name)) for name in alike}, unlike)
 
     def __add__(self, other: Signals) -> Signals:
-        names = {**self.errors, **other.errors}
-        return Signals({name: self.errors.get(name, Error()) + other.errors.get(name, Error()) for name in names})
+        unlike = self.unlike | other.unlike
+        names = [name for name in {**self.errors, **other.errors} if name not in unlike]
+        sums = {name: self.errors.get(name, Error()) + other.errors.get(name, Error()) for name in names}
+        return Signals(sums, unlike)
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers for JSON; an SQNR without any error is None."""
@@ -51,7 +61,8 @@ class Signals:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        return [f"  SQNR of {name:<11} {error.sqnr:.2f} dB" for name, error in self.errors.items()]
+        known = [f"  SQNR of {name:<11} {error.sqnr:.2f} dB" for name, error in self.errors.items()]
+        return known + [f"  SQNR of {name:<11} none: its size depends on the values" for name in sorted(self.unlike)]
 
 
 @dataclass(frozen=True)

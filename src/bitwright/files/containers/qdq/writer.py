@@ -116,6 +116,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.new: dict[str, TensorProto] = {}
         self.used = Counter(name for node in self.model.graph.node for name in node.input)
+        self.used.update(value.name for value in self.model.graph.output)  # a weight that is returned stays as it is
         self.written: dict[str, str] = {}
         source = self.model.graph
         self.taken = {*self.constants, *(v.name for v in [*source.input, *source.output]), *self.used}
