@@ -428,7 +428,7 @@ OPTIONS = [
     Bad(
         "group-1000",
         nothing,
-        ("model.layers.0.mlp.down_proj.weight", "groups of 1000", "Legal groups: 16, 32, 64, 128, channel"),
+        ("model.layers.0.mlp.down_proj.weight", "groups of 1000", "Give group 64", "all 14 matrices"),
         quantize("--method rtn --group 1000"),
     ),
     Bad(
@@ -472,7 +472,7 @@ OPTIONS = [
             "model.layers.0.mlp.down_proj.weight",
             "96 inputs",
             "groups of 64",
-            "Legal groups: 16, 32, channel",
+            "Give group 32, the best that fits all 14 matrices",
             "--indivisible",
         ),
         quantize("--method rtn --group 64"),

@@ -216,6 +216,17 @@ def test_every_scheme_is_read_bit_for_bit(name: str, llama: Path, tmp_path: Path
         torch.testing.assert_close(exact, ours(out), rtol=1e-5, atol=1e-5)
 
 
+def test_groups_that_fit_each_matrix(tmp_path: Path) -> None:
+    """By default: what shares an input, and so may be fused, is in one scheme."""
+    small, out = tiny.make("llama", tmp_path / "small"), tmp_path / "out"
+    certificate = quantize(small, out, layer={"method": "rtn"})
+    groups = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"].values()
+    held = {group["weights"]["group_size"]: {name.split(".")[-1] for name in group["targets"]} for group in groups}
+    assert held == {128: {"down_proj"}, 64: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"}}
+    assert certificate["loaded_by_transformers"]["max_kl"] < 1e-5
+    torch.testing.assert_close(answer(load(out)), ours(out), rtol=1e-5, atol=1e-5)
+
+
 STUDIES = {
     "int3": 8, "int5": 32, "nf4": 16, "fp4": 15, "mxfp4": 15, "nvfp4": 15, "ternary": 3, "midrise2": 4, "codebook3": 8,
 }  # fmt: skip

@@ -51,6 +51,8 @@ class Container(ABC):
     title: ClassVar[str]
     holds: ClassVar[Literal["tensors", "graph"]]
     """Single tensors of a model folder, or a whole ONNX graph."""
+    groups: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
+    """Weights per scale that its runtimes read, the best choice by default first."""
     study: ClassVar[bool] = False
     """Whether it holds decoded weights, so that nothing gets smaller."""
 

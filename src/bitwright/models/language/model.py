@@ -13,6 +13,7 @@ from bitwright import machine
 from bitwright.core.format import Format
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import Block
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
 from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, write_config
@@ -104,28 +105,10 @@ class LanguageModel(Model):
         return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
-        scale: str = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
-        format, note = self._format(layer, scale, plan), None
-        if not format.fits(part.columns):
-            why = f"{part.columns} inputs do not divide by {format.block}"
-            if plan.recipe.indivisible == "float":
-                return f"left float: {why}"
-            sizes = [g for g in (16, 32, 64, 128, 256, "channel") if self._fits(layer, g, part, plan)]
-            if plan.recipe.indivisible == "error" and sizes:
-                raise TensorError(
-                    f"{part.columns} inputs do not divide into groups of {format.block}",
-                    where=part.name,
-                    fix=f'Legal groups: {", ".join(map(str, sizes))}; or set indivisible = "channel" or "float" in the '
-                    "recipe (--indivisible)",
-                    key="layer.group",
-                )
-            format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
-            note = f"one scale per row: {why}"
-            if not format.fits(part.columns):
-                raise TensorError(
-                    f"{part.columns} inputs do not divide into the blocks of {format.name}, which are fixed",
-                    where=part.name, fix='Choose another format, or indivisible = "float"', key="layer.format",
-                )  # fmt: skip
+        found = self._format(part, layer, plan)
+        if isinstance(found, str):
+            return found
+        format, note = found
         if part.transposed and not plan.container.transposes:
             raise TensorError(
                 "no runtime reads packed Conv1D weights (stored inputs x outputs)",
@@ -136,14 +119,44 @@ class LanguageModel(Model):
         method = registry.get(layer.method)
         return Item(part, format, method, layer.options, layer.activations, note)
 
-    def _format(self, layer: Layer, scale: str, plan: Plan) -> Format:
-        return plan.container.format(  # type: ignore[no-any-return]
-            layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
-        )
+    def _format(self, part: Matrix, layer: Layer, plan: Plan) -> tuple[Format, str | None] | str:
+        """The format of a part, with a note where its blocks are not those asked for; or why it stays float."""
+        scale = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
 
-    def _fits(self, layer: Layer, group: Any, part: Any, plan: Plan) -> bool:
-        """Whether a part divides into groups of this size, or into those of a format whose own are fixed."""
-        return self._format(layer.overlaid({"group": group}), "fp16", plan).fits(part.columns)
+        def blocks(group: Block | None) -> Format:
+            return plan.container.format(  # type: ignore[no-any-return]
+                layer.format, group=group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
+            )
+
+        asked = blocks(layer.group)
+        if asked.fits(part.columns):
+            return asked, None
+        why = f"{part.columns} inputs do not divide by {asked.block}"
+        if layer.group is None:
+            for size in plan.container.groups:
+                smaller = blocks(size)
+                if isinstance(asked.block, int) and size < asked.block and smaller.fits(part.columns):
+                    return smaller, f"groups of {size}: {why}"
+        if plan.recipe.indivisible == "float":
+            return f"left float: {why}"
+        whole = blocks("channel")
+        if not whole.fits(part.columns):
+            raise TensorError(
+                f"{part.columns} inputs do not divide into the blocks of {asked.name}, which are fixed",
+                where=part.name, fix='Choose another format, or indivisible = "float"', key="layer.format",
+            )  # fmt: skip
+        if layer.group is not None and plan.recipe.indivisible == "error":
+            recipe = plan.recipe
+            parts = [p for p in self.parts(recipe) if recipe.layer_for(*self.names(p))[0].group == layer.group]
+            best = next((g for g in plan.container.groups if all(blocks(g).fits(p.columns) for p in parts)), "channel")
+            raise TensorError(
+                f"{part.columns} inputs do not divide into groups of {asked.block}",
+                where=part.name,
+                fix=f"Give group {best}, the best that fits all {len(parts)} matrices, or none, for the largest that "
+                'fits each; or set indivisible = "channel" or "float" in the recipe (--indivisible)',
+                key="layer.group",
+            )
+        return whole, f"one scale per row: {why}"
 
     def require(self, plan: Plan) -> None:
         """Raise if too many weights of the blocks stay float although no rule says so."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
-from bitwright.files.containers.compressed_tensors.rules import require
+from bitwright.files.containers.compressed_tensors.rules import GROUPS, require
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ class CompressedTensors(TensorContainer):
 
     name = "compressed-tensors"
     title = "compressed-tensors, for transformers and vLLM"
+    groups = GROUPS
 
     def require(self, format: Format, activations: str = "none") -> None:
         require(format, activations)
@@ -89,8 +90,12 @@ class CompressedTensors(TensorContainer):
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""
-        kernels = {format.bits for format in formats} <= {4, 8}
-        vllm = "vLLM" if kernels else "not vLLM: it has kernels for 4 and 8 bits only"
+        held = list(formats)
+        vllm = "vLLM"
+        if not {format.bits for format in held} <= {4, 8}:
+            vllm = "not vLLM: it has kernels for 4 and 8 bits only"
+        elif not {format.block for format in held} <= {*GROUPS, "channel"}:
+            vllm = f"not vLLM: its kernels take groups of {', '.join(map(str, GROUPS))} or whole rows"
         return [f"transformers with compressed-tensors{how}", vllm]
 
 

@@ -8,6 +8,9 @@ from bitwright.errors import RecipeError
 
 SCALES = ("bf16", "fp16", "fp32")
 """Types of scales."""
+GROUPS = (128, 64, 32)
+"""Groups that vLLM's Marlin kernels take, besides whole rows (MARLIN_SUPPORTED_GROUP_SIZES in
+vllm/model_executor/layers/quantization/utils/marlin_utils.py at 007d5005); transformers reads any that divide a row."""
 
 
 def require(format: Format, activations: str = "none") -> None:
