@@ -183,12 +183,15 @@ class Checkpoint:
             entries, metadata = read_header(path)
             self.metadata.update(metadata)
             for entry in entries:
-                if entry.name in self.tensors and self.index is None:
-                    raise ModelError(f"tensor {entry.name} is stored twice", where=str(path), fix="Remove one copy")
-                if self.index is None or self.index.get(entry.name, path.name) == path.name:
-                    self.tensors[entry.name] = entry
+                first = self.tensors.get(entry.name)
+                if first is not None:
+                    raise ModelError(
+                        f"tensor {entry.name} is stored twice, in {first.path.name} too",
+                        where=str(path), fix="Download the index and the shards again, from one revision",
+                    )  # fmt: skip
+                self.tensors[entry.name] = entry
         for name, file in (self.index or {}).items():
-            if name not in self.tensors:
+            if name not in self.tensors or self.tensors[name].path.name != file:
                 raise ModelError(
                     f"the index names tensor {name} in {file}, which does not hold it",
                     where=str(folder / INDEX),
@@ -251,24 +254,36 @@ def _read_index(folder: Path) -> dict[str, str] | None:
 
 
 def _files(folder: Path, index: dict[str, str] | None) -> list[Path]:
-    if index is not None:
-        files = sorted({folder / name for name in index.values()})
-        for path in files:
-            if not path.is_file():
-                raise ModelError(
-                    f"shard {path.name} is listed in the index but absent", where=str(folder), fix="Download it"
-                )
-        return files
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not files:
+    """The files that hold the model: the single one, or those of the index; transformers reads no others."""
+    if index is None:
+        if (folder / SINGLE).is_file():
+            return [folder / SINGLE]
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        if others:
+            raise ModelError(
+                f"neither {SINGLE} nor {INDEX}: which of {len(others)} files such as {others[0]} is the model is open",
+                where=str(folder), fix=f"Rename a single file to {SINGLE}, or download the index of shards",
+            )  # fmt: skip
         raise ModelError(
             "not a model: no .safetensors file",
             where=str(folder),
             fix="Give a Hugging Face model folder; convert .bin or .pth weights to safetensors first",
         )
-    return files
+    names = sorted(set(index.values()))
+    if (folder / SINGLE).is_file() and names != [SINGLE]:
+        raise ModelError(
+            f"two sets of weights: {SINGLE}, which transformers reads, and {len(names)} shards of {INDEX}",
+            where=str(folder),
+            fix="Move away the set that is not meant",
+        )
+    for name in names:
+        if Path(name).name != name:
+            raise ModelError(
+                f"names {name!r}, which is not a file beside it", where=str(folder / INDEX), fix="Download it again"
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f"shard {name} is listed in the index but absent", where=str(folder), fix="Download it")
+    return [folder / name for name in names]
 
 
 @dataclass(frozen=True)

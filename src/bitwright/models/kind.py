@@ -143,6 +143,10 @@ class Kind(ABC):
     def sample(self, verdict: Mapping[str, Any]) -> str:
         """What KL is a mean over: a `token`, a `sample`, a `frame`."""
 
+    def baseless(self, verdict: Mapping[str, Any]) -> str | None:
+        """What shows that the float model itself predicts nothing, so that no copy can be judged by it; else None."""
+        return None
+
     @abstractmethod
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         """What calibration or held-out data was made of, in sentences, from a certificate's record of it."""

@@ -92,6 +92,9 @@ class Language(Kind):
     def sample(self, verdict: Mapping[str, Any]) -> str:
         return "token"
 
+    def baseless(self, verdict: Mapping[str, Any]) -> str | None:
+        return facts.baseless(verdict)
+
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)
 

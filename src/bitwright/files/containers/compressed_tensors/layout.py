@@ -6,6 +6,7 @@ names: https://github.com/neuralmagic/compressed-tensors (schema of `quantizatio
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -146,9 +147,12 @@ def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[st
     One scheme targets every Linear; several name their modules. `version` is the compressed-tensors release whose
     layout this is.
     """
+    said: dict[str, list[str]] = {}  # schemes that differ only in the type of scales are one
+    for scheme, modules in schemes.items():
+        said.setdefault(json.dumps(scheme.config([])), []).extend(modules)
     groups = {
-        f"group_{i}": scheme.config(["Linear"] if len(schemes) == 1 else modules)
-        for i, (scheme, modules) in enumerate(schemes.items())
+        f"group_{i}": json.loads(config) | {"targets": ["Linear"] if len(said) == 1 else modules}
+        for i, (config, modules) in enumerate(said.items())
     }
     kinds = {scheme.kind for scheme in schemes}
     return {
