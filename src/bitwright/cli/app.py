@@ -89,7 +89,7 @@ class Show:
         elif isinstance(event, Note):
             self.line(f"  {event.text}")
         elif isinstance(event, Finding):
-            self.line(f"  {'ok  ' if event.good else 'BAD '} {event.what}: {event.detail}")
+            self.line(f"  {event.sign} {event.what}: {event.detail}")
         elif isinstance(event, Row):
             self._notes(event)
         elif isinstance(event, Progress):

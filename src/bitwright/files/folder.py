@@ -76,12 +76,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             "an adapter lies beside the model: transformers loads both, Bitwright would drop it",
             where=str(folder / ADAPTER),
             fix="Merge it into the weights first (peft: merge_and_unload), or move its files out of the folder",
+            foreign=True,
         )
     if config.get("transformers_weights") is not None:
         raise ModelError(
             f"transformers_weights names {config['transformers_weights']!r} as the weights, which is not followed",
             where=str(folder / "config.json"),
             fix=f"Give a folder whose weights are {SINGLE}, or shards with {INDEX}",
+            foreign=True,
         )
     inner = [key for key, table in config.items() if isinstance(table, dict) and table.get("quantization_config")]
     if inner:
@@ -89,6 +91,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"quantization_config stands in {inner[0]}, where readers disagree about it",
             where=str(folder / "config.json"),
             fix="Give the float model, or move it to the top of config.json where the weights are quantized",
+            foreign=True,
         )
     quantization = config.get("quantization_config")
     if quantization is not None and not isinstance(quantization, dict):
@@ -106,6 +109,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read{missing}",
             where=str(folder),
             fix=f"Supported: {names}",
+            foreign=True,
         )
     return Checkpoint(folder)
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import FileError, ModelError, ResourceError, TensorError
+from bitwright.files.gguf import is_gguf
 from bitwright.files.held import Held
 
 DTYPES: dict[str, torch.dtype] = {
@@ -39,6 +40,8 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+FOREIGN = ("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "U16", "U32", "U64", "C64")
+"""Dtypes of the format that are not read here."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MAX_HEADER = 100_000_000
@@ -124,6 +127,7 @@ def _entry(path: Path, name: str, info: Any, start: int, total: int) -> Entry:
             f"dtype {kind} is not supported",
             where=where,
             fix=f"Supported: {', '.join(DTYPES)}; convert the tensor first",
+            foreign=kind in FOREIGN,
         )
     size = prod(shape) * DTYPES[kind].itemsize
     if begin < 0 or end - begin != size or any(n < 0 for n in shape):
@@ -171,6 +175,11 @@ class Checkpoint:
         self.folder = folder
         self.quantized: Mapping[str, Held] = {}
         """Matrices that are held in a container, and how."""
+        if is_gguf(folder):
+            raise ModelError(
+                "a GGUF file, which can only be checked",
+                where=str(folder), fix="Give the folder that it was made from", foreign=True,
+            )  # fmt: skip
         if folder.is_file():
             raise ModelError("a file, not a folder", where=str(folder), fix=f"Give the model's folder, {folder.parent}")
         if not folder.is_dir():

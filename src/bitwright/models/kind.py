@@ -91,6 +91,10 @@ class Kind(ABC):
     def lies_at(self, path: Path) -> bool:
         """Whether a whole model of this kind lies at `path`: by the names of files alone."""
 
+    def checks(self, path: Path) -> bool:
+        """Whether `check` reads what lies at `path`: by the names of files alone."""
+        return self.lies_at(path)
+
     @abstractmethod
     def size(self, path: Path) -> int:
         """Bytes of the weights of the model at `path`."""

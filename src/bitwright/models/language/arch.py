@@ -276,6 +276,7 @@ def load_config(folder: Path) -> Any:
             f"transformers does not know this architecture (model_type {kind!r})",
             where=str(folder / "config.json"),
             fix="Use a decoder that transformers supports without remote code, or update transformers",
+            foreign=True,
         ) from error
     # The network is built in float either way: decoding is ours, not the loader's.
     config.__dict__.pop("quantization_config", None)

@@ -30,6 +30,8 @@ PACKED, INT8, FLOAT8, MIXED = "pack-quantized", "int-quantized", "float-quantize
 SUFFIXES = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 SCALE_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 WORD = 32
+STRATEGIES = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
+"""Of the library's QuantizationStrategy: what is not read here may be right."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Schem
             f"weights of {width}-bit {kind} per {strategy} cannot be decoded here",
             where=where,
             fix="Supported: int 1 to 8 bits and 8-bit float, per channel, group or tensor",
+            foreign=strategy in STRATEGIES and kind in ("int", "float"),
         )
     size: Any = args.get("group_size")
     if strategy == "group" and not (isinstance(size, int) and size > 0):
