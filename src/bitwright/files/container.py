@@ -132,6 +132,11 @@ class TensorContainer(Container):
         """
         return None
 
+    @property
+    def unread(self) -> str:
+        """Why `load` gives None."""
+        return f"no runtime here reads {self.name}"
+
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""
         raise NotImplementedError

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,11 @@ def without_bars() -> Iterator[None]:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     kept = tqdm.__init__
-    tqdm.__init__ = partialmethod(kept, disable=True)
+
+    def quiet(self: Any, *args: Any, **options: Any) -> None:
+        kept(self, *args, **options | {"disable": True})
+
+    tqdm.__init__ = quiet
     try:
         yield
     finally:

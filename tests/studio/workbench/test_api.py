@@ -105,7 +105,7 @@ def test_plans(studio: Studio, models: Path) -> None:
         ({"layer": {"formt": "int4"}}, "layer.formt", ("Did you mean format?",)),
         ({"layer": {"method": "magic"}}, "layer.method", ("rtn",)),
         ({"layer": {"format": "int77"}}, "layer.format", ("int77",)),
-        ({"layer": {"format": "int3"}}, "layer.format", ("no stable packing",)),
+        ({"layer": {"format": "nf4"}}, "layer.format", ("no stable packing",)),
         ({"layer": {"format": "int4", "group": "tensor"}}, "layer.group", ("no stable packing",)),
         ({"layer": {"activations": "int8"}}, "layer.activations", ("8-bit weights per channel",)),
         ({"layer": {"format": "int8", "group": "channel", "activations": "int8"}, "output": "float"},
