@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from bitwright.cli import app
+from bitwright.files.containers.compressed_tensors.rules import dense, installed
 from bitwright.files.folder import open_checkpoint
 from tests import tiny
 
@@ -409,8 +410,17 @@ OPTIONS = [
     Bad("no-threads", nothing, ("--threads", "equal to 1", "quantize --help"), quantize("--threads 0")),
     Bad("bits-9", nothing, ("--bits", "9 bits", "Choose 1 to 8"), quantize("--bits 9")),
     Bad("bits-0", nothing, ("--bits", "0 bits", "Choose 1 to 8"), quantize("--bits 0")),
-    Bad(
-        "bits-3", nothing, ("int3", "no stable packing", "Use int2, int4"), quantize("--bits 3 --group 32 --method rtn")
+    *(
+        []
+        if dense(installed())
+        else [
+            Bad(
+                "bits-3",
+                nothing,
+                ("int3", "no stable packing", "Use int2, int4"),
+                quantize("--bits 3 --group 32 --method rtn"),
+            )
+        ]
     ),
     Bad("bits-and-format", nothing, ("--bits", "--format", "Give one"), quantize("--bits 4 --format fp8")),
     Bad("format-unknown", nothing, ("'int44'", "int4"), quantize("--format int44")),
@@ -428,7 +438,7 @@ OPTIONS = [
     Bad(
         "group-1000",
         nothing,
-        ("model.layers.0.mlp.down_proj.weight", "groups of 1000", "Legal groups: 16, 32, 64, 128, channel"),
+        ("model.layers.0.mlp.down_proj.weight", "groups of 1000", "Give group 64", "all 14 matrices"),
         quantize("--method rtn --group 1000"),
     ),
     Bad(
@@ -472,7 +482,7 @@ OPTIONS = [
             "model.layers.0.mlp.down_proj.weight",
             "96 inputs",
             "groups of 64",
-            "Legal groups: 16, 32, channel",
+            "Give group 32, the best that fits all 14 matrices",
             "--indivisible",
         ),
         quantize("--method rtn --group 64"),

@@ -25,13 +25,22 @@ class BitwrightError(Exception):
     """Base of all deliberate errors: `where: what. fix`.
 
     `what` is the cause, `where` the file, tensor or option it concerns, `fix` what the user can do. `key` is the
-    recipe's key at fault (`layer.group`), where it is one: a page shows the error beside that option.
+    recipe's key at fault (`layer.group`), where it is one: a page shows the error beside that option. `foreign` says
+    that what it concerns may well be right, and is only not known here: a check then gives no verdict.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None, key: str | None = None) -> None:
-        self.what, self.where, self.fix, self.key = what, where, fix, key
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        key: str | None = None,
+        foreign: bool = False,
+    ) -> None:
+        self.what, self.where, self.fix, self.key, self.foreign = what, where, fix, key, foreign
         super().__init__(what)
 
     def __str__(self) -> str:

@@ -87,8 +87,13 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Finding(Event):
-    """One check and its result: `good`, and what was found."""
+    """One check and its result: `good`, or None where there is no verdict, and what was found."""
 
     what: str
-    good: bool
+    good: bool | None
     detail: str = ""
+
+    @property
+    def sign(self) -> str:
+        """`ok`, `BAD`, or `?` for no verdict, in four columns."""
+        return {True: "ok  ", False: "BAD ", None: "?   "}[self.good]

@@ -104,13 +104,20 @@ class Checked:
     rows: list[Row]
 
     @property
-    def sound(self) -> bool:
-        """Whether every finding is good."""
-        return all(finding.good for finding in self.findings)
+    def sound(self) -> bool | None:
+        """Whether every finding is good; None where none is bad, and some have no verdict."""
+        found = {finding.good for finding in self.findings}
+        return False if False in found else None if None in found else True
+
+    @property
+    def words(self) -> str:
+        """The verdict."""
+        if self.sound is None:
+            return "no verdict: what could be checked is good, the rest is not known here"
+        return "sound" if self.sound else "not sound"
 
     def __str__(self) -> str:
-        lines = [f"{'ok  ' if f.good else 'BAD '} {f.what}: {f.detail}" for f in self.findings]
-        return "\n".join([*lines, "sound" if self.sound else "not sound"])
+        return "\n".join([*(f"{f.sign} {f.what}: {f.detail}" for f in self.findings), self.words])
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"

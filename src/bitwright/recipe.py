@@ -43,7 +43,8 @@ class Layer(_Table):
     format: str = "int4"
     """A format name (int4, int8, fp8, nf4, codebook3, ...) or "float": left as it is."""
     group: Block | None = None
-    """Weights of a row that share one scale; or "channel" or "tensor". None: the format's default (128)."""
+    """Weights of a row that share one scale; or "channel" or "tensor". None: the format's default (128), or where
+    that does not divide a row the largest smaller group that the container's runtimes read, else one scale per row."""
     symmetric: bool = True
     activations: Literal["none", "int8", "fp8"] = "none"
     """Run-time quantization of the layer's input, one dynamic scale per token."""
@@ -259,7 +260,7 @@ class Recipe(_Table):
     max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Quality that may be lost: points of accuracy, or percent of perplexity. The most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"
-    """A matrix whose row length is not a multiple of the group: fail, one scale per row, or leave it float."""
+    """A matrix whose row length is no multiple of the group asked for: fail, one scale per row, or leave it float."""
     untie: bool = False
     """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)

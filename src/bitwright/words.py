@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -91,6 +92,37 @@ def some(names: Iterable[str], most: int, between: str = ", ") -> str:
     known = list(names)
     more = len(known) - most
     return between.join(known[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def kind_of_note(note: str) -> str:
+    """A note without its numbers: notes of one kind differ in nothing else."""
+    return re.sub(r"\d[\d.,]*(e[+-]?\d+)?", "#", note)
+
+
+FEW = 4
+"""Notes that differ in numbers alone have a line each up to so many; of more, one stands for all."""
+
+
+def summed(notes: Iterable[tuple[str, str]], parts: str) -> list[str]:
+    """Notes on named parts, those that say the same in one line.
+
+    >>> summed([("a", "one scale per row"), ("b", "one scale per row"), ("b", "never used")], "matrices")
+    ['2 matrices, one scale per row (first a)', 'b: never used']
+    """
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for name, note in notes:
+        kinds.setdefault(kind_of_note(note), {}).setdefault(note, []).append(name)
+    lines = []
+    for texts in kinds.values():
+        if len(texts) > FEW:
+            note, names = next(iter(texts.items()))
+            count = len({name for names in texts.values() for name in names})
+            lines.append(f"{count:,} {parts}, as {names[0]}: {note}")
+            continue
+        for note, names in texts.items():
+            several = f"{len(names):,} {parts}, {note} (first {names[0]})"
+            lines.append(several if len(names) > 1 else f"{names[0]}: {note}")
+    return lines
 
 
 def one_line(value: object) -> str:

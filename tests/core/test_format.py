@@ -18,6 +18,7 @@ from bitwright.core.grid import INT, midrise
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS, Levels
 from bitwright.errors import RecipeError
+from bitwright.methods import rtn
 
 STORED = [
     # name, options, rows, columns, bits counted by hand
@@ -107,6 +108,17 @@ def test_blocks() -> None:
     assert named("int4", group=4).fits(12) and not named("int4", group=5).fits(12)
     assert named("q6_k").fits(512) and not named("q6_k").fits(128), "a whole factor a row"
     assert [named("int4", group=g).block_count(2, 12) for g in (4, "channel", "tensor")] == [6, 2, 1]
+
+
+def test_the_span_of_scales() -> None:
+    assert named("int4").span == (8 * 2**-20, 8 * 65504.0)
+    assert named("int4", scale="bf16").span[0] == 0.0 and named("int4", scale="bf16").span[1] > 1e39
+    assert named("q6_k").span == (32 * 127 * 2**-20, 32 * 127 * 65504.0), "an int8 per 16 times an fp16 per 256"
+    for form in (named("int4", group="channel"), named("fp8")):
+        least, most = form.span
+        w = np.array([[most, 0], [2 * most, 0], [least, 0]], np.float32)
+        back = rtn.quantize(w, form).decode()[:, 0]
+        assert back[0] == w[0, 0] and back[1] == most and abs(back[2] / least - 1) < 0.1
 
 
 def test_a_codebook_has_no_grid() -> None:

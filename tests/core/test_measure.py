@@ -60,6 +60,17 @@ def test_errors_add_over_pieces(seed: int, cut: int) -> None:
     assert whole + Error() == whole
 
 
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1e20, 1e30, 3e38])
+def test_no_square_is_lost(size: float) -> None:
+    x = np.array([1, -1, 0.5, 0.25], np.float32) * np.float32(size)
+    y = x * np.float32(0.5)
+    for a, b in ((x, y), (torch.tensor(x), torch.tensor(y))):
+        error = Error.between(a, b)
+        assert error.sqnr == pytest.approx(20 * math.log10(2), rel=1e-3)
+        assert error.cosine == pytest.approx(1.0, abs=1e-3) and error.mse > 0
+    assert Error.between(x, np.zeros_like(x)).sqnr == 0.0
+
+
 def test_edges() -> None:
     zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
     assert measure.sqnr(one, one) == measure.psnr(one, one) == math.inf

@@ -22,6 +22,7 @@ from bitwright.engine.journal import NAME
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, RecipeError
 from bitwright.events import Finding, Finished, Started
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, installed
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
 from bitwright.models.language.arch import Architecture
@@ -158,6 +159,8 @@ def test_every_architecture(kind: str, tmp_path: Path, text: Path) -> None:
     assert 0 < certificate["verdict"]["kl"] < 2
 
 
+DENSE = dense(installed())
+"""Whether the installed release packs 3, 5, 6 and 7 bits densely."""
 SCHEMES: dict[str, tuple[dict[str, Any], str]] = {
     "w4a16 g32": ({"format": "int4", "group": 32}, "pack-quantized"),
     "w4a16 g32 asym": ({"format": "int4", "group": 32, "symmetric": False}, "pack-quantized"),
@@ -173,6 +176,7 @@ SCHEMES: dict[str, tuple[dict[str, Any], str]] = {
     "fp8 with fp8 activations": ({"format": "fp8", "activations": "fp8"}, "float-quantized"),
     "w2a16 g32": ({"format": "int2", "group": 32}, "pack-quantized"),
     "w2a16 g32 asym": ({"format": "int2", "group": 32, "symmetric": False}, "pack-quantized"),
+    **{f"w{b}a16": ({"format": f"int{b}"}, "pack-quantized") for b in UNEVEN if DENSE},
 }
 
 
@@ -216,6 +220,17 @@ def test_every_scheme_is_read_bit_for_bit(name: str, llama: Path, tmp_path: Path
         torch.testing.assert_close(exact, ours(out), rtol=1e-5, atol=1e-5)
 
 
+def test_groups_that_fit_each_matrix(tmp_path: Path) -> None:
+    """By default: what shares an input, and so may be fused, is in one scheme."""
+    small, out = tiny.make("llama", tmp_path / "small"), tmp_path / "out"
+    certificate = quantize(small, out, layer={"method": "rtn"})
+    groups = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"].values()
+    held = {group["weights"]["group_size"]: {name.split(".")[-1] for name in group["targets"]} for group in groups}
+    assert held == {128: {"down_proj"}, 64: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"}}
+    assert certificate["loaded_by_transformers"]["max_kl"] < 1e-5
+    torch.testing.assert_close(answer(load(out)), ours(out), rtol=1e-5, atol=1e-5)
+
+
 STUDIES = {
     "int3": 8, "int5": 32, "nf4": 16, "fp4": 15, "mxfp4": 15, "nvfp4": 15, "ternary": 3, "midrise2": 4, "codebook3": 8,
 }  # fmt: skip
@@ -226,9 +241,10 @@ STUDIES = {
 def test_formats_without_packing_need_simulate(name: str, llama: Path, tmp_path: Path) -> None:
     method = "lloyd" if name.startswith("codebook") else "rtn"
     layer = {"format": name, "group": 32, "method": method}
-    with pytest.raises(RecipeError, match=f"no stable packing for {name}.*--simulate"):
-        quantize(llama, tmp_path / "out", layer=layer)
-    assert not list(tmp_path.iterdir())
+    if not (DENSE and name.startswith("int")):
+        with pytest.raises(RecipeError, match=f"no stable packing for {name}.*--simulate"):
+            quantize(llama, tmp_path / "out", layer=layer)
+        assert not list(tmp_path.iterdir())
 
     out = tmp_path / "out"
     certificate = quantize(llama, out, layer=layer, output="float")

@@ -95,17 +95,40 @@ def test_a_method_must_fit_the_format(llama: Path, residual: tuple[Path, Path]) 
 def test_indivisible_matrices(llama: Path) -> None:
     layer = {"method": "rtn", "group": 96}
     said = refused(TensorError, "layer.group", "128 inputs do not divide into groups of 96", llama, layer=layer)
-    assert "Legal groups: 16, 32, 64, 128, channel" in said
+    assert "Give group 64, the best that fits all 14 matrices" in said
     plan = jobs.made(llama, llama.parent / "out", layer=layer, indivisible="channel")
     assert {item.words for item in plan.items.values()} == {"int4 channel"}
     assert all("one scale per row" in str(item.note) for item in plan.items.values())
-    assert len(plan.notes) == len(plan.items)
+    assert plan.notes == [
+        "2 matrices, one scale per row: 128 inputs do not divide by 96 (first model.layers.0.mlp.down_proj.weight)",
+        "12 matrices, one scale per row: 64 inputs do not divide by 96 (first model.layers.0.mlp.gate_proj.weight)",
+    ]
     layer = {"method": "rtn", "group": 128}  # 64 inputs for most, 128 for down_proj
     said = refused(RecipeError, "max_float_percent", "would stay float", llama, layer=layer, indivisible="float")
     assert "limit 10 %" in said
     plan = jobs.made(llama, llama.parent / "out", layer=layer, indivisible="float", max_float_percent=100)
     assert {name.split(".")[-2] for name in plan.items} == {"down_proj"}
     assert set(plan.floats.values()) == {"left float: 64 inputs do not divide by 128"}
+
+
+def test_the_default_group_is_the_largest_that_fits(llama: Path, tmp_path: Path) -> None:
+    plan = jobs.made(llama, llama.parent / "out", layer={"method": "rtn"})
+    held = {name.split(".")[-2]: item.words for name, item in plan.items.items()}
+    assert held.pop("down_proj") == "int4 g128" and set(held.values()) == {"int4 g64"}
+    said = "12 matrices, groups of 64: 64 inputs do not divide by 128 (first model.layers.0.mlp.gate_proj.weight)"
+    assert plan.notes == [said] and f"  note: {said}" in planning.lines(plan)
+    # 96 divide by 32; of 80, vLLM's kernels take whole rows only, and decoded floats any group.
+    odd = tiny.make("llama", tmp_path / "odd", intermediate_size=96)
+    plan = jobs.made(odd, tmp_path / "out", layer={"method": "rtn"})
+    assert {i.words for i in plan.items.values()} == {"int4 g64", "int4 g32"}
+    odd = tiny.make("llama", tmp_path / "odder", intermediate_size=80)
+    for output, words in ((None, "int4 channel"), ("float", "int4 g16")):
+        plan = jobs.made(odd, tmp_path / "out", layer={"method": "rtn"}, output=output)
+        assert {i.words for i in plan.items.values()} == {"int4 g64", words}
+    plan = jobs.made(odd, tmp_path / "out", layer={"method": "rtn"}, indivisible="float", max_float_percent=100)
+    assert {name.split(".")[-2] for name in plan.floats} == {"down_proj"}
+    said = refused(TensorError, "layer.group", "80 inputs do not divide", odd, layer={"method": "rtn", "group": 32})
+    assert "Give group channel, the best that fits all 14" in said
 
 
 def test_what_stays_float_has_its_reason(llama: Path, residual: tuple[Path, Path]) -> None:

@@ -165,6 +165,15 @@ def test_verdict_fits_a_screen(certificate):
     assert all(len(line) <= report.WIDTH and line.isprintable() for line in lines)
 
 
+def test_notes_of_a_kind_are_one_line():
+    same = [row(f"a.{i}.b.weight", notes=["groups of 64: 576 inputs do not divide by 128"]) for i in range(200)]
+    line = "200 matrices, groups of 64: 576 inputs do not divide by 128 (first a.0.b.weight)"
+    assert report.fallbacks(make(rows=same, notes=[line])) == [line]
+    experts = [row(f"e.{i}.weight", notes=[f"expert {i} saw {i} of 64 tokens needed"]) for i in range(200)]
+    assert report.fallbacks(make(rows=experts)) == ["200 matrices, as e.0.weight: expert 0 saw 0 of 64 tokens needed"]
+    assert len(report.fallbacks(make(rows=experts[:3]))) == 3
+
+
 def test_verdict_counts_fallbacks_and_names_the_first():
     rows = [row("a.0.b.weight", notes=["one scale per row"]), row("a.1.b.weight", notes=["damping raised", "other"])]
     certificate = make(rows=rows, notes=["a.0.b.weight: one scale per row"])

@@ -63,6 +63,7 @@ class Show:
         self._task: Any = None
         self._phase = ""
         self._quarter = -1
+        self._noted: set[str] = set()
 
     def line(self, text: str) -> None:
         """One line for people (nothing in JSON mode)."""
@@ -88,11 +89,20 @@ class Show:
         elif isinstance(event, Note):
             self.line(f"  {event.text}")
         elif isinstance(event, Finding):
-            self.line(f"  {'ok  ' if event.good else 'BAD '} {event.what}: {event.detail}")
-        elif isinstance(event, Row) and event.notes:
-            self.line(f"  {event.name}: {'; '.join(event.notes)}")
+            self.line(f"  {event.sign} {event.what}: {event.detail}")
+        elif isinstance(event, Row):
+            self._notes(event)
         elif isinstance(event, Progress):
             self._progress(event)
+
+    def _notes(self, row: Any) -> None:
+        """The notes of a matrix, each kind once: the verdict counts them."""
+        from bitwright.words import kind_of_note
+
+        new = [note for note in row.notes if kind_of_note(note) not in self._noted]
+        self._noted.update(map(kind_of_note, new))
+        if new:
+            self.line(f"  {row.name}: {'; '.join(new)}")
 
     def _progress(self, event: Any) -> None:
         share = event.done / max(event.total, 1)

@@ -193,7 +193,7 @@ def tell_row(show: Show, row: Any) -> None:
 @app.command()
 def check(
     folder: Annotated[
-        str, typer.Argument(help="A quantized model folder or .onnx file, from Bitwright or any other tool.")
+        str, typer.Argument(help="A quantized model folder, .onnx or .gguf file, from Bitwright or any other tool.")
     ],
     against: Annotated[
         str | None, typer.Option(help="The float model it was made from: also show the loss of quality.")
@@ -203,7 +203,10 @@ def check(
     windows: Annotated[int, typer.Option(min=2, help="Number of windows of held-out text.")] = 16,
     as_json: Json = False,
 ) -> None:
-    """Check a quantized model: files, shapes, finite scales, coverage, two decoders. Exit code 1 if it is not sound."""
+    """Check a quantized model: files, shapes, finite scales, coverage, two decoders. Exit code 1 if it is not sound.
+
+    A file that is not known here, such as GGUF, is described and checked as far as can be, without a verdict.
+    """
 
     def work(show: Show) -> None:
         from bitwright import library
@@ -213,11 +216,11 @@ def check(
         found = library.check(
             folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )
-        wrong = [finding.detail for finding in found.findings if not finding.good]
+        wrong = [finding.detail for finding in found.findings if finding.good is False]
         if against is not None and heldout is not None and not wrong:
             tell_comparison(show, against, folder, heldout, recipe, windows, 256, None)
         show.close()
-        show.line("not sound" if wrong else "sound")
+        show.line(found.words)
         if wrong:
             cause = f"not sound: {wrong[0].removeprefix(f'{folder}: ')}"
             raise BitwrightError(cause, where=folder, fix="Do not use it: write or download it again")

@@ -21,7 +21,8 @@ FormatName = Annotated[
     str | None, typer.Option("--format", help="A format by name, instead of --bits: fp8, nf4, codebook3 ...")
 ]
 Group = Annotated[
-    str | None, typer.Option(help="Weights that share one scale: a number, 'channel' or 'tensor'. Default 128.")
+    str | None,
+    typer.Option(help="Weights per scale: a number, 'channel' or 'tensor'. Default: the largest up to 128 that fits."),
 ]
 Symmetric = Annotated[
     bool | None, typer.Option("--symmetric/--asymmetric", help="Levels even around zero, or with zero points.")

@@ -27,6 +27,11 @@ class Code(ABC):
     """Bits of one code."""
 
     @property
+    @abstractmethod
+    def top(self) -> float:
+        """The largest size of a value."""
+
+    @property
     def table_bits(self) -> int:
         """Bits of the table that each block stores; 0 where the values are fixed."""
         return 0
@@ -56,6 +61,11 @@ class Codebook(Code):
 
     name: str
     bits: int
+
+    @property
+    def top(self) -> float:
+        """The largest number of fp16."""
+        return 65504.0
 
     @property
     def table_bits(self) -> int:

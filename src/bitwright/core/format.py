@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from bitwright.core.array import Array, namespace
 from bitwright.core.code import Code
@@ -61,6 +62,13 @@ class Format:
     def fits(self, columns: int) -> bool:
         """Whether rows of `columns` weights divide into whole blocks."""
         return all(levels.fits(columns) for levels in (self.scale, self.zero, self.shift) if levels)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Between which sizes the largest weight of a row must be for its scale to be kept; beyond, it is clamped."""
+        *inner, outer = (level.number for level in self.scale.levels)
+        top = self.code.top * prod(number.high for number in inner)
+        return top * outer.least, top * outer.high
 
     def blocks(self, w: Array) -> Array:
         """`w` [rows, columns] viewed as [rows, groups, size], or [1, 1, rows * columns] for one block per tensor."""

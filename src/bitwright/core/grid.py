@@ -41,6 +41,11 @@ class Grid(Code):
         """The largest value."""
         return max(v for v in self.values if v == v)
 
+    @property
+    def top(self) -> float:
+        """max|value|."""
+        return max(-self.low, self.high)
+
     @cached_property
     def uniform(self) -> bool:
         """True where the values are `low, low + 1, low + 2, ...`: rounding needs no table."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from bitwright.core.array import Array, absmax, float32, namespace
 
 
@@ -26,8 +28,7 @@ class Error:
         """The sums for two arrays of one shape."""
         xp = namespace(x)
         x, y = xp.reshape(float32(x), (-1,)), xp.reshape(float32(y), (-1,))
-        d = x - y
-        return cls(int(x.shape[0]), float(x @ x), float(y @ y), float(d @ d), float(absmax(x)))
+        return cls(int(x.shape[0]), _power(x), _power(y), _power(x - y), float(absmax(x)))
 
     def __add__(self, other: Error) -> Error:
         return Error(
@@ -59,6 +60,16 @@ class Error:
         product = (self.signal + self.decoded - self.noise) / 2
         length = math.sqrt(self.signal * self.decoded)
         return product / length if length else float(self.signal == self.decoded)
+
+
+def _power(x: Array) -> float:
+    """Sum of squares; in float64 where float32 would lose it at either end of its range."""
+    with np.errstate(over="ignore"):  # NumPy warns
+        found = float(x @ x)
+    if 1e-30 < found < math.inf:
+        return found
+    wide = namespace(x).astype(x, namespace(x).float64)
+    return float(wide @ wide)
 
 
 def _decibel(signal: float, noise: float) -> float:

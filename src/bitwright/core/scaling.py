@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -32,6 +32,8 @@ class Number:
     low: float
     high: float
     round: Callable[[Array], Array]
+    least: float = 0.0
+    """Smaller ones lose most of their digits."""
 
 
 def _float(name: str, bits: int, high: float, size: Callable[[Array], Array], *, signed: bool = True) -> Number:
@@ -72,7 +74,7 @@ def _e8m0(x: Array) -> Array:
 
 _ALL = (
     _float("fp32", 32, float(2**128 - 2**104), lambda x: x),
-    _float("fp16", 16, 65504.0, _fp16),
+    replace(_float("fp16", 16, 65504.0, _fp16), least=2.0**-20),
     _float("bf16", 16, float(2**128 - 2**120), _bf16),
     _float("e8m0", 8, 2.0**127, _e8m0, signed=False),
     _float("e4m3", 8, E4M3.high, E4M3.round, signed=False),

@@ -18,7 +18,7 @@ from bitwright.models import kind_of, require_device
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan
 from bitwright.recipe import Layer, Recipe, matches
-from bitwright.words import megabytes
+from bitwright.words import megabytes, summed
 
 ASKED = "kept float on request"
 
@@ -56,6 +56,7 @@ def make(
     plan.floats = {name: ASKED for name, layer in settings.items() if layer.format == "float"}
     chosen = {name: layer for name, layer in settings.items() if name not in plan.floats}
     plan.floats |= model.leave(chosen, recipe, container)
+    said: list[tuple[str, str]] = []
     for part in parts:
         if part.name in plan.floats:
             continue
@@ -68,11 +69,12 @@ def make(
             raise
         if isinstance(found, str):
             plan.floats[part.name] = found
-            plan.notes.append(f"{part.name}: {found}")
+            said.append((part.name, found))
             continue
         plan.items[part.name] = found
         if found.note:
-            plan.notes.append(f"{part.name}: {found.note}")
+            said.append((part.name, found.note))
+    plan.notes += summed(said, kind.words.parts)
     _require_some(plan)
     model.require(plan)
     if needs_data:
@@ -225,4 +227,4 @@ def lines(plan: Plan) -> list[str]:
     )
     found.append(f"  memory: about {plan.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine")
     found.append(f"  loads in: {'; '.join(runtimes(plan))}")
-    return found + [f"  note: {note}" for note in plan.notes[:8]]
+    return found + [f"  note: {note}" for note in plan.notes]

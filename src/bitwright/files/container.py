@@ -51,6 +51,8 @@ class Container(ABC):
     title: ClassVar[str]
     holds: ClassVar[Literal["tensors", "graph"]]
     """Single tensors of a model folder, or a whole ONNX graph."""
+    groups: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
+    """Weights per scale that its runtimes read, the best choice by default first."""
     study: ClassVar[bool] = False
     """Whether it holds decoded weights, so that nothing gets smaller."""
 
@@ -129,6 +131,11 @@ class TensorContainer(Container):
         None where no runtime here reads it. Raises CertificationError where it cannot be loaded.
         """
         return None
+
+    @property
+    def unread(self) -> str:
+        """Why `load` gives None."""
+        return f"no runtime here reads {self.name}"
 
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""

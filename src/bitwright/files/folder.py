@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bitwright.core.array import float32
 from bitwright.errors import CertificationError, ModelError, TensorError
 from bitwright.files.container import TensorContainer
 from bitwright.files.containers import registry
-from bitwright.files.safetensors import Checkpoint
+from bitwright.files.safetensors import INDEX, SINGLE, Checkpoint
 
 SIDECARS = (
     "*.json",
@@ -60,9 +60,38 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+ADAPTER = "adapter_config.json"
+"""What makes transformers load more than the model's own weights."""
+
+
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """The folder's tensors: a plain `Checkpoint`, or a `QuantizedCheckpoint` where a container claims it."""
+    """The folder's tensors: a plain `Checkpoint`, or a `QuantizedCheckpoint` where a container claims it.
+
+    Raises ModelError where transformers would load something else, or where that is open.
+    """
     config = read_config(folder)
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            "an adapter lies beside the model: transformers loads both, Bitwright would drop it",
+            where=str(folder / ADAPTER),
+            fix="Merge it into the weights first (peft: merge_and_unload), or move its files out of the folder",
+            foreign=True,
+        )
+    if config.get("transformers_weights") is not None:
+        raise ModelError(
+            f"transformers_weights names {config['transformers_weights']!r} as the weights, which is not followed",
+            where=str(folder / "config.json"),
+            fix=f"Give a folder whose weights are {SINGLE}, or shards with {INDEX}",
+            foreign=True,
+        )
+    inner = [key for key, table in config.items() if isinstance(table, dict) and table.get("quantization_config")]
+    if inner:
+        raise ModelError(
+            f"quantization_config stands in {inner[0]}, where readers disagree about it",
+            where=str(folder / "config.json"),
+            fix="Give the float model, or move it to the top of config.json where the weights are quantized",
+            foreign=True,
+        )
     quantization = config.get("quantization_config")
     if quantization is not None and not isinstance(quantization, dict):
         raise ModelError(
@@ -79,8 +108,16 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read{missing}",
             where=str(folder),
             fix=f"Supported: {names}",
+            foreign=True,
         )
     return Checkpoint(folder)
+
+
+def unread(folder: Path, read: Iterable[Path]) -> list[str]:
+    """Weight files of `folder` besides those that are `read`: other copies of the model, or parts of something else."""
+    known = {*(path.name for path in read), INDEX, "certificate.json"}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return [n for n in names if n not in known and any(fnmatch.fnmatch(n, pattern) for pattern in WEIGHTS)]
 
 
 def sync(files: Iterable[Path]) -> None:
@@ -102,7 +139,11 @@ def without_bars() -> Iterator[None]:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     kept = tqdm.__init__
-    tqdm.__init__ = partialmethod(kept, disable=True)
+
+    def quiet(self: Any, *args: Any, **options: Any) -> None:
+        kept(self, *args, **options | {"disable": True})
+
+    tqdm.__init__ = quiet
     try:
         yield
     finally:
@@ -137,20 +178,30 @@ def copy_sidecars(source: Path, out: Path) -> list[str]:
     return copied
 
 
+LARGEST = 2.0**64
+"""Weights from here on overflow float32 when they are squared: no norm, second moment or error can be computed."""
+
+
 def require_finite(name: str, tensor: torch.Tensor, first_row: int = 0) -> None:
-    """Raise TensorError naming the first NaN or Inf of `tensor`, whose first row is row `first_row` of `name`."""
-    # A sum carries any NaN or Inf: one cheap pass in the usual case.
-    if not tensor.is_floating_point() or bool(torch.isfinite(float32(tensor).sum())):
+    """Raise TensorError naming the first NaN, Inf or weight of `LARGEST` in `tensor`, whose first row is `first_row`.
+
+    `first_row` counts in `name`.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
         return
-    bad = ~torch.isfinite(float32(tensor))
-    if not bool(bad.any()):
+    values = tensor if tensor.dtype.itemsize > 1 else float32(tensor)
+    low, high = (float(x) for x in torch.aminmax(values))
+    if low > -LARGEST and high < LARGEST:  # neither holds where there is a NaN
         return
+    bad = ~(values.abs() < LARGEST)
     index = [int(i) for i in bad.nonzero()[0]]
-    value = float(float32(tensor)[tuple(index)])
+    value = float(values[tuple(index)])
     if index:
         index[0] += first_row
+    what = "too large: squares overflow" if math.isfinite(value) else "not finite"
+    count = int(bad.sum())
     raise TensorError(
-        f"{int(bad.sum())} values are not finite, first {value} at {index}",
+        f"{count} {'value is' if count == 1 else 'values are'} {what}, first {value:.6g} at {index}",
         where=name,
-        fix="Repair or download the weights again: no quantizer can encode NaN or Inf",
+        fix="Repair or download the weights again: no quantizer can encode them",
     )

@@ -46,6 +46,7 @@ def read(path: str | Path) -> onnx.ModelProto:
             f"operator set {version} is not supported" if version else "no operator set of domain ai.onnx",
             where=str(path),
             fix=f"Export it with opset 13 to {NEWEST}",
+            foreign=version > NEWEST,
         )
     _load_external(model, path)
     for tensor in tensors(model):

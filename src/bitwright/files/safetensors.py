@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import FileError, ModelError, ResourceError, TensorError
+from bitwright.files.gguf import is_gguf
 from bitwright.files.held import Held
 
 DTYPES: dict[str, torch.dtype] = {
@@ -39,6 +40,8 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+FOREIGN = ("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "U16", "U32", "U64", "C64")
+"""Dtypes of the format that are not read here."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MAX_HEADER = 100_000_000
@@ -124,6 +127,7 @@ def _entry(path: Path, name: str, info: Any, start: int, total: int) -> Entry:
             f"dtype {kind} is not supported",
             where=where,
             fix=f"Supported: {', '.join(DTYPES)}; convert the tensor first",
+            foreign=kind in FOREIGN,
         )
     size = prod(shape) * DTYPES[kind].itemsize
     if begin < 0 or end - begin != size or any(n < 0 for n in shape):
@@ -171,6 +175,11 @@ class Checkpoint:
         self.folder = folder
         self.quantized: Mapping[str, Held] = {}
         """Matrices that are held in a container, and how."""
+        if is_gguf(folder):
+            raise ModelError(
+                "a GGUF file, which can only be checked",
+                where=str(folder), fix="Give the folder that it was made from", foreign=True,
+            )  # fmt: skip
         if folder.is_file():
             raise ModelError("a file, not a folder", where=str(folder), fix=f"Give the model's folder, {folder.parent}")
         if not folder.is_dir():
@@ -183,12 +192,15 @@ class Checkpoint:
             entries, metadata = read_header(path)
             self.metadata.update(metadata)
             for entry in entries:
-                if entry.name in self.tensors and self.index is None:
-                    raise ModelError(f"tensor {entry.name} is stored twice", where=str(path), fix="Remove one copy")
-                if self.index is None or self.index.get(entry.name, path.name) == path.name:
-                    self.tensors[entry.name] = entry
+                first = self.tensors.get(entry.name)
+                if first is not None:
+                    raise ModelError(
+                        f"tensor {entry.name} is stored twice, in {first.path.name} too",
+                        where=str(path), fix="Download the index and the shards again, from one revision",
+                    )  # fmt: skip
+                self.tensors[entry.name] = entry
         for name, file in (self.index or {}).items():
-            if name not in self.tensors:
+            if name not in self.tensors or self.tensors[name].path.name != file:
                 raise ModelError(
                     f"the index names tensor {name} in {file}, which does not hold it",
                     where=str(folder / INDEX),
@@ -251,24 +263,36 @@ def _read_index(folder: Path) -> dict[str, str] | None:
 
 
 def _files(folder: Path, index: dict[str, str] | None) -> list[Path]:
-    if index is not None:
-        files = sorted({folder / name for name in index.values()})
-        for path in files:
-            if not path.is_file():
-                raise ModelError(
-                    f"shard {path.name} is listed in the index but absent", where=str(folder), fix="Download it"
-                )
-        return files
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not files:
+    """The files that hold the model: the single one, or those of the index; transformers reads no others."""
+    if index is None:
+        if (folder / SINGLE).is_file():
+            return [folder / SINGLE]
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        if others:
+            raise ModelError(
+                f"neither {SINGLE} nor {INDEX}: which of {len(others)} files such as {others[0]} is the model is open",
+                where=str(folder), fix=f"Rename a single file to {SINGLE}, or download the index of shards",
+            )  # fmt: skip
         raise ModelError(
             "not a model: no .safetensors file",
             where=str(folder),
             fix="Give a Hugging Face model folder; convert .bin or .pth weights to safetensors first",
         )
-    return files
+    names = sorted(set(index.values()))
+    if (folder / SINGLE).is_file() and names != [SINGLE]:
+        raise ModelError(
+            f"two sets of weights: {SINGLE}, which transformers reads, and {len(names)} shards of {INDEX}",
+            where=str(folder),
+            fix="Move away the set that is not meant",
+        )
+    for name in names:
+        if Path(name).name != name:
+            raise ModelError(
+                f"names {name!r}, which is not a file beside it", where=str(folder / INDEX), fix="Download it again"
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f"shard {name} is listed in the index but absent", where=str(folder), fix="Download it")
+    return [folder / name for name in names]
 
 
 @dataclass(frozen=True)

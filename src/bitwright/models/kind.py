@@ -91,6 +91,10 @@ class Kind(ABC):
     def lies_at(self, path: Path) -> bool:
         """Whether a whole model of this kind lies at `path`: by the names of files alone."""
 
+    def checks(self, path: Path) -> bool:
+        """Whether `check` reads what lies at `path`: by the names of files alone."""
+        return self.lies_at(path)
+
     @abstractmethod
     def size(self, path: Path) -> int:
         """Bytes of the weights of the model at `path`."""
@@ -142,6 +146,10 @@ class Kind(ABC):
     @abstractmethod
     def sample(self, verdict: Mapping[str, Any]) -> str:
         """What KL is a mean over: a `token`, a `sample`, a `frame`."""
+
+    def baseless(self, verdict: Mapping[str, Any]) -> str | None:
+        """What shows that the float model itself predicts nothing, so that no copy can be judged by it; else None."""
+        return None
 
     @abstractmethod
     def describe(self, part: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import compressed_tensors
 import numpy as np
 import pytest
 import torch
+from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from compressed_tensors.quantization import QuantizationConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,12 +26,16 @@ from bitwright.files.containers.compressed_tensors.layout import (
     scheme_of,
     unpack,
 )
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, installed
 from bitwright.methods import rtn
 
 COLUMNS = 64
+DENSE = dense(installed())
+WIDTHS = tuple(range(1, 9)) if DENSE else (1, 2, 4, 8)
+"""Bits that the installed release of the library packs as we do."""
 INTEGERS = [
     Scheme(named(f"int{bits}", group=block, symmetric=symmetric))  # type: ignore[arg-type]
-    for bits in (1, 2, 4, 8)
+    for bits in WIDTHS
     for symmetric in (True, False)
     for block in (16, "channel")
     if bits > 1 or not symmetric
@@ -184,10 +189,7 @@ def test_config_of_several_schemes_names_their_modules() -> None:
 
 
 UNSTABLE = [
-    "int3",
-    "int5",
-    "int6",
-    "int7",
+    *(f"int{bits}" for bits in UNEVEN if not DENSE),
     "nf4",
     "fp4",
     "mxfp4",
@@ -248,3 +250,29 @@ def test_a_config_we_cannot_decode_is_refused(weights: dict[str, Any] | None) ->
     with pytest.raises(FileError) as caught:
         scheme_of({"weights": weights}, torch.float16, "config.json")
     assert caught.value.where == "config.json"
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", UNEVEN)
+@pytest.mark.parametrize("columns", [64, 11, 7])
+def test_both_layouts_of_uneven_widths(bits: int, symmetric: bool, columns: int) -> None:
+    """Dense codes fill their bits; the layout before 0.18 leaves some of each word empty. Either is read back."""
+    form = named(f"int{bits}", group="channel", symmetric=symmetric)
+    q = rtn.quantize(matrix(37, columns), form)
+    widths = {}
+    for padded in (True, False):
+        scheme = Scheme(form, padded=padded)
+        parts = stored(scheme, q)
+        widths[padded] = parts["weight_packed"].shape[1]
+        assert torch.equal(unpack(parts, scheme).decode(), q.decode())
+        # The library decodes its own layout; the other is laid out anew for it.
+        assert torch.equal(decode_by_library(parts, scheme), q.decode().half())
+        if padded != DENSE:
+            signed = (q.codes.to(torch.int16) - 2 ** (bits - 1)).to(torch.int8)
+            assert torch.equal(pack_to_int32(signed, bits), parts["weight_packed"])
+    assert widths == {True: -(-columns // (32 // bits)), False: -(-columns * bits // 32)}
+
+
+def test_which_releases_pack_densely() -> None:
+    assert not any(map(dense, ("0.9.4", "0.15.0.1", "0.17.1", "")))
+    assert all(map(dense, ("0.18.0", "0.20.1a2", "1.0")))

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests import gguf
 from tests.studio.house import CONTENT, DEMO, DIGITS, RTN, Studio
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ def test_plans(studio: Studio, models: Path) -> None:
         ({"layer": {"formt": "int4"}}, "layer.formt", ("Did you mean format?",)),
         ({"layer": {"method": "magic"}}, "layer.method", ("rtn",)),
         ({"layer": {"format": "int77"}}, "layer.format", ("int77",)),
-        ({"layer": {"format": "int3"}}, "layer.format", ("no stable packing",)),
+        ({"layer": {"format": "nf4"}}, "layer.format", ("no stable packing",)),
         ({"layer": {"format": "int4", "group": "tensor"}}, "layer.group", ("no stable packing",)),
         ({"layer": {"activations": "int8"}}, "layer.activations", ("8-bit weights per channel",)),
         ({"layer": {"format": "int8", "group": "channel", "activations": "int8"}, "output": "float"},
@@ -448,7 +449,6 @@ def test_a_dropped_network_is_checked(studio: Studio) -> None:
     [
         ({"model.safetensors": b"x"}, "came without its config.json"),
         ({"model/config.json": b"{}"}, "no .safetensors file beside it"),
-        ({"llama.gguf": b"GGUF"}, "a GGUF file"),
         ({"pytorch_model.bin": b"x", "readme.md": b""}, "a PyTorch pickle"),
         ({"notes.txt": b"x", "more.txt": b"y"}, "No model among 2 files (more.txt, notes.txt)"),
         ({}, "There is no file"),
@@ -460,6 +460,14 @@ def test_what_is_no_model_is_told_plainly(files: dict[str, bytes], says: str, st
     assert says in found[0]["detail"]
     assert end["sound"] is False
     assert "Nothing was checked" in end["text"]
+
+
+def test_a_gguf_file_gets_no_verdict(studio: Studio) -> None:
+    whole = gguf.made({"w": (2, (32,), b"\0\x3c" + bytes(16))})
+    for data, sound, words in ((whole, None, "No verdict"), (whole[:-1], False, "Not sound")):
+        found, end = findings(studio, f"/api/uploads/{upload(studio, {'llama.gguf': data})}/check")
+        assert end["sound"] is sound and words in end["text"]
+    assert "truncated" in found[0]["detail"]
 
 
 def test_a_model_is_checked_by_its_path(studio: Studio, models: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from bitwright.errors import ModelError
 from bitwright.models import Kind, kind_of, kinds
 from bitwright.models.kind import Words
-from bitwright.words import number, one_line, plural
+from bitwright.words import number, one_line, plural, summed
 
 Certificate = dict[str, Any]
 
@@ -131,9 +131,10 @@ def floats(certificate: Certificate) -> list[tuple[str, list[str]]]:
 
 
 def fallbacks(certificate: Certificate) -> list[str]:
-    """What did not go the recipe's way, and every other note, a line each: those of the plan, then of matrices."""
+    """What did not go the recipe's way, and every other note, a line for each kind: those of the plan come first."""
     lines = list(certificate["notes"])
-    lines += [f"{row['name']}: {note}" for row in certificate["rows"] for note in row["notes"]]
+    told = ((row["name"], note) for row in certificate["rows"] for note in row["notes"])
+    lines += summed(told, words(certificate).parts)
     return list(dict.fromkeys(lines))
 
 

@@ -66,13 +66,24 @@ def loss(certificate: Certificate) -> tuple[str, float] | None:
 
 
 def judge(certificate: Certificate) -> Judgement | None:
-    """The judgement by mean KL, else mAP, else output SQNR; None where quality was not measured."""
+    """The judgement by mean KL, else mAP, else output SQNR; None where quality was not measured or nothing is there."""
     found = loss(certificate)
-    if found is None:
+    if found is None or baseless(certificate):
         return None
     scale, value = SCALES[found[0]], found[1]
     passed = (value <= limit if scale.most else value >= limit for limit in scale.limits)
     return next((j for j, good in zip(JUDGEMENTS, passed, strict=False) if good), JUDGEMENTS[-1])
+
+
+def baseless(certificate: Certificate) -> str | None:
+    """What shows that the float model itself predicts nothing; None where it does, or where nothing was measured."""
+    verdict = certificate["verdict"]
+    return None if verdict is None else kind(certificate).baseless(verdict)
+
+
+def unjudged(certificate: Certificate) -> str:
+    """Why there is no judgement."""
+    return "The float model itself predicts nothing" if baseless(certificate) else words(certificate).unmeasured
 
 
 def told(certificate: Certificate) -> str:
@@ -89,13 +100,16 @@ def headline(certificate: Certificate) -> str:
     """The sentence of judgement."""
     found = judge(certificate)
     if found is None:
-        return f"{words(certificate).unmeasured}."
+        why = baseless(certificate)
+        return f"{unjudged(certificate)}{f': {why}' if why else ''}."
     return f"{found.words.capitalize()}: {told(certificate)}."
 
 
 def cautions(certificate: Certificate) -> list[str]:
-    """Warnings beside the judgement: a quantized network that is slower than the float one."""
+    """Warnings beside the judgement: nothing to judge by, or a quantized network that is slower than the float one."""
     found = certificate.get("speed")
+    if baseless(certificate):
+        return [f"How far the copy is from it says little: {told(certificate)}."]
     if not found or round(found["ratio"], 2) >= 1:
         return []
     times, integers = f"{found['ratio']:.2f} times its speed", share(found["integer_share"])
@@ -138,6 +152,8 @@ def ranking(certificates: list[Certificate]) -> str:
         opening = "None stays close to the float model; the nearest"
     else:
         first = words(certificates[0])
+        if any(map(baseless, certificates)):
+            return "None can be judged: the float model itself predicts nothing."
         return f"{first.unmeasured}. Measure it: {first.remedy}"
     return f"{opening} is {label(best)}, {megabytes(best['output']['bytes'])}: {told(best)}."
 
@@ -162,7 +178,7 @@ def summary(certificates: list[Certificate]) -> tuple[tuple[str, ...], list[tupl
                 megabytes(c["output"]["bytes"]),
                 f"{c['stored_bits_per_weight']:.3f}",
                 *(_cell(row[name]) if name in row else "not measured" for name in columns),
-                found.words if found else "not measured",
+                found.words if found else "not judged" if baseless(c) else "not measured",
             )
         )
     return ("Name", "Size", "Bits per weight", *columns, "Judgement"), rows

@@ -34,13 +34,14 @@ from bitwright.engine.report.judgement import (
     loss,
     ranking,
     summary,
+    unjudged,
 )
 from bitwright.engine.report.measures import facts, measures
 from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
-    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations),
+    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations, unjudged),
     *(scheme, share, short_scheme, some, words),
 )
 """What the template calls."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright import libraries
 from bitwright.errors import RecipeError
+from bitwright.files import gguf
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
 from bitwright.recipe import Recipe
@@ -43,10 +44,13 @@ class Language(Kind):
         libraries.load()
 
     def claims(self, path: Path) -> bool:
-        return not path.is_file() and path.suffix.lower() != ".onnx"
+        return gguf.is_gguf(path) if path.is_file() else path.suffix.lower() != ".onnx"
 
     def lies_at(self, path: Path) -> bool:
         return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+    def checks(self, path: Path) -> bool:
+        return self.lies_at(path) or (path.is_file() and gguf.is_gguf(path))
 
     def size(self, path: Path) -> int:
         return sum(file.stat().st_size for file in path.glob("*.safetensors"))
@@ -91,6 +95,9 @@ class Language(Kind):
 
     def sample(self, verdict: Mapping[str, Any]) -> str:
         return "token"
+
+    def baseless(self, verdict: Mapping[str, Any]) -> str | None:
+        return facts.baseless(verdict)
 
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)

@@ -59,6 +59,8 @@ class Architecture:
     conversions: list[Any] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     """Tensors that no module of the network uses (kept as they are)."""
+    beyond: dict[str, int] = field(default_factory=dict)
+    """Those of them that belong to decoder blocks which the config does not count -> the block."""
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Architecture:
@@ -68,17 +70,26 @@ class Architecture:
         """
         checkpoint = open_checkpoint(folder)
         config = load_config(folder)
+        _require_count(config, checkpoint)
         model = build(config, dtype, folder)
         path, count = find_blocks(model, folder)
         arch = cls(checkpoint, config, model, path, count)
         arch._match()
+        arch._require_counted()
+        arch._require_one_head()
         return arch
 
     def _match(self) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-        self.conversions = get_model_conversion_mapping(self.model)
+        # A tied pair may be stored under either name; transformers takes the one that is there.
+        stored = self.checkpoint.tensors
+        swapped = [(p, source) for p, source in self._ties.items() if p in stored and source not in stored]
+        self.conversions = [
+            *get_model_conversion_mapping(self.model),
+            *(WeightRenaming(f"^{re.escape(p)}$", source) for p, source in swapped),
+        ]
         renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
         converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
         params = self.model.state_dict()
@@ -90,8 +101,17 @@ class Architecture:
                     param, pattern = name, None
                 else:
                     self.outside.append(name)
+                    block = self.block_of(param)
+                    if block is not None and block >= self.count:
+                        self.beyond[name] = block
                     continue
             self.targets[name] = param
+            if params[param].is_floating_point() and not entry.dtype.is_floating_point:
+                raise ModelError(
+                    f"holds {str(entry.dtype).removeprefix('torch.')} where the network has floating-point weights",
+                    where=f"{entry.path}: {name}",
+                    fix="Start from the float model: these may be codes of another tool, whose scales are elsewhere",
+                )
             if pattern is None and tuple(params[param].shape) != entry.shape:
                 raise ModelError(
                     f"config and tensors disagree: the config makes it {list(params[param].shape)}, "
@@ -102,7 +122,14 @@ class Architecture:
             matrix = self._matrix(entry, param, pattern, modules)
             if matrix is not None:
                 self.matrices[name] = matrix
-        missing = sorted(set(params) - set(self.targets.values()) - self._tied)
+        scales = [n for n in self.outside if n.partition(".weight_scale")[0] + ".weight" in self.targets]
+        if scales:
+            raise ModelError(
+                "a scale beside weights that are not said to be quantized: they would be read without it",
+                where=f"{self.checkpoint.entry(scales[0]).path}: {scales[0]}",
+                fix="Start from the float model, or use the config.json that belongs to these weights",
+            )
+        missing = sorted(set(params) - set(self.targets.values()) - set(self._ties))
         missing = [name for name in missing if not _is_buffer(self.model, name)]
         if missing:
             raise ModelError(
@@ -110,6 +137,39 @@ class Architecture:
                 where=str(self.checkpoint.folder),
                 fix="Use the config.json that belongs to these weights, or download the missing shards",
             )
+
+    def _require_counted(self) -> None:
+        """Raise ModelError where the config leaves out as many blocks as it counts: no draft head is so large."""
+        more = len(set(self.beyond.values()))
+        if more >= self.count:
+            raise ModelError(
+                f"config and tensors disagree: the config counts {self.count} decoder blocks, "
+                f"the files hold {more} more, first {next(iter(self.beyond))}",
+                where=str(self.checkpoint.folder / "config.json"),
+                fix="Correct num_hidden_layers, or use the config.json that belongs to these weights",
+            )
+
+    def _require_one_head(self) -> None:
+        """Raise ModelError where parameters that the config ties are stored with different values.
+
+        transformers then leaves them apart (modeling_utils.py, tie_weights); other runtimes take the embedding.
+        """
+        stored = {param: name for name, param in self.targets.items()}
+        for param, source in self._ties.items():
+            if param in stored and source in stored and not self._equal(stored[param], stored[source]):
+                raise ModelError(
+                    f"the config ties it to {stored[source]}, and the file holds other values for it",
+                    where=f"{self.checkpoint.entry(stored[param]).path}: {stored[param]}",
+                    fix="Set tie_word_embeddings to false in config.json to use both, or remove the tensor",
+                )
+
+    def _equal(self, a: str, b: str) -> bool:
+        """Whether two tensors hold the same values."""
+        rows = max(1, (1 << 24) // max(self.checkpoint.entry(a).row_size, 1))
+        return self.checkpoint.entry(a).shape == self.checkpoint.entry(b).shape and all(
+            torch.equal(piece.float(), self.checkpoint.read(b, start, start + rows).float())
+            for start, piece in self.checkpoint.chunks(a, rows)
+        )
 
     def _matrix(self, entry: Entry, param: str, pattern: str | None, modules: dict[str, Any]) -> Matrix | None:
         """The matrix stored in `entry`, or None: embeddings, norms, biases, routers are not linear layers' weights."""
@@ -129,15 +189,16 @@ class Architecture:
         return None
 
     @property
-    def _tied(self) -> set[str]:
-        return set(getattr(self.model, "all_tied_weights_keys", {}) or {})
+    def _ties(self) -> dict[str, str]:
+        """Parameters that share another's tensor -> the other."""
+        return dict(getattr(self.model, "all_tied_weights_keys", {}) or {})
 
     @cached_property
     def head(self) -> str | None:
         """The checkpoint tensor of the output head: its own, or the embedding's where they are tied, or None."""
         module = self.model.get_output_embeddings()
         param = _name_of(self.model, module)
-        if param in self._tied:
+        if param in self._ties:
             return self.embedding
         return next((name for name, target in self.targets.items() if target == param), None)
 
@@ -154,6 +215,11 @@ class Architecture:
         return next((name for name, target in self.targets.items() if target == param), None)
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the network tells apart."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
     def tied(self) -> bool:
         """Whether head and embedding are one tensor."""
         return self.head is not None and self.head == self.embedding
@@ -162,7 +228,8 @@ class Architecture:
         """The decoder block a parameter belongs to, or None."""
         if not param.startswith(self.blocks + "."):
             return None
-        return int(param[len(self.blocks) + 1 :].split(".", 1)[0])
+        number = param[len(self.blocks) + 1 :].split(".", 1)[0]
+        return int(number) if number.isdecimal() else None
 
     def tensors_of(self, block: int | None) -> list[Entry]:
         """The stored tensors that make up one block, or all that belong to none."""
@@ -209,10 +276,24 @@ def load_config(folder: Path) -> Any:
             f"transformers does not know this architecture (model_type {kind!r})",
             where=str(folder / "config.json"),
             fix="Use a decoder that transformers supports without remote code, or update transformers",
+            foreign=True,
         ) from error
     # The network is built in float either way: decoding is ours, not the loader's.
     config.__dict__.pop("quantization_config", None)
     return config
+
+
+def _require_count(config: Any, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a number of decoder blocks that the tensors cannot be those of: none would be built."""
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if layers is None:
+        return
+    if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= len(checkpoint.tensors):
+        raise ModelError(
+            f"num_hidden_layers is {layers!r}, and the files hold {len(checkpoint.tensors)} tensors",
+            where=str(checkpoint.folder / "config.json"),
+            fix="Use the config.json that belongs to these weights",
+        )
 
 
 def build(config: Any, dtype: torch.dtype, folder: Path) -> Any:

@@ -1,8 +1,10 @@
-"""Checks a quantized folder from any tool, and measures its error against the float model."""
+"""Checks a quantized folder or GGUF file from any tool, and measures its error against the float model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
@@ -10,32 +12,100 @@ import torch
 from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError, CertificationError, ModelError
 from bitwright.events import Event, Finding, Note, Progress, Row
+from bitwright.files import gguf
 from bitwright.files.folder import open_checkpoint, require_finite
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.model import describe
 
+SHOWN = 8
+"""Bad tensors that are named; the others are counted."""
+UNRELATED = 1.0
+"""SQNR in dB below which two matrices are not copies of one another: one bit has 4, other weights have -3."""
 
-def check(folder: Path, against: Path | None = None) -> Iterator[Event]:
-    """Check every part of a model folder; yields Findings, and Rows against a float folder.
+
+def check(path: Path, against: Path | None = None) -> Iterator[Event]:
+    """Check every part of a model folder, or what a GGUF file shows; yields Findings, and Rows against a float folder.
 
     Checks files and index, config against tensors, finite scales and weights, that stored integers decode, that the
-    container's independent decoder decodes them as we do, and how much of the blocks is quantized. Raises only for an
-    unreadable `against`; everything wrong with `folder` is a Finding that is not good.
+    container's independent decoder decodes them as we do, and how much of the blocks is quantized. What is not known
+    here is said to be so, without a verdict. Raises only for an unreadable `against`; everything wrong with `path` is
+    a Finding that is not good.
     """
+    original = None if against is None else open_checkpoint(against)
+    if gguf.is_gguf(path):
+        checkpoint = None
+        yield from _gguf(path)
+    else:
+        checkpoint = yield from _folder(path)
+    if original is None:
+        return
+    if checkpoint is None:
+        yield Finding("against", None, f"nothing could be compared with {original.folder}")
+        return
+    yield from compare_weights(original, checkpoint)
+
+
+def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
+    """The findings about a folder; its tensors where all of them are understood and sound."""
     try:
         checkpoint = open_checkpoint(folder)
-        yield Finding("files", True, f"{len(checkpoint.files)} weight files, {checkpoint.size / 1e6:,.1f} MB decoded")
+    except BitwrightError as error:
+        yield Finding("files, config and tensors", None if error.foreign else False, str(error))
+        if error.foreign:
+            yield from _unknown(folder)
+        return None
+    yield Finding("files", True, f"{len(checkpoint.files)} weight files, {checkpoint.size / 1e6:,.1f} MB decoded")
+    try:
         arch = Architecture.open(folder)
     except BitwrightError as error:
-        yield Finding("files, config and tensors", False, str(error))
-        return
+        yield Finding("config and tensors", None if error.foreign else False, str(error))
+        if not error.foreign:
+            return None
+        yield from _contents(checkpoint)
+        return checkpoint
     yield Finding("config and tensors", True, f"{type(arch.config).__name__}, {arch.count} blocks")
     yield from _contents(checkpoint)
     yield _coverage(arch, checkpoint)
-    if against is not None:
-        yield from compare_weights(open_checkpoint(against), checkpoint)
+    return checkpoint
+
+
+def _unknown(folder: Path) -> Iterator[Event]:
+    """The files of a folder whose meaning is not known: whole, and finite where they hold floats."""
+    try:
+        checkpoint = Checkpoint(folder)
+    except BitwrightError as error:
+        yield Finding("files", None if error.foreign else False, str(error))
+        return
+    yield Finding("files", True, f"{len(checkpoint.files)} weight files, {checkpoint.size / 1e6:,.1f} MB")
+    yield from _contents(checkpoint)
+
+
+def _gguf(path: Path) -> Iterator[Event]:
+    """What a GGUF file is, that it is whole, and that its scales and floats are finite."""
+    try:
+        found = gguf.read(path)
+    except BitwrightError as error:
+        yield Finding("file", None if error.foreign else False, str(error))
+        return
+    held = Counter(tensor.type.name if tensor.type else f"type {tensor.number}" for tensor in found.tensors)
+    kinds = ", ".join(f"{count} {name}" for name, count in held.most_common())
+    architecture = found.facts.get("general.architecture", "of an unnamed architecture")
+    yield Finding("file", True, f"GGUF version {found.version}, {architecture}, {len(found.tensors)} tensors: {kinds}")
+    bad: list[str] = []
+    known = [tensor for tensor in found.tensors if tensor.type is not None]
+    for done, tensor in enumerate(known, 1):
+        if (wrong := found.bad_halves(tensor)) is not None:
+            bad.append(f"{path}: {tensor.name}: {wrong} is no scale or weight")
+        yield Progress("check", done, len(known), tensor.name)
+    for text in bad[:SHOWN]:
+        yield Finding("tensor", False, text)
+    if len(bad) > SHOWN:
+        yield Finding("tensor", False, f"{len(bad) - SHOWN} more tensors like these")
+    if not bad:
+        yield Finding("tensors", True, f"{len(known)} tensors whole, their scales and floats finite")
+    yield Finding("codes", None, "GGUF is not decoded here: how close it is to the float model is not known")
 
 
 def _contents(checkpoint: Checkpoint) -> Iterator[Event]:
@@ -53,8 +123,10 @@ def _contents(checkpoint: Checkpoint) -> Iterator[Event]:
         except BitwrightError as error:
             bad.append(str(error))
         yield Progress("check", done, len(names), name)
-    for text in bad[:8]:
+    for text in bad[:SHOWN]:
         yield Finding("tensor", False, text)
+    if len(bad) > SHOWN:
+        yield Finding("tensor", False, f"{len(bad) - SHOWN} more tensors like these")
     if not bad:
         quantized = len(checkpoint.quantized)
         decoders = f", {quantized} matrices decode alike in two decoders" if quantized else ""
@@ -84,34 +156,51 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
 
 
 def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
-    """A Row for every matrix that both folders hold with the same name and shape, and that differs."""
-    if not original.tensors.keys() & other.tensors.keys():
-        what = f"has none of the tensors of {other.folder}"
+    """A Row for every matrix that both folders hold with the same name and shape, and that differs.
+
+    Raises ModelError where there is none that both hold. What is held by one alone, or in another shape, is summed up.
+    """
+    both = [name for name in original.tensors if name in other.tensors]
+    matrices = [name for name in both if len(original.entry(name).shape) == 2]
+    alike = [name for name in matrices if other.entry(name).shape == original.entry(name).shape]
+    if not alike:
+        what = f"nothing could be compared: it has no matrix of the name and shape of one in {other.folder}"
         raise ModelError(what, where=str(original.folder), fix="Give the float model that it was made from")
-    for name, entry in original.tensors.items():
-        if name not in other.tensors:
-            yield Note(f"{name} is in {original.folder.name} only")
-            continue
-        if len(entry.shape) != 2:
-            continue
-        if other.entry(name).shape != entry.shape:
-            yield Note(f"{name}: {list(entry.shape)} against {list(other.entry(name).shape)}, not compared")
-            continue
-        error, held = Error(), other.quantized.get(name)
-        rows = entry.shape[0] if held else max(1, (1 << 24) // max(entry.row_size, 1))
-        for start, piece in original.chunks(name, rows):
-            error += Error.between(piece, other.read(name, start, start + rows))
-        if error.noise == 0 and not held:
-            continue
-        yield Row(
-            name=name,
-            format=describe(*held) if held else str(other.entry(name).dtype).removeprefix("torch."),
-            method="",
-            rows=entry.shape[0],
-            columns=entry.shape[1],
-            stored_bits=held.format.stored_bits(*entry.shape) if held else other.entry(name).size * 8,
-            mse=error.mse,
-            psnr=error.psnr(),
-            sqnr=error.sqnr,
-            cosine=error.cosine,
-        )
+    if gone := [name for name in original.tensors if name not in other.tensors]:
+        yield Note(f"{len(gone)} tensors are in {original.folder.name} only, first {gone[0]}")
+    if odd := [name for name in matrices if name not in alike]:
+        shapes = f"{list(original.entry(odd[0]).shape)} against {list(other.entry(odd[0]).shape)}"
+        yield Note(f"{len(odd)} matrices differ in shape and were not compared, first {odd[0]}: {shapes}")
+    best = -math.inf
+    for name in alike:
+        row = _compare(original, other, name)
+        if row is None:
+            best = math.inf  # it is the same matrix
+        else:
+            best = max(best, row.sqnr)
+            yield row
+    if best < UNRELATED:
+        detail = f"no matrix of {original.folder} is nearer than {best:.1f} dB SQNR: it is not what this was made from"
+        yield Finding("against", None, f"nothing could be compared: {detail}")
+
+
+def _compare(original: Checkpoint, other: Checkpoint, name: str) -> Row | None:
+    """The Row of one matrix; None for one that is float, and the same."""
+    entry, error, held = original.entry(name), Error(), other.quantized.get(name)
+    rows = entry.shape[0] if held else max(1, (1 << 24) // max(entry.row_size, 1))
+    for start, piece in original.chunks(name, rows):
+        error += Error.between(piece, other.read(name, start, start + rows))
+    if error.noise == 0 and not held:
+        return None
+    return Row(
+        name=name,
+        format=describe(*held) if held else str(other.entry(name).dtype).removeprefix("torch."),
+        method="",
+        rows=entry.shape[0],
+        columns=entry.shape[1],
+        stored_bits=held.format.stored_bits(*entry.shape) if held else other.entry(name).size * 8,
+        mse=error.mse,
+        psnr=error.psnr(),
+        sqnr=error.sqnr,
+        cosine=error.cosine,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,14 @@ def measures(verdict: Verdict) -> list[Fact]:
         Fact("Top-1 agreement", "", f"{agreement} %", f"of {tokens} held-out positions rank the same token first"),
         Fact("Perplexity", f"{low:.2f}", f"{high:.2f}", perplexity_change(verdict), "quant"),
     ]
+
+
+def baseless(verdict: Verdict) -> str | None:
+    """Whether the float model does no better than guessing among all tokens, within a hundredth of a nat."""
+    float_, tokens = number(verdict["perplexity_float"]), verdict.get("vocabulary")  # absent in earlier certificates
+    if tokens is None or float_ < tokens * math.exp(-0.01):
+        return None
+    return f"perplexity {float_:,.1f}, and guessing among {tokens:,} tokens has {tokens:,}"
 
 
 def perplexity_change(verdict: Verdict) -> str:

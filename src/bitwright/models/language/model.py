@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from bitwright import machine
 from bitwright.core.format import Format
 from bitwright.core.measure import layer_error
 from bitwright.core.qtensor import QTensor
+from bitwright.core.scaling import Block
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, write_config
+from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, unread, write_config
+from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
@@ -24,6 +27,7 @@ from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import SPILL, release
 from bitwright.models.language.calibration import Calibration, group
 from bitwright.models.language.compare import compare_folders
+from bitwright.models.language.memory import CACHED
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
@@ -37,6 +41,29 @@ def sink_of(plan: Plan) -> FolderSink:
     """The plan's sink, as what it is."""
     assert isinstance(plan.sink, FolderSink)
     return plan.sink
+
+
+HALF = 2.0**15
+"""Weights up to here decode in float16, with room for rounding."""
+
+
+def _joined(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _notes(arch: Architecture) -> list[str]:
+    """What a folder holds besides the network."""
+    notes = []
+    if arch.beyond:
+        notes.append(
+            f"{len(arch.beyond)} tensors of blocks beyond the {arch.count} that config.json counts are no part of the "
+            f"network, and kept float, first {next(iter(arch.beyond))}"
+        )
+    if others := [name for name in arch.outside if name not in arch.beyond]:
+        notes.append(f"{len(others)} tensors outside the network are kept as they are, first {others[0]}")
+    if files := unread(arch.checkpoint.folder, arch.checkpoint.files):
+        notes.append(f"not read, as transformers does not: {', '.join(files)}")
+    return notes
 
 
 class LanguageModel(Model):
@@ -54,9 +81,14 @@ class LanguageModel(Model):
             raise ModelError(
                 "already quantized: quantizing twice only adds error", where=str(path), fix="Start from the float model"
             )
-        outside = self.arch.outside
-        if outside:
-            self.notes = [f"{len(outside)} tensors outside the network are kept as they are, first {outside[0]}"]
+        if isinstance(self.arch.checkpoint, QuantizedCheckpoint):
+            raise ModelError(
+                "config.json says how it is quantized, and no tensor is",
+                where=str(path),
+                fix="Remove quantization_config from config.json if these are the float weights",
+            )
+        self.notes = _notes(self.arch)
+        self._known_peaks: dict[str, tuple[float, float]] = {}
 
     @property
     def files(self) -> list[Path]:
@@ -104,28 +136,10 @@ class LanguageModel(Model):
         return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
-        scale: str = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
-        format, note = self._format(layer, scale, plan), None
-        if not format.fits(part.columns):
-            why = f"{part.columns} inputs do not divide by {format.block}"
-            if plan.recipe.indivisible == "float":
-                return f"left float: {why}"
-            sizes = [g for g in (16, 32, 64, 128, 256, "channel") if self._fits(layer, g, part, plan)]
-            if plan.recipe.indivisible == "error" and sizes:
-                raise TensorError(
-                    f"{part.columns} inputs do not divide into groups of {format.block}",
-                    where=part.name,
-                    fix=f'Legal groups: {", ".join(map(str, sizes))}; or set indivisible = "channel" or "float" in the '
-                    "recipe (--indivisible)",
-                    key="layer.group",
-                )
-            format = self._format(layer.overlaid({"group": "channel"}), scale, plan)
-            note = f"one scale per row: {why}"
-            if not format.fits(part.columns):
-                raise TensorError(
-                    f"{part.columns} inputs do not divide into the blocks of {format.name}, which are fixed",
-                    where=part.name, fix='Choose another format, or indivisible = "float"', key="layer.format",
-                )  # fmt: skip
+        found = self._format(part, layer, plan)
+        if isinstance(found, str):
+            return found
+        format, note = found
         if part.transposed and not plan.container.transposes:
             raise TensorError(
                 "no runtime reads packed Conv1D weights (stored inputs x outputs)",
@@ -136,14 +150,90 @@ class LanguageModel(Model):
         method = registry.get(layer.method)
         return Item(part, format, method, layer.options, layer.activations, note)
 
-    def _format(self, layer: Layer, scale: str, plan: Plan) -> Format:
-        return plan.container.format(  # type: ignore[no-any-return]
-            layer.format, group=layer.group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
-        )
+    def _format(self, part: Matrix, layer: Layer, plan: Plan) -> tuple[Format, str | None] | str:
+        """The format of a part, with a note where its blocks are not those asked for; or why it stays float."""
+        scale = "bf16" if self.arch.checkpoint.entry(part.name).dtype == torch.bfloat16 else "fp16"
 
-    def _fits(self, layer: Layer, group: Any, part: Any, plan: Plan) -> bool:
-        """Whether a part divides into groups of this size, or into those of a format whose own are fixed."""
-        return self._format(layer.overlaid({"group": group}), "fp16", plan).fits(part.columns)
+        def blocks(group: Block | None) -> Format:
+            return plan.container.format(  # type: ignore[no-any-return]
+                layer.format, group=group, symmetric=layer.symmetric, scale=scale, activations=layer.activations
+            )
+
+        asked = blocks(layer.group)
+        kept = None
+        if not self._keeps(part, asked):
+            scale, kept = "bf16", "bfloat16 scales: float16 does not hold them"
+            asked = blocks(layer.group)
+            self._require_kept(part, asked)
+        if asked.fits(part.columns):
+            return asked, kept
+        why = f"{part.columns} inputs do not divide by {asked.block}"
+        if layer.group is None:
+            for size in plan.container.groups:
+                smaller = blocks(size)
+                if isinstance(asked.block, int) and size < asked.block and smaller.fits(part.columns):
+                    return smaller, _joined(f"groups of {size}: {why}", kept)
+        if plan.recipe.indivisible == "float":
+            return f"left float: {why}"
+        whole = blocks("channel")
+        if not whole.fits(part.columns):
+            raise TensorError(
+                f"{part.columns} inputs do not divide into the blocks of {asked.name}, which are fixed",
+                where=part.name, fix='Choose another format, or indivisible = "float"', key="layer.format",
+            )  # fmt: skip
+        if layer.group is not None and plan.recipe.indivisible == "error":
+            recipe = plan.recipe
+            parts = [p for p in self.parts(recipe) if recipe.layer_for(*self.names(p))[0].group == layer.group]
+            best = next((g for g in plan.container.groups if all(blocks(g).fits(p.columns) for p in parts)), "channel")
+            raise TensorError(
+                f"{part.columns} inputs do not divide into groups of {asked.block}",
+                where=part.name,
+                fix=f"Give group {best}, the best that fits all {len(parts)} matrices, or none, for the largest that "
+                'fits each; or set indivisible = "channel" or "float" in the recipe (--indivisible)',
+                key="layer.group",
+            )
+        return whole, _joined(f"one scale per row: {why}", kept)
+
+    def _keeps(self, part: Matrix, format: Format) -> bool:
+        """Whether the scales of a format hold the weights of every row; read only where their dtype reaches further."""
+        least, most = format.span
+        if format.scale.type == "fp16":
+            most = HALF  # runtimes multiply in the scale's type
+        if torch.finfo(self.arch.checkpoint.entry(part.name).dtype).max <= 2 * most:
+            return True
+        low, high = self._peaks(part)
+        return least <= low and high <= most
+
+    def _require_kept(self, part: Matrix, format: Format) -> None:
+        """Raise TensorError where some weights are beyond what a format can hold."""
+        if not self._keeps(part, format):
+            low, high = self._peaks(part)
+            least, most = format.span
+            raise TensorError(
+                f"the largest weights of its rows are {low:.3g} to {high:.3g}; scales of {format.name} hold "
+                f"{least:.3g} to {most:.3g}",
+                where=part.name, fix="Choose a format whose scales are open, such as int4", key="layer.format",
+            )  # fmt: skip
+
+    def _peaks(self, part: Matrix) -> tuple[float, float]:
+        """The smallest, zeros aside, and the largest of max|w| of each row. Raises TensorError as `rows` does."""
+        if part.name not in self._known_peaks:
+            step = part.rows if part.transposed else max(1, CACHED // part.columns)
+            starts = range(0, part.rows, step)
+            peaks = torch.cat([self._stored(part, i, i + step).abs().amax(dim=1) for i in starts])
+            least = peaks[peaks > 0].min() if bool(peaks.any()) else torch.tensor(math.inf)
+            self._known_peaks[part.name] = float(least), float(peaks.max())
+        return self._known_peaks[part.name]
+
+    def _stored(self, part: Matrix, start: int, stop: int) -> torch.Tensor:
+        """Rows [start, stop) of a matrix in their own dtype, checked to be finite."""
+        checkpoint = self.arch.checkpoint
+        if part.transposed:
+            stored = checkpoint.read(part.name).T.contiguous()
+        else:
+            stored = checkpoint.read(part.name, start, stop)
+        require_finite(f"{checkpoint.entry(part.name).path}: {part.name}", stored, start)
+        return stored
 
     def require(self, plan: Plan) -> None:
         """Raise if too many weights of the blocks stay float although no rule says so."""
@@ -261,14 +351,7 @@ class LanguageModel(Model):
         return memory.piece_rows(item, plan.container.step(item.format))
 
     def rows(self, item: Item, start: int, stop: int) -> torch.Tensor:
-        checkpoint, matrix = self.arch.checkpoint, item.part
-        if matrix.transposed:
-            stored = checkpoint.read(matrix.name).T.contiguous()
-        else:
-            stored = checkpoint.read(matrix.name, start, stop)
-        w = stored.to(self.device).float()
-        require_finite(f"{checkpoint.entry(matrix.name).path}: {matrix.name}", w, start)
-        return w
+        return self._stored(item.part, start, stop).to(self.device).float()
 
     def adopt(self, plan: Plan, item: Item, trial: Plan) -> dict[str, int]:
         return sink_of(plan).adopt(item, sink_of(trial))
@@ -289,6 +372,10 @@ class LanguageModel(Model):
             groups.setdefault((item.format, item.activations), []).append(module)
         done = {item.part.param.removesuffix(".weight") for item in plan.items.values()}
         linear = {name for name, m in self.arch.model.named_modules() if isinstance(m, torch.nn.Linear)}
+        # Runtimes may have modules for what transformers leaves out, such as a draft head.
+        tensors = self.arch.checkpoint.tensors
+        outside = (n for n in self.arch.outside if n.endswith(".weight") and len(tensors[n].shape) > 1)
+        linear |= {name.removesuffix(".weight") for name in outside}
         config: dict[str, Any] = plan.container.config(groups, linear - done)
         return changes | config
 
@@ -310,7 +397,7 @@ class LanguageModel(Model):
             )
         return {
             "text": data.summary if data else None,
-            "verdict": comparison.summary() if comparison else None,
+            "verdict": comparison.summary() | {"vocabulary": self.arch.vocabulary} if comparison else None,
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
 

@@ -105,7 +105,7 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     with without_bars():
         loaded = plan.container.load(plan.partial, experts)
     if loaded is None:
-        return {"checked": False, "why": f"no runtime here reads {plan.container.name}"}
+        return {"checked": False, "why": plan.container.unread}
     model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}

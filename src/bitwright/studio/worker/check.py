@@ -9,11 +9,10 @@ from typing import Any
 from bitwright.engine.check import check as look
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding
-from bitwright.models import kind_at, kind_of
+from bitwright.models import kind_of, kinds
 
-READS = "Check reads folders of safetensors files with their config.json, and .onnx files"
+READS = "Check reads folders of safetensors files with their config.json, .onnx and .gguf files"
 OTHERS = {
-    ".gguf": "a GGUF file, made for llama.cpp",
     ".bin": "a PyTorch pickle, which can run code when it is opened",
     ".pt": "a PyTorch pickle, which can run code when it is opened",
     ".pth": "a PyTorch pickle, which can run code when it is opened",
@@ -36,16 +35,17 @@ MOST = 8
 def check(path: str, against: str | None = None, hide: str | None = None) -> Iterator[Event | dict[str, Any]]:
     """Findings about the model folder or .onnx file at `path`, or about what lies there instead.
 
-    Ends with {"event": "done", "sound": bool, "text": a sentence}. `hide` is the beginning of paths that readers need
-    not see: the folder of an upload.
+    Ends with {"event": "done", "sound": bool or None for no verdict, "text": a sentence}. `hide` is the beginning of
+    paths that readers need not see: the folder of an upload.
     """
-    given, bad, looked = Path(path), 0, False
+    given, bad, unknown, looked = Path(path), 0, 0, False
     try:
         for event in _look(given, Path(against) if against else None):
             told = event.json()
             if hide and "detail" in told:
                 told["detail"] = told["detail"].replace(f"{hide}/", "").replace(hide, "what was dropped")
-            bad += told["event"] == "finding" and not told["good"]
+            bad += told["event"] == "finding" and told["good"] is False
+            unknown += told["event"] == "finding" and told["good"] is None
             looked |= told["event"] == "started"
             yield told
     except BitwrightError as error:
@@ -53,16 +53,19 @@ def check(path: str, against: str | None = None, hide: str | None = None) -> Ite
         detail = str(error).replace(f"{hide}/", "") if hide else str(error)
         yield Finding("against the float model" if against else "check", False, detail).json()
     text = "Sound: everything that was looked at is right."
+    if unknown:
+        text = "No verdict: what could be looked at is right, the rest is not known here."
     if bad:
         text = f"Not sound: {bad} finding{'s are' if bad > 1 else ' is'} bad. Do not use it."
     if not looked:
         text = "Nothing was checked: there is no model that check can read."
-    yield {"event": "done", "sound": not bad, "text": text}
+    yield {"event": "done", "sound": False if bad else None if unknown else True, "text": text}
 
 
 def _look(given: Path, against: Path | None) -> Iterator[Event]:
     """The findings about every model at or below `given`."""
-    models = [path for path in (given, *sorted(given.rglob("*"))) if kind_at(path)]
+    known = kinds.all()
+    models = [path for path in (given, *sorted(given.rglob("*"))) if any(kind.checks(path) for kind in known)]
     for path in models[:MOST]:
         yield from look(path, against if against and kind_of(against) is kind_of(path) else None)
     if len(models) > MOST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
-from bitwright.files.containers.compressed_tensors.rules import require
+from bitwright.files.containers.compressed_tensors.rules import GROUPS, UNEVEN, installed, reads_zeros, require
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ class CompressedTensors(TensorContainer):
 
     name = "compressed-tensors"
     title = "compressed-tensors, for transformers and vLLM"
+    groups = GROUPS
 
     def require(self, format: Format, activations: str = "none") -> None:
         require(format, activations)
@@ -70,9 +72,11 @@ class CompressedTensors(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {self.name: version(self.name), "transformers": version("transformers")}
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+    def load(self, folder: Path, experts: bool) -> tuple[Any, bool] | None:
         from bitwright.files.folder import load_in_transformers
 
+        if not reads_zeros(installed()) and not _symmetric(folder):
+            return None
         if not experts:
             return load_in_transformers(folder), False
         from transformers import CompressedTensorsConfig
@@ -82,6 +86,10 @@ class CompressedTensors(TensorContainer):
             warnings.simplefilter("ignore", UserWarning)
             return load_in_transformers(folder, quantization_config=CompressedTensorsConfig(dequantize=True)), True
 
+    @property
+    def unread(self) -> str:
+        return f"transformers misreads zero points with {self.name} {installed()}"
+
     def keep_inputs(self, model: Any) -> None:
         from compressed_tensors.quantization import disable_quantization
 
@@ -89,9 +97,25 @@ class CompressedTensors(TensorContainer):
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""
-        kernels = {format.bits for format in formats} <= {4, 8}
-        vllm = "vLLM" if kernels else "not vLLM: it has kernels for 4 and 8 bits only"
-        return [f"transformers with compressed-tensors{how}", vllm]
+        held = list(formats)
+        vllm = "vLLM"
+        if not {format.bits for format in held} <= {4, 8}:
+            vllm = "not vLLM: it has kernels for 4 and 8 bits only"
+        elif not {format.block for format in held} <= {*GROUPS, "channel"}:
+            vllm = f"not vLLM: its kernels take groups of {', '.join(map(str, GROUPS))} or whole rows"
+        uneven = any(format.bits in UNEVEN for format in held)
+        misread = any(format.zero is not None for format in held) and not reads_zeros(installed())
+        release = " before 0.18" if misread else " 0.18 or later" if uneven else ""
+        transformers = f"transformers with compressed-tensors{release}{how}"
+        if misread and uneven:
+            transformers = "not transformers: no release of compressed-tensors reads such zero points"
+        return [transformers, vllm]
+
+
+def _symmetric(folder: Path) -> bool:
+    """Whether nothing in a folder has zero points."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))["quantization_config"]
+    return all(group["weights"]["symmetric"] for group in config["config_groups"].values())
 
 
 CONTAINER = CompressedTensors()

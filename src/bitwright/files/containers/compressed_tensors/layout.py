@@ -1,13 +1,15 @@
 """The compressed-tensors container: what transformers and vLLM load as it stands.
 
-Only packings whose layout has never changed under the same name are written: 1, 2, 4 and 8 bits. Formats and field
-names: https://github.com/neuralmagic/compressed-tensors (schema of `quantization_config`, version recorded below).
+Codes are packed densely, as releases from 0.18 on read them. Before, 3, 5, 6 and 7 bits were packed under the same name
+so that no code crossed the end of a word: such files are read, and not written. Formats and field names:
+https://github.com/vllm-project/compressed-tensors (schema of `quantization_config`, version recorded below).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import gcd
 from typing import Any, Literal
@@ -21,7 +23,7 @@ from bitwright.core.grid import E4M3
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
 from bitwright.files.container import Stored
-from bitwright.files.containers.compressed_tensors.rules import require
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, installed, require
 from bitwright.files.safetensors import Spec
 
 Activations = Literal["none", "int8", "fp8"]
@@ -29,6 +31,8 @@ PACKED, INT8, FLOAT8, MIXED = "pack-quantized", "int-quantized", "float-quantize
 SUFFIXES = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 SCALE_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 WORD = 32
+STRATEGIES = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
+"""Of the library's QuantizationStrategy: what is not read here may be right."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Scheme:
 
     format: Format
     activations: Activations = "none"
+    padded: bool = False
+    """No code crosses the end of a word: the layout of 3, 5, 6 and 7 bits before release 0.18."""
 
     @property
     def kind(self) -> str:
@@ -48,7 +54,13 @@ class Scheme:
     @property
     def rows_per_word(self) -> int:
         """Rows whose zero points fill whole int32 words: a piece of a matrix must begin at a multiple of them."""
-        return WORD // gcd(WORD, self.format.bits)
+        width = self.format.bits
+        return WORD // width if self.padded else WORD // gcd(WORD, width)
+
+    def words(self, count: int) -> int:
+        """Words that hold `count` codes."""
+        width = self.format.bits
+        return -(-count // (WORD // width)) if self.padded else bits.packed_size(count, width, WORD)
 
     def require_packing(self) -> None:
         """Raise RecipeError where no stable packing exists for the format."""
@@ -61,11 +73,10 @@ class Scheme:
         if self.kind != PACKED:
             dtype = torch.float8_e4m3fn if self.kind == FLOAT8 else torch.int8
             return [Spec(f"{module}.weight", dtype, (rows, columns)), scale]
-        packed = Spec(f"{module}.weight_packed", torch.int32, (rows, bits.packed_size(columns, f.bits, WORD)))
+        packed = Spec(f"{module}.weight_packed", torch.int32, (rows, self.words(columns)))
         specs = [packed, scale, Spec(f"{module}.weight_shape", torch.int64, (2,))]
         if f.zero is not None:
-            words = bits.packed_size(rows, f.bits, WORD)
-            specs.append(Spec(f"{module}.weight_zero_point", torch.int32, (words, groups)))
+            specs.append(Spec(f"{module}.weight_zero_point", torch.int32, (self.words(rows), groups)))
         return specs
 
     def pack(self, module: str, q: QTensor, rows: int, start: int = 0) -> list[Stored]:
@@ -73,9 +84,8 @@ class Scheme:
 
         Each comes with the row of the stored tensor that it begins at: a word of zero points holds several rows.
         """
-        f = self.format
         parts = self._parts(module, q, rows)
-        words = {f"{module}.weight_zero_point": start * f.bits // WORD, f"{module}.weight_shape": 0}
+        words = {f"{module}.weight_zero_point": self.words(start), f"{module}.weight_shape": 0}
         return [
             Stored(name, tensor, words.get(name, start))
             for name, tensor in parts.items()
@@ -91,13 +101,13 @@ class Scheme:
             signed = (q.codes ^ 0x80).view(torch.int8)
             return {f"{module}.weight": signed, f"{module}.weight_scale": scale}
         out = {
-            f"{module}.weight_packed": _words(q.codes, f.bits),
+            f"{module}.weight_packed": _words(q.codes, self),
             f"{module}.weight_scale": scale,
             f"{module}.weight_shape": torch.tensor([rows, q.shape[1]], dtype=torch.int64),
         }
         if q.zero is not None:
             codes = f.grid.nearest(q.zero)
-            out[f"{module}.weight_zero_point"] = _words(codes.T.contiguous(), f.bits).T.contiguous()
+            out[f"{module}.weight_zero_point"] = _words(codes.T.contiguous(), self).T.contiguous()
         return out
 
     def config(self, targets: list[str]) -> dict[str, Any]:
@@ -131,8 +141,14 @@ def _arguments(
     }
 
 
-def _words(codes: torch.Tensor, width: int) -> torch.Tensor:
+def _words(codes: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """Codes [rows, n] packed along the row into int32 words, the last one padded with zeros."""
+    width = scheme.format.bits
+    if scheme.padded:
+        lanes = torch.nn.functional.pad(codes, (0, scheme.words(codes.shape[1]) * (WORD // width) - codes.shape[1]))
+        shifts = width * torch.arange(WORD // width)
+        words = lanes.reshape(len(codes), -1, WORD // width).to(torch.int64) << shifts
+        return words.sum(-1).to(torch.int32)
     packed: torch.Tensor = bits.pack(codes, width)
     short = -packed.shape[1] % 4
     if short:
@@ -146,9 +162,12 @@ def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[st
     One scheme targets every Linear; several name their modules. `version` is the compressed-tensors release whose
     layout this is.
     """
+    said: dict[str, list[str]] = {}  # schemes that differ only in the type of scales are one
+    for scheme, modules in schemes.items():
+        said.setdefault(json.dumps(scheme.config([])), []).extend(modules)
     groups = {
-        f"group_{i}": scheme.config(["Linear"] if len(schemes) == 1 else modules)
-        for i, (scheme, modules) in enumerate(schemes.items())
+        f"group_{i}": json.loads(config) | {"targets": ["Linear"] if len(said) == 1 else modules}
+        for i, (config, modules) in enumerate(said.items())
     }
     kinds = {scheme.kind for scheme in schemes}
     return {
@@ -172,6 +191,7 @@ def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Schem
             f"weights of {width}-bit {kind} per {strategy} cannot be decoded here",
             where=where,
             fix="Supported: int 1 to 8 bits and 8-bit float, per channel, group or tensor",
+            foreign=strategy in STRATEGIES and kind in ("int", "float"),
         )
     size: Any = args.get("group_size")
     if strategy == "group" and not (isinstance(size, int) and size > 0):
@@ -184,6 +204,18 @@ def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Schem
     return Scheme(form, "none" if not acts else "fp8" if acts.get("type") == "float" else "int8")
 
 
+def _codes(words: torch.Tensor, scheme: Scheme, count: int) -> torch.Tensor:
+    """The inverse of `_words`: int32 [rows, words] -> uint8 [rows, count]."""
+    width = scheme.format.bits
+    if scheme.padded:
+        shifts = width * torch.arange(WORD // width)
+        lanes = (words.to(torch.int64)[..., None] >> shifts) & (2**width - 1)
+        flat: torch.Tensor = lanes.to(torch.uint8).reshape(len(words), -1)
+        return flat[:, :count].contiguous()
+    found: torch.Tensor = bits.unpack(words.contiguous().view(torch.uint8), width, count)
+    return found
+
+
 def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
     """The QTensor that stored tensors, by suffix (weight_packed, weight_scale, ...), hold; our own decoder."""
     f = scheme.format
@@ -194,16 +226,28 @@ def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
         scale = scale.reshape(1, 1) if f.block == "tensor" else scale.reshape(codes.shape[0], -1)
         return QTensor(f, codes, scale)
     rows, columns = (int(n) for n in tensors["weight_shape"])
-    codes = bits.unpack(tensors["weight_packed"].contiguous().view(torch.uint8), f.bits, columns)
+    codes = _codes(tensors["weight_packed"], scheme, columns)
     zero = None
     if f.zero is not None:
-        packed = tensors["weight_zero_point"].T.clone(memory_format=torch.contiguous_format).view(torch.uint8)
-        zero = f.grid.decode(bits.unpack(packed, f.bits, rows).T.contiguous())
+        packed = tensors["weight_zero_point"].T.clone(memory_format=torch.contiguous_format)
+        zero = f.grid.decode(_codes(packed, scheme, rows).T.contiguous())
     return QTensor(f, codes, scale.reshape(rows, -1), zero)
 
 
 def decode_by_library(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> torch.Tensor:
-    """The same stored tensors as the compressed-tensors library itself decodes them, in the scale's dtype."""
+    """The same stored tensors as the compressed-tensors library itself decodes them, in the scale's dtype.
+
+    Codes in the layout of other releases than the installed one are laid out anew for it.
+    """
+    f, padded = scheme.format, not dense(installed())
+    if scheme.kind == PACKED and f.bits in UNEVEN and scheme.padded != padded:
+        q, own = unpack(tensors, scheme), replace(scheme, padded=padded)
+        parts = {name.removeprefix("m."): part for name, part in own._parts("m", q, q.shape[0]).items()}
+        tensors = {**tensors, **{name: parts[name] for name in parts if name != "weight_scale"}}
+    zeros = tensors.get("weight_zero_point")
+    if zeros is not None and len(zeros) == 1:
+        # Releases from 0.20 on view the transposed words as bytes, which fails where a single row has another stride.
+        tensors = {**tensors, "weight_zero_point": zeros.as_strided(zeros.shape, (1, 1))}
     compressor, arguments = _library(scheme)
     weight: torch.Tensor = compressor.decompress({"weight_zero_point": None, **tensors}, arguments)["weight"]
     return weight

@@ -13,12 +13,12 @@ from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
 from bitwright.files.containers.compressed_tensors.layout import (
     SUFFIXES,
-    WORD,
     Scheme,
     decode_by_library,
     scheme_of,
     unpack,
 )
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense
 from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Entry
@@ -61,6 +61,7 @@ class Reader(QuantizedCheckpoint):
         f = scheme.format
         if len(shape) == 2:
             rows, columns = shape
+            scheme = self._layout(scheme, parts.get("weight_packed"), columns)
             expected = {s.name.rpartition(".")[2]: s for s in scheme.specs(module, rows, columns)}
             for suffix, spec in expected.items():
                 got = parts.get(suffix)
@@ -77,6 +78,15 @@ class Reader(QuantizedCheckpoint):
         )
         self._schemes[name] = (parts, scheme)
         self.quantized[name] = Held(scheme.format, scheme.activations)
+
+    def _layout(self, scheme: Scheme, packed: Entry | None, columns: int) -> Scheme:
+        """The scheme with the layout of its words: by their number, or where that is the same by the release named."""
+        if packed is None or scheme.format.bits not in UNEVEN:
+            return scheme
+        padded = replace(scheme, padded=True)
+        if scheme.words(columns) != padded.words(columns):
+            return padded if packed.shape[-1] == padded.words(columns) else scheme
+        return scheme if dense(str(self.config.get("version"))) else padded
 
     def _group(self, module: str) -> dict[str, Any]:
         groups = list((self.config.get("config_groups") or {}).values())
@@ -111,8 +121,7 @@ class Reader(QuantizedCheckpoint):
             if suffix == "weight_shape":
                 parts[suffix] = torch.tensor([stop - start, self.tensors[name].shape[1]])
             elif suffix == "weight_zero_point":
-                bits = scheme.format.bits
-                parts[suffix] = self.read_entry(entry, start * bits // WORD, -(-stop * bits // WORD))
+                parts[suffix] = self.read_entry(entry, scheme.words(start), scheme.words(stop))
             elif suffix == "weight_scale" and scheme.format.block == "tensor":
                 parts[suffix] = self.read_entry(entry)
             else:

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from importlib.metadata import version
+
 from bitwright.core.format import Format
 from bitwright.core.grid import E4M3, INT
 from bitwright.errors import RecipeError
 
 SCALES = ("bf16", "fp16", "fp32")
 """Types of scales."""
+GROUPS = (128, 64, 32)
+"""Groups that vLLM's Marlin kernels take, besides whole rows (MARLIN_SUPPORTED_GROUP_SIZES in
+vllm/model_executor/layers/quantization/utils/marlin_utils.py at 007d5005); transformers reads any that divide a row."""
+UNEVEN = (3, 5, 6, 7)
+"""Bits that do not divide a word: packed densely since release 0.18, and before so that no code crossed its end."""
+
+
+def dense(release: str) -> bool:
+    """Whether a release of the library packs `UNEVEN` codes densely."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (0, 18)
+
+
+def reads_zeros(release: str) -> bool:
+    """Whether transformers loads packed zero points with a release: 0.18 to 0.20 allocate them at their full size."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is None or not (0, 18) <= (int(found[1]), int(found[2])) <= (0, 20)
+
+
+@cache
+def installed() -> str:
+    """The release that is installed."""
+    return version("compressed-tensors")
 
 
 def require(format: Format, activations: str = "none") -> None:
     """Raise RecipeError where no stable packing exists for the format, or none with such activations."""
-    integer = format.bits in (1, 2, 4, 8) and format.code is INT[format.bits]
+    integer = format.bits in INT and format.code is INT[format.bits]
+    if integer and format.bits in UNEVEN and not dense(installed()):
+        raise RecipeError(
+            f"compressed-tensors {installed()} has no stable packing for {format.name}",
+            where="format",
+            key="layer.format",
+            fix="Use int2, int4, int8 or fp8; or install compressed-tensors 0.18 or later, which packs it densely; or "
+            "--simulate to write decoded float weights",
+        )
     if not (integer or format.code is E4M3) or format.block == "tensor" or format.scale.type not in SCALES:
         raise RecipeError(
             f"compressed-tensors has no stable packing for {format.name}",
             where="format",
             key="layer.group" if format.block == "tensor" else "layer.format",
-            fix="Use int2, int4, int8 or fp8 per channel or group, or --simulate to write decoded float weights",
+            fix="Use an integer format or fp8 per channel or group, or --simulate to write decoded float weights",
         )
     if activations != "none" and (format.block != "channel" or format.zero is not None or format.bits != 8):
         raise RecipeError(

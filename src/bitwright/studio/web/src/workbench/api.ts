@@ -40,7 +40,7 @@ export interface Matrix {
   sqnr: number | null; mse: number; levels: number[] | null;
 }
 export interface Point { id: string; name: string; model: string; source: string; bytes: number; kl: number; kl_interval: number; bits: number }
-export interface Finding { event: "finding"; what: string; good: boolean; detail: string }
+export interface Finding { event: "finding"; what: string; good: boolean | null; detail: string }
 
 /** What went wrong, in words, with what to do about it; `key` names the option at fault, where it is one. */
 export class Problem extends Error {

@@ -55,11 +55,11 @@ function inside(items: Item[], name = ""): Batch {
 /** What would be in vain to send: said before anything is. */
 export function objection(items: Item[]): Problem | undefined {
   const ends = (end: string): boolean => items.some((item) => item.path.toLowerCase().endsWith(end));
-  if (!items.length) return new Problem("There is no file in what was dropped.", "Drop a model folder, or an .onnx file.");
-  if (ends(".onnx")) return undefined;
+  if (!items.length) return new Problem("There is no file in what was dropped.", "Drop a model folder, or an .onnx or .gguf file.");
+  if (ends(".onnx") || ends(".gguf")) return undefined;
   if (!ends(".safetensors")) {
-    const what = ends(".gguf") ? "GGUF files cannot be checked yet." : ends(".bin") || ends(".pt") || ends(".pth") ? "Pickled weights (.bin, .pt) are programs, and are not opened." : "None of these files is a model that can be checked.";
-    return new Problem(what, "Drop a folder with config.json and *.safetensors, or an .onnx file.");
+    const what = ends(".bin") || ends(".pt") || ends(".pth") ? "Pickled weights (.bin, .pt) are programs, and are not opened." : "None of these files is a model that can be checked.";
+    return new Problem(what, "Drop a folder with config.json and *.safetensors, or an .onnx or .gguf file.");
   }
   if (!items.some((item) => item.path === "config.json")) return new Problem("Weights without a config.json do not say what model they are.", "Drop the whole folder: config.json, *.safetensors and, where there are several, model.safetensors.index.json.");
   return undefined;
