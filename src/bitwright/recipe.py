@@ -294,7 +294,7 @@ class Recipe(_Table):
     def load(cls, path: Path) -> Recipe:
         """A recipe from a TOML file."""
         try:
-            text = read_text(path)
+            text = read_text(path).removeprefix("\ufeff")  # some editors write this mark
         except (OSError, ValueError) as error:
             raise RecipeError(f"cannot be read ({why(error)})", where=str(path), fix="Give a TOML recipe") from error
         return cls.loads(text, str(path))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from bitwright.cli.app import Show, app, group, guarded
 from bitwright.cli.options import Json, starting
 from bitwright.errors import BitwrightError, FileError, InputError, ResourceError
 from bitwright.events import Note
-from bitwright.files.plain import read_text, require_new, why
+from bitwright.files.plain import read, require_new, why
 
 practice = group("Solve problems: list, show, start, run, submit.")
 app.add_typer(practice, name="practice")
@@ -320,8 +321,8 @@ def bring(
 def _read(program: Path, named: str | None, shelf: Any) -> tuple[str, Any]:
     """A program's text and its problem."""
     try:
-        code = read_text(program)
-    except (OSError, ValueError) as error:
+        code = decode_source(read(program))  # as Python reads a file: a byte order mark, or another encoding it names
+    except (OSError, ValueError, SyntaxError) as error:
         raise FileError(f"cannot be read ({why(error)})", where=str(program), fix="Give a Python file") from error
     if named:
         return code, find(shelf, named)

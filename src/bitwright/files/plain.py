@@ -82,7 +82,7 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def why(error: OSError | ValueError) -> str:
+def why(error: Exception) -> str:
     """What went wrong, without number and name: the message names the file already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
