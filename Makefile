@@ -1,5 +1,10 @@
 # Everything happens in .venv; every target works in a fresh clone and can be repeated.
-PYTHON ?= python3
+# The Python to use: python3 if it is one of those that Bitwright is made for, else the newest of them that is there.
+PYTHONS := python3 python3.13 python3.12 python3.11
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
+# Where PyTorch's build for processors lies: that of PyPI for Linux is for GPUs, gigabytes larger. Empty: as pip is configured.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -33,13 +38,12 @@ lint: $(READY) $(BUILT)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# pip, not another installer: the constraints pin PyTorch to the release that pip resolves to a CPU build.
-$(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Bitwright needs Python 3.11 or newer: apt-get install python3 python3-venv"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bitwright needs Python 3.11 or newer, this is $$($(PYTHON) --version)"; exit 1; }
+# pip, not another installer: of two builds of the PyTorch that the constraints pin, it prefers the one for processors.
+$(READY): pyproject.toml constraints.txt scripts/install.py
+	@command -v "$(PYTHON)" >/dev/null || { echo "Bitwright needs Python 3.11 to 3.13: apt-get install python3 python3-venv, or make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c '$(FITS)' || { echo "Bitwright needs Python 3.11 to 3.13, this is $$($(PYTHON) --version)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[onnx,studio,postgres,docs,dev]'
+	$(BIN)/python scripts/install.py "$(TORCH_INDEX)"
 	@touch $@
 
 # The studio's pages: installing builds them; this builds them again when a source changed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 
 import bitwright
 from bitwright.cli import app
+from bitwright.cli.app import Show
+from bitwright.events import Progress
 from tests import tiny
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -68,7 +71,7 @@ def test_help_takes_less_than_half_a_second(arguments: list[str]) -> None:
 
 
 def test_help_shows_what_stands_in_brackets() -> None:
-    """Rich takes [data] for markup unless it is escaped."""
+    """Rich would take [data] for markup."""
     seen = 0
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         texts = [option.help or "" for option in command.params]
@@ -78,6 +81,76 @@ def test_help_shows_what_stands_in_brackets() -> None:
                 assert word in shown, f"{name}: {text}"
                 seen += 1
     assert seen >= 2
+
+
+@pytest.mark.parametrize("words", [[], ["quantize"], ["practice"], ["practice", "show"]], ids=" ".join)
+def test_short_help_is_help(words: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*words, option]) for option in ("-h", "--help"))
+    assert (short.exit_code, short.output) == (0, long.output)
+    assert short.output.startswith(" ".join(["Usage: bitwright", *words]))
+
+
+def test_no_option_is_cut_off() -> None:
+    assert "--heldout-windows" in CliRunner().invoke(app, ["quantize", "-h"], env={"COLUMNS": "60"}).output
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("bitwright quan", "quantize"), ("bitwright quantize m --method gp", "gptq"), ("bitwright list m", ""),
+     ("bitwright practice show channel-s", "channel-scales"), ("bitwright check --agai", "--against")],
+)  # fmt: skip
+def test_a_shell_completes_words(words: str, offered: str) -> None:
+    asked = {"_BITWRIGHT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bitwright"], capture_output=True, text=True, env={**os.environ, **asked}
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered.split(), "")
+
+
+@pytest.mark.parametrize("words", [["list", "formats"], ["--help"], ["practice", "list"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
+    """The pipe is closed before a word is written."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "bitwright", *words], stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    for words in (["list", "formats"], ["-h"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "bitwright", *words], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert done.returncode == 3
+        assert done.stderr.startswith("bitwright: standard output: No space left on device. ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled() -> None:
+    """The name of a file may be any bytes, and a terminal may know few letters."""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    for name, shown in (("\u03bb".encode(), "\\u03bb"), (b"caf\xe9", "caf\\udce9")):
+        words = [sys.executable, "-m", "bitwright", "check", name]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 1
+        assert f"bitwright: {shown}: not sound" in done.stderr
+        assert shown in done.stdout
+
+
+def test_a_progress_bar_shows_names_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`[/conv]` is a layer's name; for Rich it would close a style that was never opened."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    show = Show(as_json=False)
+    show.event(Progress("quantize", 1, 2, "[/conv][0]"))
+    show.close()
+    assert "[/conv][0]" in capsys.readouterr().out
 
 
 def test_version() -> None:
@@ -153,6 +226,17 @@ def test_list_shows_what_a_plugin_adds() -> None:
     with methods.registry.adding(mine):
         assert listed("methods")["mine"]["source"] == "this test"
     assert "mine" not in listed("methods")
+
+
+@pytest.mark.parametrize(
+    "words", ["practice show {}", "practice start {}", "practice hint {}", "practice run {own} --problem {}"]
+)
+def test_a_mistyped_problem_is_answered(words: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("def f(): ...\n")
+    done = CliRunner().invoke(app, words.format("chanel-scales", own=own).split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "there is no problem 'chanel-scales'. Did you mean channel-scales?" in done.stderr
 
 
 def test_list_of_something_else() -> None:

@@ -42,8 +42,8 @@ BELOW: dict[str, set[str]] = {
     "content": {*ENGINE, "authoring"},
     "studio": {"errors", "events", "words", "registry", "recipe", "judge", *LIBRARY, *DESCRIBED},
     "studio.worker": {*ENGINE, "judge", "authoring", "studio"},
-    "cli": {*ENGINE, "library", "judge", "authoring", "studio"},
     "__main__": {"cli"},
+    "cli": {*ENGINE, "library", "judge", "authoring", "studio"},
 }
 """Layer -> what it may import besides itself. `studio.worker` is the one part of the studio that sees the engine."""
 OUTSIDE_CORE = {"torch", "io", "os", "pathlib", "shutil", "socket", "subprocess", "sys", "tempfile", "urllib"}

@@ -46,12 +46,28 @@ def test_show_has_the_reference_s_results() -> None:
     assert "[[ samples ]]" not in text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_a_program_is_read_as_python_reads_it(encoding: str, tmp_path: Path) -> None:
+    """A byte order mark is none of its characters; another encoding is named in its first lines."""
+    text = (FOLDER / "solution.py").read_text("utf-8")
+    program = tmp_path / f"{SLUG}.py"
+    program.write_bytes(f"# -*- coding: {encoding} -*-\n# caf\u00e9\n{text}".encode(encoding))
+    assert json.loads(run("practice", "run", str(program), "--json"))["verdict"] == "AC"
+
+
+def test_a_program_that_python_cannot_read_is_named(tmp_path: Path) -> None:
+    program = tmp_path / f"{SLUG}.py"
+    for data in (b"# caf\xe9\n", b"# -*- coding: klingon -*-\n"):
+        program.write_bytes(data)
+        assert f"{SLUG}.py: cannot be read" in run("practice", "run", str(program), code=2)
+
+
 @pytest.mark.slow
 def test_from_the_starter_to_the_verdict(tmp_path: Path) -> None:
     run("practice", "start", SLUG)
     program = tmp_path / f"{SLUG}.py"
     assert program.read_text() == (FOLDER / "starter.py").read_text()
-    assert "already exists" in run("practice", "start", SLUG, code=2)
+    assert "the output exists" in run("practice", "start", SLUG, code=2)
     assert "NotImplementedError" in run("practice", "submit", str(program), code=1)
     program.write_text((FOLDER / "solution.py").read_text())
     text = run("practice", "submit", str(program))

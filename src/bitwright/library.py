@@ -11,6 +11,7 @@ Errors are those of `bitwright.errors`. Nothing here exits or prints, except a p
 from __future__ import annotations
 
 import html
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -19,10 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jinja2 import TemplateError
+
 from bitwright.engine import report as reports
 from bitwright.engine.options import make_recipe, size
-from bitwright.errors import InputError, RecipeError
-from bitwright.events import Event, Finding, Finished, Progress, Row, plain
+from bitwright.errors import InputError, ModelError, RecipeError
+from bitwright.events import Event, Finding, Finished, Note, Progress, Row, plain
+from bitwright.files.plain import require_new
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
 from bitwright.recipe import Recipe
@@ -151,7 +155,7 @@ class Report:
     @property
     def markdown(self) -> str:
         """As Markdown, for a model card or a pull request."""
-        return reports.to_markdown(self.certificates)
+        return self._told(reports.to_markdown)
 
     @property
     def json(self) -> str:
@@ -161,7 +165,20 @@ class Report:
     @property
     def html(self) -> str:
         """As one self-contained HTML page."""
-        return reports.to_html(self.certificates)
+        return self._told(reports.to_html)
+
+    def _told(self, tell: Callable[[list[dict[str, Any]]], str]) -> str:
+        """What `tell` makes of the certificates; ModelError where one lacks a part, or has another in its place."""
+        try:
+            return tell(self.certificates)
+        except (KeyError, TypeError, ValueError, AttributeError, TemplateError) as error:
+            where = ", ".join(str(certificate["folder"]) for certificate in self.certificates)
+            what = (
+                f"a part of the certificate is missing, or is not what it should be ({type(error).__name__}: {error})"
+            )
+            raise ModelError(
+                what, where=where, fix="Give an output of bitwright quantize, as it was written"
+            ) from error
 
     def save(self, path: Source) -> Path:
         """Write it as .md, .json or .html, by the ending. InputError for another ending, or if the file exists."""
@@ -169,8 +186,7 @@ class Report:
         written = {".md": "markdown", ".json": "json", ".html": "html"}
         if target.suffix not in written:
             raise InputError("no report format has this ending", where=str(path), fix="Use .md, .json or .html")
-        if target.exists():
-            raise InputError("the output exists", where=str(path), fix="Choose another name, or remove it")
+        require_new(target, "Choose another name, or remove it")
         target.write_text(str(getattr(self, written[target.suffix])), "utf-8")
         return target
 
@@ -213,7 +229,7 @@ def plan(
     source = find(model)
     kind = kind_of(source)
     made = make_recipe(kind, recipe, options)
-    _prepare(kind, threads)
+    capped = _prepare(kind, threads)
     from bitwright.engine import plan as planning
 
     target = kind.beside(source) if out is None else Path(out)
@@ -221,6 +237,7 @@ def plan(
     job = planning.make(
         source, target, made, max_ram=size(max_ram), device=device, check_out=out is not None, needs_data=known
     )
+    job.notes += capped
     return Planned(job)
 
 
@@ -272,11 +289,13 @@ def measure(
     """Compare the float model `a` with `b` on the same held-out text or samples; see `engine.measure`."""
     kind = kind_of(find(a))
     made = make_recipe(kind, recipe, {})
-    _prepare(kind, threads)
+    capped = _prepare(kind, threads)
     from bitwright.engine.measure import measure as compare
 
     text = made.calibration.model_copy(update={"heldout_windows": windows, "length": length})
     with closing(_Watcher(watch)) as watcher:
+        for note in capped:
+            watcher(Note(note))
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
         return Measured(_drain(steps, watcher))
 
@@ -300,23 +319,34 @@ def check(model: Source, against: Source | None = None, *, watch: Watch = None) 
 
 
 def report(*outs: Source) -> Report:
-    """The report on one output, or on several by size and quality. Raises ModelError without a certificate."""
-    return Report([reports.load(Path(out)) for out in outs])
+    """The report on one output, or on several by size and quality. Raises ModelError without a certificate.
+
+    Nothing is measured again, but files that are not as certified are named, under "stale".
+    """
+    certificates = []
+    for out in map(Path, outs):
+        certificate = reports.load(out)
+        stale = reports.stale(out, certificate)
+        certificates.append(certificate | ({"stale": stale} if stale else {}))
+    return Report(certificates)
 
 
-def _prepare(kind: Kind, threads: int | None) -> None:
-    """Load the libraries, and set the number of torch's threads."""
+def _prepare(kind: Kind, threads: int | None) -> list[str]:
+    """Load the libraries, and set the number of torch's threads: no more than processors; a note where it is fewer."""
     if threads is not None and not 1 <= threads <= THREADS:
         raise RecipeError(f"{threads} threads", where="--threads", fix=f"Choose 1 to {THREADS}")
     kind.load()
-    if threads is not None:
-        import torch
+    if threads is None:
+        return []
+    import torch
 
-        torch.set_num_threads(threads)
+    most = os.cpu_count() or 1
+    torch.set_num_threads(min(threads, most))
+    return [f"{most} threads instead of {threads}: this machine has {most} processors"] if threads > most else []
 
 
 THREADS = 1024
-"""Threads at most: asked for far more than it can start, OpenMP ends the process."""
+"""Threads that may be asked for; a machine uses as many as it has processors."""
 
 
 def _drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:

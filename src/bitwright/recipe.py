@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from bitwright import methods
 from bitwright.errors import RecipeError, nearest
+from bitwright.files.plain import read_text, why
 from bitwright.methods import Options
 
 Block = Literal["tensor", "channel"] | Annotated[int, Field(ge=1)]
@@ -284,6 +285,8 @@ class Recipe(_Table):
             raw = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"not valid TOML ({error})", where=where, fix="Correct the line named") from error
+        except RecursionError as error:
+            raise RecipeError("nested too deep", where=where, fix="Write plain tables") from error
         return cls.read(raw, where)
 
     @classmethod
@@ -298,9 +301,9 @@ class Recipe(_Table):
     def load(cls, path: Path) -> Recipe:
         """A recipe from a TOML file."""
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot be read ({error})", where=str(path), fix="Give a TOML recipe") from error
+            text = read_text(path).removeprefix("\ufeff")  # some editors write this mark
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"cannot be read ({why(error)})", where=str(path), fix="Give a TOML recipe") from error
         return cls.loads(text, str(path))
 
     def dumps(self) -> str:

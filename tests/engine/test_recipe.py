@@ -330,3 +330,9 @@ def test_options_that_another_method_lacks_stay_behind() -> None:
     )
     assert recipe.layer_for("a")[0].options == gptq.Options(damping=0.05)
     assert recipe.layer_for("b")[0].options.model_dump() == {}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b'\xef\xbb\xbf[layer]\nformat = "int8"\n')
+    assert Recipe.load(path).layer.format == "int8"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bitwright as bw
 from bitwright.engine import report
+from bitwright.engine.check import certified
 from bitwright.errors import ModelError
 
 HOSTILE = "<script>alert(1)</script>|`*\x1b[2J\nnext"
@@ -390,6 +394,57 @@ def test_load(tmp_path: Path):
             report.load(folder)
     (folder / "certificate.json").write_text(json.dumps(make()))
     assert report.load(folder) == {**make(), "folder": "out"}
+
+
+def outputs(folder: Path, **changes: Any) -> Path:
+    """An output of one file, with a certificate that names it."""
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    certificate = make() | {"output": {"sha256": {"model.safetensors": digest}, "bytes": 7}} | changes
+    (folder / "certificate.json").write_text(json.dumps(certificate))
+    return folder
+
+
+def test_a_report_says_that_nothing_was_measured_again(tmp_path: Path):
+    told = bw.report(outputs(tmp_path / "out"))
+    for text in (told.markdown, told.html):
+        assert text.count("not re-measured") == 1
+        assert "Stale" not in text
+
+
+def test_a_report_names_files_that_are_not_as_certified(tmp_path: Path):
+    folder = outputs(tmp_path / "out")
+    (folder / "model.safetensors").write_bytes(b"others!")
+    told = bw.report(folder)
+    for text in (told.markdown, told.html):
+        assert "Stale: model.safetensors is not the certified file" in text
+    assert json.loads(told.json)[0]["stale"] == ["model.safetensors is not the certified file: its SHA-256 differs"]
+    [finding] = certified(folder)
+    assert (finding.good, "not re-measured" in finding.detail) == (False, True)
+    (folder / "model.safetensors").unlink()
+    assert "Stale: model.safetensors is certified but missing" in bw.report(folder).markdown
+
+
+def test_a_certificate_names_files_of_its_own_folder_alone(tmp_path: Path):
+    (tmp_path / "secret").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    folder = outputs(tmp_path / "out", output={"sha256": {"../secret": digest}, "bytes": 7})
+    assert "../secret is certified but missing" in bw.report(folder).markdown
+
+
+@pytest.mark.parametrize(
+    "changes", [{"verdict": {"kl": "much"}}, {"verdict": {}}, {"text": 5}, {"histogram": 5}], ids=str
+)
+def test_a_forged_certificate_is_no_traceback(changes: dict[str, Any], tmp_path: Path):
+    told = bw.report(outputs(tmp_path / "out", **changes))
+    for form in ("markdown", "html"):
+        try:
+            text = getattr(told, form)
+        except ModelError as error:
+            assert str(error).startswith("out: a part of the certificate is missing")
+        else:
+            assert form == "markdown" and "histogram" in changes, text  # Markdown shows none
 
 
 def test_text_keeps_its_contrast_in_light_and_dark():

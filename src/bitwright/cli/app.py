@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +29,23 @@ class _Commands(TyperGroup):
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
         extra["standalone_mode"] = False  # errors come here instead of being drawn in a box
+        extra["prog_name"] = "bitwright"  # also as `python -m bitwright`
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to stop
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **extra)
+            if sys.stdout is not None:  # it is where the process was started without one
+                sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has seen enough
+            code = _without_stdout(1)
+        except OSError as error:
+            fix = "Check where the output is sent, and its free space"
+            code = _without_stdout(3)
+            _report(False, f"standard output: {error.strerror or error}. {fix}", "ResourceError", 3)
         except UsageError as error:
-            if not error.format_message():  # no arguments at all: the help was shown
+            if error.ctx and error.format_message() == error.ctx.get_help():  # no arguments at all
+                typer.echo(error.format_message())
                 sys.exit(error.exit_code)
             words = args[0] if args else extra.get("args")
             as_json = "--json" in (sys.argv[1:] if words is None else words)
@@ -38,19 +54,50 @@ class _Commands(TyperGroup):
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(1000)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if ctx.resilient_parsing:  # a shell asks how to go on
+            return super().resolve_command(ctx, args)
         if args and self.get_command(ctx, args[0]) is None:
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.6)
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not isinstance(command, TyperGroup):
+            _require_once(command.context_class(command, info_name=name, parent=ctx), list(rest))
+        return name, command, rest
 
 
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
+def _require_once(context: Any, words: list[str]) -> None:
+    """A usage error where an option that has one value is given twice: the last would win in silence."""
+    _, _, given = context.command.make_parser(context).parse_args(args=words)
+    for option, count in Counter(given).items():
+        if count > 1 and option.param_type_name == "option" and not option.multiple:
+            context.fail(
+                f"{'/'.join([*option.opts[:1], *option.secondary_opts])} is given {count} times. Give it once."
+            )
+
+
+def _without_stdout(code: int) -> int:
+    """Let nothing more be written to standard output, not even when the process ends; returns `code`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+def group(help: str, **options: Any) -> typer.Typer:
+    """A group of commands. Help is plain text: Rich cuts long options off, and takes [words] for its markup."""
+    settings = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(
+        cls=_Commands, no_args_is_help=True, rich_markup_mode=None, context_settings=settings, help=help, **options
+    )
+
+
+app = group(
+    "Quantize neural networks and measure what it costs: a plan before, a certificate and a verdict after.",
     pretty_exceptions_enable=False,
-    help="Quantize neural networks and measure what it costs: a plan before, a certificate and a verdict after.",
 )
 
 
@@ -119,7 +166,7 @@ class Show:
                 BarColumn(),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[label]}", style="dim"),
+                TextColumn("{task.fields[label]}", style="dim", markup=False),
                 transient=True,
             )
             self._bar.start()
@@ -158,9 +205,11 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         show.close()
         text = "stopped; finished work is kept, and the same command continues" if resume else "stopped"
         _fail(as_json, text, "Interrupted", Interrupted.exit_code)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         show.close()
-        where = error.filename or out or "file system"
+        where = error.filename or out or "standard output"
         fix = "Check the path, its permissions and the free disk space; finished work is kept"
         _fail(as_json, f"{where}: {error.strerror or error}. {fix}", "ResourceError", 3)
     except MemoryError:

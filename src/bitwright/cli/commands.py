@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +40,7 @@ from bitwright.cli.options import (
 )
 from bitwright.errors import BitwrightError, RecipeError
 from bitwright.events import Finished, Row
+from bitwright.files.plain import require_new
 
 
 @app.command()
@@ -200,7 +203,9 @@ def check(
     ] = None,
     heldout: Annotated[str | None, typer.Option(help="With --against: text or samples to measure on.")] = None,
     recipe: Reading = None,
-    windows: Annotated[int, typer.Option(min=2, help="Number of windows of held-out text.")] = 16,
+    windows: Annotated[
+        int | None, typer.Option(min=2, help="With --heldout: number of windows of text. Default 16.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a quantized model: files, shapes, finite scales, coverage, two decoders. Exit code 1 if it is not sound.
@@ -213,12 +218,15 @@ def check(
 
         if heldout is not None and against is None:
             raise RecipeError("needs a float model to compare with", where="--heldout", fix="Give --against FLOAT")
+        for name, value in (("--recipe", recipe), ("--windows", windows)):
+            if value is not None and heldout is None:
+                raise RecipeError("says how held-out data are read", where=name, fix="Give --heldout DATA too")
         found = library.check(
             folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )
         wrong = [finding.detail for finding in found.findings if finding.good is False]
         if against is not None and heldout is not None and not wrong:
-            tell_comparison(show, against, folder, heldout, recipe, windows, 256, None)
+            tell_comparison(show, against, folder, heldout, recipe, windows or 16, 256, None)
         show.close()
         show.line(found.words)
         if wrong:
@@ -234,7 +242,7 @@ def report(
         list[Path],
         typer.Argument(help="Outputs of `quantize`: folders or .onnx files. Several are compared by size and quality."),
     ],
-    kind: Annotated[str, typer.Option("--format", help="md, json or html.")] = "md",
+    kind: Annotated[str | None, typer.Option("--format", help="md, json or html. Default: as -o ends, or md.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
 ) -> None:
     """Make a report from certificates: Markdown, JSON, or one self-contained HTML page."""
@@ -243,18 +251,30 @@ def report(
         from bitwright import library
 
         kinds = {"md": "markdown", "json": "json", "html": "html"}
-        if kind not in kinds:
-            raise RecipeError(f"{kind!r} is not a report format", where="--format", fix="Choose md, json or html")
-        text = getattr(library.report(*folders), kinds[kind])
+        chosen = written_as(kind, out, list(kinds))
+        text = getattr(library.report(*folders), kinds[chosen])
         if out is None:
             typer.echo(text)
             return
-        if out.exists():
-            raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
         out.write_text(text, "utf-8")
         show.line(f"written: {out}")
 
     guarded(False, work, out=out)
+
+
+def written_as(kind: str | None, out: Path | None, kinds: list[str]) -> str:
+    """The kind of text to write: the one asked for, or as the file's name ends; RecipeError where the two differ."""
+    if kind is not None and kind not in kinds:
+        raise RecipeError(
+            f"{kind!r} is not written", where="--format", fix=f"Choose {', '.join(kinds[:-1])} or {kinds[-1]}"
+        )
+    if out is None:
+        return kind or kinds[0]
+    require_new(out)
+    ending = out.suffix.lower().removeprefix(".")
+    if kind is not None and ending in kinds and ending != kind:
+        raise RecipeError(f"contradicts -o {out.name}", where="--format", fix="Give one of them")
+    return kind or (ending if ending in kinds else kinds[0])
 
 
 @app.command()
@@ -277,17 +297,24 @@ def demo(
         from bitwright.engine import demo as demos
         from bitwright.models import kind_of
 
-        if out.exists():
-            if not any(out.glob("*certificate.json")):
+        demos.make(task, None, bits)  # a mistyped task must not cost the earlier demo
+        if os.path.lexists(out):
+            if not demos.made(out):
                 raise RecipeError("is not an earlier demo's output", where=str(out), fix="Choose another -o")
             shutil.rmtree(out)
-        partial = out
         try:
             model, made = demos.make(task, out / "data", bits)
             kind = kind_of(model)
             result = out if kind.holds == "tensors" else out / f"{model.parent.name}.onnx"
             partial = kind.partial(result)
-            do_quantize(show, library.plan(model, result, recipe=made))
+            job = library.plan(model, result, recipe=made)
+        except BaseException:
+            shutil.rmtree(out / "data", ignore_errors=True)
+            with suppress(OSError):  # it is not there, or another demo's by now
+                out.rmdir()
+            raise
+        try:
+            do_quantize(show, job)
         except BaseException:
             for half in (partial, out):  # half a demo would block the next one
                 shutil.rmtree(half, ignore_errors=True)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.app import Show, app, group, guarded
 from bitwright.cli.options import Json
 from bitwright.errors import BitwrightError, InputError
 from bitwright.libraries import load
 
-content = typer.Typer(no_args_is_help=True, help="Write and check the studio's lessons and problems.")
+content = group("Write and check the studio's lessons and problems.")
 app.add_typer(content, name="content")
 
 
@@ -45,6 +45,7 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
     from bitwright.authoring.folder import CONTENT
     from bitwright.authoring.library import Library
     from bitwright.authoring.proof import prove as prove_lessons
+    from bitwright.cli.practice import judging, near
     from bitwright.judge.problem import Shelf
     from bitwright.judge.proof import prove as prove_problem
 
@@ -52,7 +53,9 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
     lessons = [slug for slug in slugs if slug not in shelf]
     for slug in lessons:
         if not (CONTENT / "lessons" / slug).is_dir():
-            where, fix = "content check", "bitwright practice list names problems, chapters.toml lessons"
+            known = [*shelf.slugs, *(path.name for path in (CONTENT / "lessons").iterdir())]
+            where = "content check"
+            fix = f"{near(slug, known)}bitwright practice list names problems, chapters.toml lessons"
             what = "; ".join([f"no lesson and no problem is called {slug!r}", *shelf.faults])
             raise InputError(what, where=where, fix=fix)
     with tempfile.TemporaryDirectory() as fresh:
@@ -62,8 +65,6 @@ def _findings(slugs: list[str]) -> Iterator[Any]:
     chosen = [slug for slug in slugs if slug in shelf] if slugs else sorted({*folders, *shelf.slugs})
     if not chosen:
         return
-    from bitwright.cli.practice import judging
-
     with judging(None) as (shelf, judge):
         for slug in chosen:
             if slug not in shelf.slugs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,12 @@ from bitwright.registry import names_in
 METHODS = names_in("bitwright.methods", "bitwright.methods", ("method",))
 CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers")
 """Names for help texts, without importing what they name."""
+
+
+def starting(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell offers for a word that was begun."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
 
 Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
 Bits = Annotated[int | None, typer.Option(help="Bits per weight, for an integer format. Default 4.")]
@@ -27,10 +34,17 @@ Group = Annotated[
 Symmetric = Annotated[
     bool | None, typer.Option("--symmetric/--asymmetric", help="Levels even around zero, or with zero points.")
 ]
-MethodName = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}. Default: descent.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", help=f"{', '.join(METHODS)}. Default: descent.", autocompletion=starting(METHODS)),
+]
 Output = Annotated[
     str | None,
-    typer.Option("--to", help=f"The container: {', '.join(CONTAINERS)}. Default: what fits."),
+    typer.Option(
+        "--to",
+        help=f"The container: {', '.join(CONTAINERS)}. Default: what fits.",
+        autocompletion=starting(CONTAINERS),
+    ),
 ]
 Acts = Annotated[
     str | None, typer.Option("--activations", help="Round layer inputs too: none, int8 or fp8 (ONNX: none or int8).")
@@ -51,7 +65,7 @@ Indivisible = Annotated[str | None, typer.Option(help="If a row is no multiple o
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,
-    typer.Option("--recipe", help="ONNX: a recipe whose \\[data] says how samples are read."),  # no markup of Rich's
+    typer.Option("--recipe", help="ONNX: a recipe whose [data] says how samples are read."),
 ]
 MaxDrop = Annotated[
     float | None,

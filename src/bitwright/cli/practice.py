@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bitwright.cli.app import Show, app, guarded
-from bitwright.cli.options import Json
+from bitwright.cli.app import Show, app, group, guarded
+from bitwright.cli.options import Json, starting
 from bitwright.errors import BitwrightError, FileError, InputError, ResourceError
 from bitwright.events import Note
+from bitwright.files.plain import read, require_new, why
 
-practice = typer.Typer(no_args_is_help=True, help="Solve problems: list, show, start, run, submit.")
+practice = group("Solve problems: list, show, start, run, submit.")
 app.add_typer(practice, name="practice")
 
-Slug = Annotated[str, typer.Argument(help="A problem's name, from `practice list`.")]
+
+def _slugs(incomplete: str) -> list[str]:
+    """Problems whose slugs begin so, for a shell."""
+    from bitwright.authoring.folder import CONTENT
+    from bitwright.judge.problem import Shelf
+
+    return starting(Shelf(CONTENT).slugs)(incomplete)
+
+
+Slug = Annotated[str, typer.Argument(help="A problem's name, from `practice list`.", autocompletion=_slugs)]
 Program = Annotated[Path, typer.Argument(help="Your program.")]
 Of = Annotated[
-    str | None, typer.Option("--problem", help="The problem it solves. Default: the name of the file or its folder.")
+    str | None,
+    typer.Option(
+        "--problem",
+        help="The problem it solves. Default: the name of the file or its folder.",
+        autocompletion=_slugs,
+    ),
 ]
 
 Data = Annotated[Path | None, typer.Option(help="The studio's data folder. Default: your user data folder.")]
@@ -67,6 +84,23 @@ def recording(data: Path | None, url: str | None) -> Iterator[tuple[Any, int]]:
         database.close()
 
 
+def find(shelf: Any, slug: str) -> Any:
+    """A problem by its slug; InputError with the nearest one where there is none, or its folder is faulty."""
+    from bitwright.judge.problem import ProblemError
+
+    try:
+        return shelf.problem(slug)
+    except ProblemError as error:
+        fix = f"{near(slug, shelf.slugs)}See bitwright practice list"
+        raise InputError(str(error), where="practice", fix=fix) from error
+
+
+def near(word: str, known: list[str]) -> str:
+    """`Did you mean ...? ` for a mistyped word; "" where nothing is like it."""
+    found = difflib.get_close_matches(word, known, 2, 0.6)
+    return f"Did you mean {' or '.join(found)}? " if found else ""
+
+
 def _cache(data: Path | None = None) -> Path:
     from bitwright.studio.shell.config import default_data
 
@@ -86,10 +120,9 @@ def list_problems(
 
         shelf = Shelf(CONTENT)
         if collection and collection not in [found.slug for found in shelf.collections]:
-            names = ", ".join(found.slug for found in shelf.collections)
-            raise InputError(
-                f"there is no collection {collection!r}", where="--collection", fix=f"Choose one of {names}"
-            )
+            names = [found.slug for found in shelf.collections]
+            fix = f"{near(collection, names)}Choose one of {', '.join(names)}"
+            raise InputError(f"there is no collection {collection!r}", where="--collection", fix=fix)
         for found in shelf.collections:
             if collection not in (None, found.slug):
                 continue
@@ -113,7 +146,7 @@ def show(slug: Slug) -> None:
 
     def work(display: Show) -> None:
         with judging(_cache()) as (shelf, judge):
-            problem = shelf.problem(slug)
+            problem = find(shelf, slug)
             tests = judge.tests(problem)
         from bitwright.judge.judge import shown
         from bitwright.judge.values import show as value
@@ -145,15 +178,11 @@ def start(
 
     def work(display: Show) -> None:
         from bitwright.authoring.folder import CONTENT
-        from bitwright.judge.problem import ProblemError, Shelf
+        from bitwright.judge.problem import Shelf
 
         path = out or Path(f"{slug}.py")
-        try:
-            text = Shelf(CONTENT).problem(slug).text("starter.py")
-        except ProblemError as error:
-            raise InputError(str(error), where="practice", fix="See bitwright practice list") from error
-        if path.exists():
-            raise InputError("already exists", where=str(path), fix="Choose another -o, or remove it")
+        text = find(Shelf(CONTENT), slug).text("starter.py")
+        require_new(path)
         path.write_text(text, "utf-8")
         display.line(f"written: {path}")
         display.line(f"then: bitwright practice run {path}; bitwright practice submit {path}")
@@ -170,12 +199,9 @@ def hint(
 
     def work(display: Show) -> None:
         from bitwright.authoring.folder import CONTENT
-        from bitwright.judge.problem import ProblemError, Shelf
+        from bitwright.judge.problem import Shelf
 
-        try:
-            display.line(Shelf(CONTENT).problem(slug).hints[number - 1])
-        except ProblemError as error:
-            raise InputError(str(error), where="practice", fix="See bitwright practice list") from error
+        display.line(find(Shelf(CONTENT), slug).hints[number - 1])
 
     guarded(False, work)
 
@@ -295,14 +321,16 @@ def bring(
 def _read(program: Path, named: str | None, shelf: Any) -> tuple[str, Any]:
     """A program's text and its problem."""
     try:
-        code = program.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"cannot be read ({error})", where=str(program), fix="Give a Python file") from error
-    names = [named] if named else [program.stem, program.resolve().parent.name]
+        code = decode_source(read(program))  # as Python reads a file: a byte order mark, or another encoding it names
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FileError(f"cannot be read ({why(error)})", where=str(program), fix="Give a Python file") from error
+    if named:
+        return code, find(shelf, named)
+    names = [program.stem, program.resolve().parent.name]
     for name in names:
         if name in shelf:
             return code, shelf.problem(name)
-    fix = "Give --problem SLUG; bitwright practice list shows them"
+    fix = f"{near(names[0], shelf.slugs)}Give --problem SLUG; bitwright practice list shows them"
     raise InputError(f"solves no problem called {' or '.join(map(repr, names))}", where=str(program), fix=fix)
 
 

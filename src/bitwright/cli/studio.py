@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bitwright.cli.app import Show, app, guarded
-from bitwright.errors import RecipeError
+from bitwright.cli.commands import written_as
 from bitwright.libraries import load
 
 Data = Annotated[
@@ -60,7 +60,7 @@ def studio(
 @app.command()
 def edition(
     day: Annotated[str | None, typer.Option("--date", help="For example 2026-11-23. Default: today.")] = None,
-    kind: Annotated[str, typer.Option("--format", help="md, html or eml.")] = "md",
+    kind: Annotated[str | None, typer.Option("--format", help="md, html or eml. Default: as -o ends, or md.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A file to write instead of printing.")] = None,
     data: Data = None,
 ) -> None:
@@ -79,10 +79,7 @@ def edition(
             "html": lambda *a: letter.to_html(*a).encode(),
             "eml": letter.to_mail,
         }
-        if kind not in writers:
-            raise RecipeError(
-                f"{kind!r} is not a format of the edition", where="--format", fix="Choose md, html or eml"
-            )
+        write = writers[written_as(kind, out, list(writers))]
         library = Library(CONTENT, (data or default_data()) / "lessons")
         chosen = edition_of(library, day_of(day) if day else date.today())
         for slug in (chosen.lesson, chosen.question[0]):
@@ -91,12 +88,10 @@ def edition(
                 from bitwright.authoring.compile import page_of
 
                 page_of(library, slug)
-        text = writers[kind](library, chosen)
+        text = write(library, chosen)
         if out is None:
             sys.stdout.buffer.write(text)
             return
-        if out.exists():
-            raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
         out.write_bytes(text)
         show.line(f"written: {out}")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import bitwright
 from bitwright import machine
-from bitwright.engine import journal
+from bitwright.engine import journal, partial
 from bitwright.engine.write import Writer
 from bitwright.events import Event, Progress, Started, plain
+from bitwright.files.plain import hashes
 from bitwright.models.model import Plan
 
 BINS = 96
@@ -56,17 +55,9 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
         )
 
 
-def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each file, by name."""
-    found = {}
-    for path in files:
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
 def publish(plan: Plan, certificate: dict[str, Any]) -> None:
     """Give the output and its certificate their final names, durably; remove what only resuming needs last."""
     plan.model.seal(plan, json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n")
-    (plan.partial / journal.NAME).unlink(missing_ok=True)
+    for name in (journal.NAME, partial.MARK):
+        (plan.partial / name).unlink(missing_ok=True)
     plan.model.publish(plan)

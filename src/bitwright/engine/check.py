@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bitwright.engine.certify import hashes
-from bitwright.engine.report.certificate import certificate_path, load
+from bitwright.engine.report.certificate import certificate_path, load, stale
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding, Started
 from bitwright.models import kind_of, require_same_kind
@@ -29,18 +28,13 @@ def certified(out: Path) -> Iterator[Finding]:
     if not certificate_path(out).exists():
         return
     try:
-        named: dict[str, str] = load(out)["output"]["sha256"]
-        base = out if out.is_dir() else out.parent
-        gone = [name for name in named if not (base / name).is_file()]
-        other = [
-            name for name, found in hashes(base / n for n in named if n not in gone).items() if found != named[name]
-        ]
+        certificate = load(out)
+        wrong = stale(out, certificate)
     except BitwrightError as error:
         yield Finding("certificate", False, str(error))
         return
-    for name in gone:
-        yield Finding("certificate", False, f"{name} is certified but missing")
-    for name in other:
-        yield Finding("certificate", False, f"{name} is not the certified file: its SHA-256 differs")
-    if not gone and not other:
-        yield Finding("certificate", True, f"SHA-256 of {', '.join(named)} as certified")
+    for line in wrong:
+        yield Finding("certificate", False, f"{line}; its figures are not re-measured")
+    if not wrong:
+        names = ", ".join(certificate["output"]["sha256"])
+        yield Finding("certificate", True, f"SHA-256 of {names} as certified; its other figures are not re-measured")

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from bitwright.errors import RecipeError, nearest
+from bitwright.engine.report.certificate import read
+from bitwright.errors import ModelError, RecipeError, nearest
+from bitwright.files.plain import hashes
 from bitwright.recipe import Recipe
 
 Part = Literal["calibration", "test"]
@@ -54,6 +56,22 @@ def _kept(folder: Path, part: Part, write: Callable[[Path, Part], Path]) -> str:
         made = write(folder / f"new-{part}", part)
         found = [made.rename(folder / made.name.removeprefix("new-"))]
     return str(found[0])
+
+
+def made(out: Path) -> bool:
+    """Whether a demonstration wrote what is at `out`: its report, and a certificate of a bundled model."""
+    bundled = {digest for task in TASKS.values() for digest in hashes(_weights(task(None, {})[0])).values()}
+    found = []
+    for path in out.glob("*certificate.json"):
+        try:
+            found.append(set(read(path)["source"]["sha256"].values()))
+        except ModelError:
+            return False
+    return (out / "report.html").is_file() and bool(found) and all(digests <= bundled for digests in found)
+
+
+def _weights(model: Path) -> list[Path]:
+    return [model] if model.is_file() else sorted(model.glob("*.safetensors"))
 
 
 TASKS: dict[str, Callable[[Path | None, dict[str, Any]], tuple[Path, Recipe]]] = {

@@ -46,6 +46,21 @@ class Journal:
                 file.write("\n")
 
     @staticmethod
+    def begun(folder: Path) -> bool:
+        """Whether `folder` holds the journal of any job."""
+        path = folder / NAME
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return "job" in _parse(file.readline(1 << 12).decode("utf-8", "replace"))
+
+    @staticmethod
+    def empty(folder: Path) -> bool:
+        """Whether the journal in `folder`, if there is one, records nothing that is finished."""
+        path = folder / NAME
+        return not path.exists() or path.read_bytes().count(b"\n") < 2
+
+    @staticmethod
     def belongs(folder: Path, job: str) -> bool:
         """Whether the journal in `folder`, if there is one, is that of `job`."""
         path = folder / NAME

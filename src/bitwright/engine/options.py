@@ -57,7 +57,24 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
         table[key] = value
     if layer:
         raw["layer"] = _overlaid(raw.get("layer", {}), layer)
+    for i, table in enumerate([raw.get("layer", {}), *raw.get("rules", ())]):
+        _require_agreeing(table, found, f"rules.{i - 1}" if i else "layer")
     return Recipe.read(raw, "options")
+
+
+def _require_agreeing(table: Mapping[str, Any], given: Mapping[str, Any], key: str) -> None:
+    """Raise RecipeError where a table asks of its format what that lacks: another block than its own, zero points."""
+    name, group = table.get("format"), table.get("group")
+    if name not in formats.families():
+        return  # the plan says so
+    if isinstance(group, int) and group > 0 and (block := formats.named(name, group=group).block) != group:
+        where = "--group" if "group" in given else f"recipe: {key}.group"
+        what = f"{name} has blocks of {block}, which are fixed"
+        raise RecipeError(what, where=where, fix="Leave it out, or choose another --format", key=f"{key}.group")
+    if table.get("symmetric") is False and formats.named(name, symmetric=False).zero is None:
+        where = "--asymmetric" if "symmetric" in given else f"recipe: {key}.symmetric"
+        what = f"{name} stores no zero points"
+        raise RecipeError(what, where=where, fix="Leave it out, or choose another --format", key=f"{key}.symmetric")
 
 
 def require_tables(kind: Kind, tables: Mapping[str, Any], where: str) -> None:

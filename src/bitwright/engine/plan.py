@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bitwright import machine
-from bitwright.engine import journal
 from bitwright.engine.options import require_tables
+from bitwright.engine.partial import require_ours
 from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
 from bitwright.files.containers import registry as containers
+from bitwright.files.plain import NAME, require_new
 from bitwright.methods import registry as methods
 from bitwright.models import kind_of, require_device
 from bitwright.models.kind import Kind
@@ -144,14 +145,12 @@ def require_out(plan: Plan) -> None:
     """Raise where the output cannot be written: wrongly named, there already, in a folder that is closed or full."""
     out = plan.out
     plan.model.kind.require_name(out)
-    if out.exists():
-        raise RecipeError("the output exists", where=str(out), fix="Choose another -o, or remove it")
-    if plan.partial.exists() and not _ours(plan):
-        what = "is in the way: Bitwright keeps unfinished work there, and this is something else"
-        raise RecipeError(what, where=str(plan.partial), fix="Move it, or choose another -o")
-    base = out.parent
-    while not base.exists():
-        base = base.parent
+    require_new(out)
+    for name in (plan.partial.name, plan.model.kind.certificate(out).name):
+        if len(os.fsencode(name)) > NAME:
+            raise RecipeError("the name is too long for what lies beside it", where=str(out), fix="Choose a shorter -o")
+    base = _standing(out)
+    require_ours(plan)
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         raise ResourceError("the output folder cannot be written", where=str(base), fix="Choose another -o")
     free = shutil.disk_usage(base).free
@@ -165,13 +164,14 @@ def require_out(plan: Plan) -> None:
         )
 
 
-def _ours(plan: Plan) -> bool:
-    """Whether what lies where the plan's work is done comes from a run: it may be removed and built upon."""
-    if not plan.partial.is_dir():
-        return False
-    held = [path.name for path in plan.partial.iterdir()]
-    sealed = any(name.endswith("certificate.json") for name in held) or plan.model.kind.certificate(plan.out).exists()
-    return not held or journal.NAME in held or sealed
+def _standing(out: Path) -> Path:
+    """The nearest folder above `out` that exists; RecipeError where one above it is a link to nothing."""
+    base = out.parent
+    while not base.exists():
+        if base.is_symlink():
+            raise RecipeError("a link to nothing", where=str(base), fix="Make its folder, or choose another -o")
+        base = base.parent
+    return base
 
 
 def summary(plan: Plan) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import bitwright
 from bitwright import machine
 from bitwright.engine.certify import certify, publish
 from bitwright.engine.journal import NAME, Journal
+from bitwright.engine.partial import clear, hold
 from bitwright.engine.plan import require_out
 from bitwright.engine.sensitivity import fall_back
 from bitwright.engine.write import Writer
@@ -27,14 +28,20 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
 
     Stop the iteration at any event, or kill the process at any moment: running the same plan again continues, and the
     finished bytes are those of an uninterrupted run. Work of another recipe, model or version in the same place is an
-    error, or with `restart` removed, with a note. Where the input turns out to be at fault, or a library to be missing,
-    before anything was finished, nothing is left behind that was not there before. Raises TensorError for weights that
-    are not finite, DataError, ResourceError, CertificationError.
+    error, or with `restart` removed, with a note. Where the input turns out to be at fault, its unfinished work goes:
+    the corrected call begins anew. Where a library is missing, only what holds nothing finished goes. Raises
+    TensorError for weights that are not finite, DataError, ResourceError, CertificationError, and RecipeError where
+    another process works on the same output.
     """
     require_out(plan)
     machine.enforce(plan.ceiling)
     made = [folder for folder in (plan.partial, *plan.out.parents) if not folder.exists()]
-    plan.partial.mkdir(parents=True, exist_ok=True)
+    with hold(plan.partial):
+        yield from _run(plan, restart, made)
+
+
+def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
+    """See `run`; `made` are the folders that were made for it."""
     (plan.partial / NAME).touch()
     journal: Journal | None = None
     try:
@@ -49,17 +56,19 @@ def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
             writer = yield from fall_back(writer, data)
         machine.enforce(plan.ceiling)  # libraries and threads have come since
         certificate = yield from certify(writer, data)
-    except (InputError, ModuleNotFoundError):
-        if journal is None or not journal.done:
-            _remove(plan.partial, made)
+    except (InputError, ModuleNotFoundError) as error:
+        if journal is None:  # what is there may be of an earlier run whose data are gone for a while
+            _remove(plan.partial, made, whole=plan.partial in made)
+        elif isinstance(error, InputError) or not journal.done:
+            _remove(plan.partial, made, whole=True)
         raise
     publish(writer.plan, certificate)
     yield Finished(str(plan.out), certificate)
 
 
-def _remove(partial: Path, made: list[Path]) -> None:
-    """Take the partial output away where this run made it, and the folders that were made for it."""
-    if partial in made:
+def _remove(partial: Path, made: list[Path], whole: bool) -> None:
+    """Take the partial output away where `whole`, and the folders that were made for it."""
+    if whole:
         shutil.rmtree(partial, ignore_errors=True)
     for folder in made:
         with suppress(OSError):  # it is gone, or holds what is not ours
@@ -69,10 +78,12 @@ def _remove(partial: Path, made: list[Path]) -> None:
 def _open_journal(plan: Plan, data: Any, restart: bool) -> Generator[Event, None, Journal]:
     """The journal of this job; see `run` for `restart`."""
     job = job_hash(plan, data)
-    if restart and not Journal.belongs(plan.partial, job):
-        shutil.rmtree(plan.partial)
-        plan.partial.mkdir()
-        yield Note("started again: the model, the version or the number of threads has changed since it was stopped")
+    if not Journal.belongs(plan.partial, job) and (restart or Journal.empty(plan.partial)):
+        if not Journal.empty(plan.partial):
+            yield Note(
+                "started again: the model, the version or the number of threads has changed since it was stopped"
+            )
+        clear(plan.partial)
     return Journal(plan.partial, job)
 
 

@@ -18,6 +18,7 @@ from bitwright.core.array import float32
 from bitwright.errors import CertificationError, ModelError, TensorError
 from bitwright.files.container import TensorContainer
 from bitwright.files.containers import registry
+from bitwright.files.plain import parse, read_text, why
 from bitwright.files.safetensors import INDEX, SINGLE, Checkpoint
 
 SIDECARS = (
@@ -49,15 +50,31 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not folder.is_dir():
         Checkpoint(folder)  # raises, naming the nearest folder
+    _require_files(folder)
     if not path.is_file():
         raise ModelError("not a model: no config.json", where=str(folder), fix="Give a Hugging Face model folder")
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"config.json cannot be read ({error})", where=str(path), fix="Download it again") from error
+        config = parse(read_text(path))
+    except (OSError, ValueError) as error:
+        what = f"config.json cannot be read ({why(error)})"
+        raise ModelError(what, where=str(path), fix="Download it again") from error
     if not isinstance(config, dict):
         raise ModelError("config.json is not a table", where=str(path), fix="Download it again")
     return config
+
+
+def _require_files(folder: Path) -> None:
+    """ModelError where a pipe, a device or a link to nothing lies in a model's folder: libraries would wait for it."""
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and not path.is_file() and not path.is_dir():
+            what = "a link to nothing" if path.is_symlink() and not path.exists() else "not a regular file"
+            raise ModelError(what, where=str(path), fix="Remove it, or download the file again")
+        if path.name == "generation_config.json":  # copied into the output, which then could not be loaded
+            try:
+                parse(read_text(path))
+            except (OSError, ValueError) as error:
+                what = f"cannot be read ({why(error)})"
+                raise ModelError(what, where=str(path), fix="Remove it, or download it again") from error
 
 
 ADAPTER = "adapter_config.json"

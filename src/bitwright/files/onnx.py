@@ -19,6 +19,7 @@ from bitwright.files.container import GraphContainer
 from bitwright.files.containers import registry
 from bitwright.files.layers import Floats, Layer
 from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset
+from bitwright.files.plain import require_regular
 
 LIMIT = 2**31 - 2**20
 """Bytes up to which a model is one file: protobuf ends at 2 GB."""
@@ -58,6 +59,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     if path.is_dir():
         raise ModelError("a folder, not an ONNX file", where=str(path), fix="Give the .onnx file in it")
     try:
+        require_regular(path)
         data = path.read_bytes()
     except OSError as error:
         raise FileError(error.strerror or str(error), where=str(path), fix="Check the path") from error
@@ -178,6 +180,12 @@ def write(model: onnx.ModelProto, path: str | Path, *, limit: int = LIMIT) -> li
             tensor.ClearField("data_location")
             del tensor.external_data[:]
     return [path, side]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The model's file, and those beside it in which tensors lie."""
+    named = {e.value for t in tensors(_parse(path)) for e in t.external_data if e.key == "location"}
+    return [path, *(path.parent / name for name in sorted(named))]
 
 
 def side_file(path: Path) -> Path:

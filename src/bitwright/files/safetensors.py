@@ -24,6 +24,7 @@ import torch
 from bitwright.errors import FileError, ModelError, ResourceError, TensorError
 from bitwright.files.gguf import is_gguf
 from bitwright.files.held import Held
+from bitwright.files.plain import parse, read_text, require_regular
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -75,6 +76,7 @@ def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
     Raises FileError for a missing, truncated or corrupt file, TensorError for a dtype that Bitwright cannot read.
     """
     try:
+        require_regular(path)
         total = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(8)
@@ -85,11 +87,7 @@ def read_header(path: Path) -> tuple[list[Entry], dict[str, str]]:
                     where=str(path),
                     fix="Download or copy it again",
                 )
-            header = json.loads(file.read(length))
-    except RecursionError as error:
-        raise FileError(
-            "corrupt safetensors header (nested too deep)", where=str(path), fix="Download or copy it again"
-        ) from error
+            header = parse(file.read(length))
     except OSError as error:
         raise FileError(
             error.strerror or str(error), where=str(path), fix="Check the path and its permissions"
@@ -256,9 +254,9 @@ def _read_index(folder: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        weights = json.loads(path.read_text("utf-8"))["weight_map"]
+        weights = parse(read_text(path))["weight_map"]
         return {str(name): str(file) for name, file in weights.items()}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError("the index cannot be read", where=str(path), fix="Download it again") from error
 
 

@@ -91,7 +91,7 @@ class Problem:
         """A file of the folder. ProblemError where it cannot be read."""
         if name not in self._texts:
             try:
-                self._texts[name] = (self.folder / name).read_text("utf-8")
+                self._texts[name] = (self.folder / name).read_text("utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise ProblemError(f"{self.slug}/{name}: cannot be read ({error})") from error
         return self._texts[name]
@@ -182,7 +182,7 @@ def _head(folder: Path) -> tuple[dict[str, Any], str]:
         raise ProblemError(f"{folder.name}: a problem's folder has a name like product-except-self")
     path = folder / "problem.md"
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ProblemError(f"{folder.name}/problem.md: cannot be read ({error})") from error
     parts = re.split(r"^\+\+\+[ \t]*$", text, maxsplit=2, flags=re.MULTILINE)
@@ -196,7 +196,7 @@ def _head(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _toml(path: Path, folder: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProblemError(f"{folder.name}/{path.name}: cannot be read ({error})") from error
 

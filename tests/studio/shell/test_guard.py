@@ -39,6 +39,32 @@ def test_refuses_a_name_that_was_rebound(name: str) -> None:
     assert client(base=f"http://{name}:8737").get("/").status_code == 421
 
 
+def test_the_refusal_names_the_address_with_its_port() -> None:
+    answer = client(base="http://evil.example:8737").get("/")
+    assert "Open http://127.0.0.1:8737 instead" in answer.text
+    assert "--token" in answer.text
+    assert "Open http://[::1]:8737 instead" in client(host="::1", base="http://evil.example:8737").get("/").text
+
+
+def test_behind_a_proxy_with_a_name_of_its_own() -> None:
+    """It passes the Host header on; HTTPS ends at it."""
+    proxied = client(token="secret", base="https://studio.example")
+    answer = proxied.get("/learn?token=secret")
+    assert answer.headers["location"] == "/learn"
+    assert "Secure" in answer.headers["set-cookie"]
+    assert proxied.post("/", headers={"origin": "https://studio.example"}).status_code == 200
+    other = client(token="secret", base="http://127.0.0.1:8737")
+    bearer = {"authorization": "Bearer secret", "origin": "https://studio.example"}
+    refused = other.post("/", headers=bearer)
+    assert refused.status_code == 403 and "a proxy must pass the Host header on" in refused.text
+
+
+def test_below_a_path_it_says_that_it_has_none() -> None:
+    answer = client().get("/", headers={"x-forwarded-prefix": "/bitwright"})
+    assert answer.status_code == 421 and "no sub-path" in answer.text
+    assert client().get("/", headers={"x-forwarded-prefix": "/"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email
 import email.policy
+import time
 from collections import Counter
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -69,7 +71,35 @@ def test_feeds_hold_the_last_editions(library: Library) -> None:
     assert len({e.findtext("a:id", namespaces=name) for e in entries}) == FEED
     channel = ElementTree.fromstring(rss(library, DAY, base)).find("channel")
     assert channel is not None
-    assert channel.findtext("item/pubDate") == "Mon, 23 Nov 2026 00:00:00 +0000"
+    assert channel.findtext("item/pubDate", "").startswith("Mon, 23 Nov 2026 00:00:00 ")
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "instant"),
+    [
+        ("Asia/Tokyo", date(2026, 11, 23), "2026-11-22T15:00:00+00:00"),
+        ("America/Los_Angeles", date(2026, 11, 23), "2026-11-23T08:00:00+00:00"),
+        ("Europe/Berlin", date(2027, 7, 1), "2027-06-30T22:00:00+00:00"),  # summer time
+        ("UTC", date(2026, 11, 23), "2026-11-23T00:00:00+00:00"),
+    ],
+)
+def test_a_feed_tells_the_instant_at_which_an_edition_appears(
+    zone: str, day: date, instant: str, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In no time zone is it in the future, and none shows the day before: a date is no instant of UTC."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        feed = ElementTree.fromstring(atom(library, day, ""))
+        channel = ElementTree.fromstring(rss(library, day, ""))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    name = {"a": "http://www.w3.org/2005/Atom"}
+    texts = [feed.findtext("a:updated", "", name), feed.findtext("a:entry/a:updated", "", name)]
+    found = {datetime.fromisoformat(text).astimezone(UTC).isoformat() for text in texts}
+    found.add(parsedate_to_datetime(channel.findtext("channel/item/pubDate", "")).astimezone(UTC).isoformat())
+    assert found == {instant}
 
 
 @pytest.mark.slow
@@ -90,6 +120,13 @@ def test_the_command_writes_markdown_html_and_a_mail(tmp_path: Path) -> None:
     plain = mail.get_body(("plain",))
     assert plain is not None
     assert plain.get_content().strip() == text.strip()
+
+
+def test_the_command_writes_what_the_name_ends_in_or_says_that_it_contradicts(tmp_path: Path) -> None:
+    words = ["edition", "--format", "md", "-o", str(tmp_path / "today.eml"), "--data", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "contradicts -o today.eml" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_refuses_an_unknown_form(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bitwright.engine.report.certificate import (
     load,
     readers,
     remarks,
+    stale,
     worst,
 )
 from bitwright.engine.report.figures import MAX_BARS, bars, disagreement, histogram, scatter
@@ -62,6 +63,7 @@ __all__ = [
     "remarks",
     "scatter",
     "speed",
+    "stale",
     "summary",
     "to_html",
     "to_json",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from bitwright.errors import ModelError
+from bitwright.files.plain import hashes, parse, read_text, why
 from bitwright.models import Kind, kind_of, kinds
 from bitwright.models.kind import Words
 from bitwright.words import number, one_line, plural, summed
@@ -34,17 +36,88 @@ def certificate_path(out: Path) -> Path:
 def load(out: Path) -> Certificate:
     """The certificate of a quantized folder or ONNX file, with the output's name under "folder". Raises ModelError."""
     path = certificate_path(out)
-    fix = "Give an output of bitwright quantize"
+    if not path.exists():
+        raise ModelError(f"has no {path.name}", where=str(out), fix=FIX)
+    return {**read(path), "folder": out.resolve().name}
+
+
+FIX = "Give an output of bitwright quantize"
+
+
+def read(path: Path) -> Certificate:
+    """The certificate in a file, its common parts checked to be there. Raises ModelError."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"has no {path.name}", where=str(out), fix=fix) from error
+        found = parse(read_text(path))
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read ({error})", where=str(path), fix=fix) from error
-    needed = {"source", "output", "recipe", "rows", "verdict"}
-    if not isinstance(found, dict) or not needed <= found.keys() or not found["rows"]:
-        raise ModelError("is not a certificate of Bitwright", where=str(path), fix=fix)
-    return {**found, "folder": out.resolve().name}
+        raise ModelError(f"cannot be read ({why(error)})", where=str(path), fix=FIX) from error
+    try:
+        _Form.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"is not a certificate of Bitwright ({'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']})"
+        raise ModelError(what, where=str(path), fix=FIX) from error
+    return dict(found)
+
+
+def stale(out: Path, certificate: Certificate) -> list[str]:
+    """What is not as certified: a line for each file that is missing or has other bytes; all files are hashed."""
+    named: dict[str, str] = certificate["output"]["sha256"]
+    base = out if out.is_dir() else out.parent
+    here = [name for name in named if Path(name).name == name and (base / name).is_file()]
+    found = hashes(base / name for name in here)
+    return [
+        f"{name} is not the certified file: its SHA-256 differs"
+        if name in found
+        else f"{name} is certified but missing"
+        for name in named
+        if found.get(name) != named[name]
+    ]
+
+
+REMEASURE = "bitwright check OUT --against FLOAT"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Files(_Table):
+    sha256: dict[str, str] = Field(min_length=1)
+    bytes: int
+
+
+class _Source(_Files):
+    folder: str
+
+
+class _Recipe(_Table):
+    sha256: str
+
+
+class _Row(_Table):
+    name: str
+    format: str
+    method: str
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    stored_bits: int
+    mse: float | None
+    sqnr: float | None
+    output_error: float | None
+    notes: list[str]
+
+
+class _Form(_Table):
+    """What every certificate has, of any kind of model."""
+
+    source: _Source
+    output: _Files
+    recipe: _Recipe
+    rows: list[_Row] = Field(min_length=1)
+    verdict: dict[str, Any] | None
+    notes: list[str]
+    stored_bits_per_weight: float
+    quantized_weights: int
 
 
 # --- rows

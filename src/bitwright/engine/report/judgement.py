@@ -6,7 +6,7 @@ import json
 import math
 from typing import NamedTuple
 
-from bitwright.engine.report.certificate import Certificate, data, kind, label, rounds_activations, words
+from bitwright.engine.report.certificate import REMEASURE, Certificate, data, kind, label, rounds_activations, words
 from bitwright.engine.report.measures import leading, measures, speed
 from bitwright.models.kind import Fact
 from bitwright.words import kl_text, lowest_output, megabytes, number, share
@@ -106,14 +106,20 @@ def headline(certificate: Certificate) -> str:
 
 
 def cautions(certificate: Certificate) -> list[str]:
-    """Warnings beside the judgement: nothing to judge by, or a quantized network that is slower than the float one."""
+    """Warnings beside the judgement: files that are not as certified, nothing to judge by, a network that is slower."""
+    lines = [f"Stale: {line}; what follows was measured on other bytes." for line in certificate.get("stale", [])]
     found = certificate.get("speed")
     if baseless(certificate):
-        return [f"How far the copy is from it says little: {told(certificate)}."]
+        return [*lines, f"How far the copy is from it says little: {told(certificate)}."]
     if not found or round(found["ratio"], 2) >= 1:
-        return []
+        return lines
     times, integers = f"{found['ratio']:.2f} times its speed", share(found["integer_share"])
-    return [f"Slower than the float network here: {times}, {integers} of the time in integer kernels."]
+    return [*lines, f"Slower than the float network here: {times}, {integers} of the time in integer kernels."]
+
+
+def source(certificate: Certificate) -> str:
+    """Whence a report has its figures."""
+    return f"The figures are those of the certificate, not re-measured: `{REMEASURE}` measures again."
 
 
 # --- several

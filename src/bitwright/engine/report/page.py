@@ -33,6 +33,7 @@ from bitwright.engine.report.judgement import (
     judge,
     loss,
     ranking,
+    source,
     summary,
     unjudged,
 )
@@ -42,7 +43,7 @@ from bitwright.words import megabytes, milliseconds, plural, share, some
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations, unjudged),
-    *(scheme, share, short_scheme, some, words),
+    *(scheme, share, short_scheme, some, source, words),
 )
 """What the template calls."""
 

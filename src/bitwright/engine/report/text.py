@@ -25,7 +25,7 @@ from bitwright.engine.report.certificate import (
     words,
     worst,
 )
-from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, summary
+from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, source, summary
 from bitwright.engine.report.measures import facts, measures, speed
 from bitwright.words import fit, megabytes, one_line, plural, share, some
 
@@ -110,7 +110,7 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     called = words(certificate)
     name = _cell(f"{certificate['source']['folder']}, {label(certificate)}")
     blocks = [f"## {name}", f"**{_cell(headline(certificate))}**"]
-    blocks += [_cell(line) for line in cautions(certificate)]
+    blocks += [*map(_cell, cautions(certificate)), source(certificate)]
     if certificate["verdict"] is None:
         blocks.append(f"Measure it with `{called.remedy}`.")
     figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]

@@ -271,7 +271,7 @@ def load_config(folder: Path) -> Any:
             where=str(folder / "config.json"),
             fix="Use the config.json that belongs to these weights",
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise ModelError(
             f"transformers does not know this architecture (model_type {kind!r})",
             where=str(folder / "config.json"),

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import DataError, ModelError, RecipeError
+from bitwright.files.plain import parse, read
 from bitwright.models.language import corpus
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def read_file(path: Path) -> list[str]:
 def read_utf8(path: Path) -> str:
     """Read a file as UTF-8, line ends as \\n, without a byte order mark; raises DataError with the byte offset."""
     try:
-        data = path.read_bytes()
+        data = read(path, READ_LIMIT)
     except OSError as error:
-        raise DataError(f"it cannot be read ({error.strerror})", where=str(path)) from error
+        raise DataError(f"it cannot be read ({error.strerror})", where=str(path), fix="Give a text file") from error
     fix = "Save it as UTF-8 text, for instance with: iconv -f OLD-ENCODING -t UTF-8."
     try:
         text = data.decode("utf-8")
@@ -124,11 +125,11 @@ def read_utf8(path: Path) -> str:
 def read_row(line: str, where: str) -> str:
     """Return the "text" of one line of JSON Lines; `where` names the file and line in a DataError."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"not valid JSON ({error.msg}, column {error.colno})", where=where, fix='Write one {"text": ...} per line.'
-        ) from error
+        row = parse(line)
+    except ValueError as error:
+        said = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        what = f"not valid JSON ({said})"
+        raise DataError(what, where=where, fix='Write one {"text": ...} per line.') from error
     if not isinstance(row, dict):
         raise DataError(f"a {type(row).__name__}, not an object", where=where, fix='Write one {"text": ...} per line.')
     if "text" not in row:

@@ -18,6 +18,7 @@ from bitwright.core.scaling import Block
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
 from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, unread, write_config
+from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
@@ -101,8 +102,8 @@ class LanguageModel(Model):
     def identity(self) -> Any:
         tensors = self.arch.checkpoint.tensors.values()
         return {
-            "source": sorted((e.name, str(e.dtype), e.shape, e.path.stat().st_size) for e in tensors),
-            "changed": sorted(p.stat().st_mtime_ns for p in self.files),
+            "source": sorted((e.name, str(e.dtype), e.shape) for e in tensors),
+            "files": fingerprint([*self.files, self.path / "config.json"]),
             # Sums of a matrix product are taken in another order by another number of threads.
             "arithmetic": [self.device, str(machine.calibration_dtype(self.device)), torch.get_num_threads()],
         }

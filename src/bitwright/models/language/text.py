@@ -15,6 +15,7 @@ from bitwright import machine
 from bitwright.errors import DataError, ModelError, about
 from bitwright.events import Event, Note, Progress, Started
 from bitwright.files.folder import read_config, require_finite
+from bitwright.files.plain import fingerprint
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.blocks import release
@@ -50,7 +51,7 @@ def load_tokenizer(folder: Path) -> Any:
     read_config(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             "no tokenizer that can be loaded",
             where=str(folder),
@@ -170,7 +171,7 @@ def _write(plan: Plan, arch: Architecture, device: str, c: Calibration) -> Gener
 
 def _own_key(arch: Architecture, device: str, c: Calibration) -> str:
     """SHA-256 of what decides the text that the model writes."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in arch.checkpoint.files]
+    files = fingerprint([*arch.checkpoint.files, arch.checkpoint.folder / "config.json"])
     facts = [c.seed, c.windows, c.heldout_windows, c.length, device, files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.folder import sync
 from bitwright.files.layers import Layer, Placement, to_matrix
-from bitwright.files.onnx import decode_layers, read, side_file, write
+from bitwright.files.onnx import decode_layers, files_of, read, side_file, write
+from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
 from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
@@ -88,15 +89,18 @@ class NetworkModel(Model):
 
     @property
     def files(self) -> list[Path]:
-        return [self.path]
+        return self._files
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return files_of(self.path)
 
     @property
     def source_bytes(self) -> int:
-        return self.kind.size(self.path)
+        return sum(file.stat().st_size for file in self.files)
 
     def identity(self) -> Any:
-        facts = self.path.stat()
-        return {"source": [facts.st_size, facts.st_mtime_ns], "threads": torch.get_num_threads()}
+        return {"source": fingerprint(self.files), "threads": torch.get_num_threads()}
 
     # --- planning
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from bitwright.errors import DataError
+from bitwright.files.plain import require_regular
 from bitwright.models.samples.images import show
 from bitwright.models.samples.preprocess import Array, Axes, Feeds, Inputs, Notes, Shape, sample_shape
 
@@ -100,6 +101,7 @@ class Column:
 
     def _open(self) -> IO[bytes]:
         try:
+            require_regular(self.path)
             if self.member is None:
                 return self.path.open("rb")
             with zipfile.ZipFile(self.path) as archive:  # the file itself stays open until the member is closed

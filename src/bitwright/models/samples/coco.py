@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.errors import DataError
+from bitwright.files.plain import parse
 from bitwright.models.samples import images
 from bitwright.models.samples.folders import Files, PictureReader, read_bytes
 from bitwright.models.samples.preprocess import Notes
@@ -133,7 +133,7 @@ def _locate(root: Path, path: Path, name: str) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(read_bytes(path))
+        table = parse(read_bytes(path))
     except ValueError as error:
         raise DataError(
             f"not valid JSON ({error})", where=str(path), fix="Give annotations in COCO's format"

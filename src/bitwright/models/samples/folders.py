@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bitwright.errors import DataError
+from bitwright.files.plain import require_regular
 from bitwright.models.samples import audio, images, wav
 from bitwright.models.samples.preprocess import Array, Feeds, Notes
 
@@ -112,6 +113,7 @@ class Files:
 def read_bytes(path: Path) -> bytes:
     """A whole file; raises DataError that names it."""
     try:
+        require_regular(path)
         return path.read_bytes()
     except OSError as error:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.errors import DataError
+from bitwright.files.plain import parse, require_regular
 from bitwright.models.samples.arrays import LABELS, check_dtype, check_names, check_shape, fit, hash_file
 from bitwright.models.samples.preprocess import Array, Axes, Feeds, Inputs, Notes, sample_shape
 
@@ -28,6 +28,7 @@ class JsonLines:
         labels, place = [], 0
         self._key = next((name for name in LABELS[::-1] if name not in inputs), None)
         try:
+            require_regular(path)
             with path.open("rb") as stream:
                 for number, line in enumerate(stream, 1):
                     if line.strip():
@@ -46,7 +47,7 @@ class JsonLines:
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         where = f"{self.path} line {number}"
         try:
-            row = json.loads(line)
+            row = parse(line)
         except ValueError as error:
             raise DataError(f"not valid JSON ({error})", where=where, fix="Give one object per line") from error
         if not isinstance(row, dict):

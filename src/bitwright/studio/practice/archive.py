@@ -84,7 +84,7 @@ def assemble(found: dict[str, bytes]) -> Practice:
             work["submissions"] = _json(name, data)
             continue
         field = "draft" if kind == "solution.py" else "note"
-        text = _text(name, data)
+        text = _text(name, data).removeprefix("\ufeff")
         kept = work.get(field)
         if isinstance(kept, dict) and kept.get("sha256") == _hash(text):
             work[field] = {"text": text, "when": kept.get("when")}

@@ -12,7 +12,8 @@ CODE = 64 << 10
 
 
 def code_of(code: str) -> str:
-    """A program that can be kept; InputError where it is too long."""
+    """A program that can be kept, without a byte order mark, as Python reads it; InputError where it is too long."""
+    code = code.removeprefix("\ufeff")
     if len(code.encode(errors="replace")) > CODE:
         raise InputError(f"the program is longer than {CODE >> 10} kB", where="code", fix="Make it shorter")
     return text_of("code", code, CODE)

@@ -33,7 +33,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
         self.app, self.token = app, token
-        self.hosts = None if token else {*LOOPBACK, f"[{host}]" if ":" in host else host}
+        self.host = f"[{host}]" if ":" in host else host
+        self.hosts = None if token else {*LOOPBACK, self.host}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +52,11 @@ class Guard:
         """The answer to a request that may not pass; None where it may."""
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:
-            return _say(scope, 421, f"This studio does not answer to the name {host!r}. Open http://127.0.0.1 instead.")
+            here = f"http://{self.host}:{(scope.get('server') or ('', 80))[1]}"
+            text = f"This studio does not answer to the name {host!r}. Open {here} instead"
+            return _say(scope, 421, f"{text}; behind a proxy it needs --token.")
+        if headers.get("x-forwarded-prefix", "/").strip("/"):
+            return _say(scope, 421, "This studio has no sub-path. Give it a name or a port of its own at the proxy.")
         if self.token is not None:
             answer = self._admit(scope, headers)
             if answer is not None:
@@ -60,7 +65,8 @@ class Guard:
             return _say(
                 scope,
                 403,
-                "The request came from another site, or does not say where from. Use the studio's own pages.",
+                "The request came from another site, or does not say where from. Use the studio's own pages; "
+                "a proxy must pass the Host header on as it came.",
             )
         length = headers.get("content-length", "0")
         uploads = scope["path"].startswith("/api/uploads/")
@@ -76,7 +82,8 @@ class Guard:
         if given is not None and _equal(given, self.token):
             rest = urlencode([(key, value) for key, value in query if key != "token"])
             answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", max_age=30 * 86400)
+            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", max_age=30 * 86400,
+                              secure=scope["scheme"] == "https")  # fmt: skip
             return answer
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         bearer = headers.get("authorization", "").removeprefix("Bearer ")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from bitwright.errors import InputError, ResourceError
 from bitwright.studio.shell.app import create
@@ -29,9 +30,7 @@ def serve(config: Config, say: Callable[[str], None], browser: bool = False) -> 
     listening = listen(config.host, config.port)
     address = url(config, listening.getsockname()[1])
     try:
-        server = uvicorn.Server(
-            uvicorn.Config(create(config), log_level="warning", lifespan="on", timeout_graceful_shutdown=PATIENCE)
-        )
+        server = uvicorn.Server(server_config(create(config)))
         say(f"studio: {address}")
         say(f"  data in {config.data}; Ctrl-C stops it, running work goes on at the next start")
         if browser:
@@ -39,6 +38,14 @@ def serve(config: Config, say: Callable[[str], None], browser: bool = False) -> 
         server.run(sockets=[listening])
     finally:
         listening.close()
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How the app is served. A proxy on this machine says in X-Forwarded-Proto whether it was asked by HTTPS."""
+    return uvicorn.Config(
+        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=PATIENCE,
+        proxy_headers=True, forwarded_allow_ips="127.0.0.1,::1",
+    )  # fmt: skip
 
 
 def url(config: Config, port: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from email.utils import format_datetime
 from xml.etree import ElementTree
 
@@ -29,12 +29,17 @@ def _summary(library: Library, chosen: Edition) -> tuple[str, str]:
     return page["title"], f"{lead} {practice}Spotlight: {feature['title']}.".strip()
 
 
+def appeared(day: date) -> datetime:
+    """The instant at which the edition of a date appears: midnight where this studio runs, with its offset from UTC."""
+    return datetime.combine(day, time()).astimezone()
+
+
 def atom(library: Library, today: date, base: str) -> bytes:
     """The feed as Atom (RFC 4287); `base` is this studio's address without a slash at the end."""
     feed = ElementTree.Element("feed", xmlns="http://www.w3.org/2005/Atom")
     _add(feed, "title", "Today in Bitwright")
     _add(feed, "id", "tag:bitwright.invalid,2026:today")
-    _add(feed, "updated", f"{today}T00:00:00Z")
+    _add(feed, "updated", appeared(today).isoformat())
     ElementTree.SubElement(feed, "link", rel="self", href=f"{base}/today/feed.atom")
     _add(ElementTree.SubElement(feed, "author"), "name", "Bitwright")
     for chosen in recent(library, today):
@@ -42,7 +47,7 @@ def atom(library: Library, today: date, base: str) -> bytes:
         entry = ElementTree.SubElement(feed, "entry")
         _add(entry, "title", title)
         _add(entry, "id", f"tag:bitwright.invalid,2026:today/{chosen.day}")
-        _add(entry, "updated", f"{chosen.day}T00:00:00Z")
+        _add(entry, "updated", appeared(chosen.day).isoformat())
         ElementTree.SubElement(entry, "link", href=f"{base}/today/{chosen.day}")
         _add(entry, "summary", text)
     return _xml(feed)
@@ -61,7 +66,7 @@ def rss(library: Library, today: date, base: str) -> bytes:
         _add(item, "title", title)
         _add(item, "link", f"{base}/today/{chosen.day}")
         ElementTree.SubElement(item, "guid", isPermaLink="false").text = f"bitwright:today/{chosen.day}"
-        _add(item, "pubDate", format_datetime(datetime.combine(chosen.day, time(), UTC)))
+        _add(item, "pubDate", format_datetime(appeared(chosen.day)))
         _add(item, "description", text)
     return _xml(feed)
 
