@@ -51,6 +51,7 @@ def test_static_files_decode(form: QuantFormat, per_channel: bool, source: Path,
     for tensor in other.graph.initializer:
         tensor.name += "x"
     for node in other.graph.node:
+        node.name += "x"
         for i, name in enumerate(node.input):
             node.input[i] = f"{name}x" if f"{name}x" in {t.name for t in other.graph.initializer} else name
     onnx.save(other, tmp_path / "other.onnx")

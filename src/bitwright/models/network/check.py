@@ -51,12 +51,11 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     yield _coverage(model, decoded)
     yield from _unread(model, decoded)
     if source is not None:
-        graph = _float(source, model, str(against))
-        yield from _compare(graph, decoded | decode_layers(model, graph.layers), path, str(against))
+        yield from _compare(_float(source, model, str(against)), model, decoded, path, str(against))
 
 
 def _float(source: onnx.ModelProto, model: onnx.ModelProto, where: str) -> Graph:
-    """The float network that `model` was made from: its open sizes left open, its constant inputs as constant."""
+    """The float network, its open sizes left open, with the constant inputs that the quantized one names."""
     shapes = {name: shape for name, (_, shape) in inputs_of(source).items()}
     loose = {f"{name}.{i}": None for name, shape in shapes.items() for i, size in enumerate(shape) if size is None}
     kept = [entry for entry in model.metadata_props if entry.key.startswith(CONSTANT)]
@@ -64,13 +63,14 @@ def _float(source: onnx.ModelProto, model: onnx.ModelProto, where: str) -> Graph
     return Graph(source, bind=loose, constant=constant, where=where)
 
 
-def _compare(graph: Graph, decoded: Mapping[str, Floats], path: Path, against: str) -> Iterator[Event]:
+def _compare(
+    graph: Graph, model: onnx.ModelProto, decoded: Mapping[str, Floats], path: Path, against: str
+) -> Iterator[Event]:
     """A Row for each layer whose weight the quantized file holds; ModelError where it has decoded none of them."""
-    best = -math.inf
-    rows = 0
+    best, rows, found = -math.inf, 0, decode_layers(model, graph.layers)
     for layer in graph.layers:
         names = (f"{layer.weight}{end}" for end in NAMED)
-        back = next((decoded[name] for name in names if name in decoded), None)
+        back = found.get(layer.weight, next((decoded[name] for name in names if name in decoded), None))
         if back is None or back.shape != tuple(layer.shape):
             continue
         rows += 1
