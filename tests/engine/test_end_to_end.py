@@ -18,7 +18,7 @@ from bitwright.core.formats import named
 from bitwright.core.measure import layer_error
 from bitwright.core.stats import Stats
 from bitwright.engine.check import check
-from bitwright.engine.journal import NAME
+from bitwright.engine.partial import MARK
 from bitwright.engine.run import run
 from bitwright.errors import CertificationError, RecipeError
 from bitwright.events import Finding, Finished, Started
@@ -408,7 +408,7 @@ def test_text_written_for_another_seed_is_not_taken_over(tmp_path: Path) -> None
         calibration = {"source": "self", "windows": 4, "length": 32, "heldout_windows": 2, "seed": seed}
         plan = jobs.made(source, tmp_path / "out", layer={"group": 32}, calibration=calibration)
         plan.partial.mkdir(exist_ok=True)
-        (plan.partial / NAME).touch()
+        (plan.partial / MARK).touch()
         steps = plan.model.read_data(plan)  # stopped before the first tensor
         while True:
             try:
