@@ -15,7 +15,7 @@ from compressed_tensors.quantization import QuantizationConfig
 from safetensors import safe_open
 
 from bitwright.core.formats import named
-from bitwright.core.measure import layer_error
+from bitwright.core.measure import kl, layer_error
 from bitwright.core.stats import Stats
 from bitwright.engine.check import check
 from bitwright.engine.partial import MARK
@@ -27,6 +27,7 @@ from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.compare import decoder_of
 from bitwright.models.language.model import sink_of
 from tests import jobs, tiny
 
@@ -89,9 +90,12 @@ def ours(folder: Path, *, rounded: bool = False) -> torch.Tensor:
     def read(name: str) -> torch.Tensor:
         return checkpoint.read(name) if rounded or name not in quantized else checkpoint.qtensor(name).decode()
 
-    decoder = Decoder(arch, read)
+    return through(Decoder(arch, read))
+
+
+def through(decoder: Decoder) -> torch.Tensor:
     hidden = decoder.enter(IDS)
-    for block in range(arch.count):
+    for block in range(decoder.arch.count):
         with decoder.loaded(block):
             hidden = decoder.run(block, hidden)
     return decoder.logits(hidden)
@@ -213,9 +217,11 @@ def test_every_scheme_is_read_bit_for_bit(name: str, llama: Path, tmp_path: Path
     loaded = certificate["loaded_by_transformers"]
     assert loaded["max_kl"] < 1e-5
     if "activations" in layer:
-        # The runtime rounds inputs too: an effect that must show, and is told apart from the weights'.
+        # The runtime rounds inputs too: an effect that must show, is told apart, and is part of the verdict's decoder.
         assert loaded["activations_kl"] > 0
         assert not torch.allclose(exact, ours(out), atol=1e-3)
+        served, kept = (through(decoder_of(out, exact=True, rounded=rounded)) for rounded in (True, False))
+        assert kl(exact, served).mean() < 0.1 * kl(exact, kept).mean()
     else:
         torch.testing.assert_close(exact, ours(out), rtol=1e-5, atol=1e-5)
 

@@ -216,9 +216,12 @@ def test_cost_of_rounded_activations_is_told_apart_from_the_weights():
     certificate = make(loaded_by_transformers=loaded, rows=rows)
     lines = report.verdict_lines(certificate)
     assert "weights only" in lines[0]
-    assert "Rounding activations adds about 0.012 nats" in lines[-1]
+    assert "Rounding activations alone costs about 0.012 nats" in lines[-1]
     assert "weights alone" in Page(report.to_html([certificate])).text
     assert "weights only" not in report.headline(make())
+    certificate["verdict"]["rounded_inputs"] = True  # as every release since says
+    assert "weights only" not in report.headline(certificate)
+    assert "weights alone" not in Page(report.to_html([certificate])).text
 
 
 def test_markdown_holds_the_figures():

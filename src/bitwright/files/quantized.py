@@ -35,6 +35,15 @@ class QuantizedCheckpoint(Checkpoint):
     def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a quantized matrix as an independent decoder gives them."""
 
+    @property
+    def rounds(self) -> bool:
+        """Whether any matrix takes rounded inputs."""
+        return any(held.activations != "none" for held in self.quantized.values())
+
+    @abstractmethod
+    def round_inputs(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Inputs `x` [..., columns] of a quantized matrix as its runtime rounds them: unchanged where it does not."""
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in the dtype of its entry."""
         if name not in self.quantized:

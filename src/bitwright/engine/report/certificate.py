@@ -186,9 +186,12 @@ def label(certificate: Certificate) -> str:
     return f"{folder}: {short_scheme(certificate)}" if folder else short_scheme(certificate)
 
 
-def rounds_activations(certificate: Certificate) -> bool:
-    """Whether the runtime also rounds activations, whose cost is not in the verdict."""
-    return any(row["format"].endswith(" activations") for row in certificate["rows"])
+def leaves_out_activations(certificate: Certificate) -> bool:
+    """Whether the runtime also rounds activations, whose cost an older release's verdict did not include."""
+    verdict = certificate["verdict"] or {}
+    return not verdict.get("rounded_inputs") and any(
+        row["format"].endswith(" activations") for row in certificate["rows"]
+    )
 
 
 def floats(certificate: Certificate) -> list[tuple[str, list[str]]]:

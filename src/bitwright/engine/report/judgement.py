@@ -6,7 +6,7 @@ import json
 import math
 from typing import NamedTuple
 
-from bitwright.engine.report.certificate import REMEASURE, Certificate, data, kind, label, rounds_activations, words
+from bitwright.engine.report.certificate import REMEASURE, Certificate, data, kind, label, leaves_out_activations, words
 from bitwright.engine.report.measures import leading, measures, speed
 from bitwright.models.kind import Fact
 from bitwright.words import kl_text, lowest_output, megabytes, number, share
@@ -90,7 +90,7 @@ def told(certificate: Certificate) -> str:
     """The measure that it is judged by, in words; only for a certificate with a verdict."""
     verdict, (name, _) = certificate["verdict"], loss(certificate) or ("", 0.0)
     if name == "kl":
-        weights = ", weights only" if rounds_activations(certificate) else ""
+        weights = ", weights only" if leaves_out_activations(certificate) else ""
         return f"mean KL {kl_text(verdict)} per {kind(certificate).sample(verdict)} (95 % interval{weights})"
     first = measures(certificate)[0]
     return f"{first.label[0].lower() if name == 'sqnr' else first.label[0]}{first.label[1:]} {first.text}"

@@ -14,12 +14,12 @@ from bitwright.engine.report.certificate import (
     floats,
     kind,
     label,
+    leaves_out_activations,
     lint,
     module,
     proofs,
     readers,
     remarks,
-    rounds_activations,
     scheme,
     short_scheme,
     words,
@@ -42,7 +42,7 @@ from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
-    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, rounds_activations, unjudged),
+    *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
     *(scheme, share, short_scheme, some, source, words),
 )
 """What the template calls."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -26,6 +26,8 @@ from bitwright.models.language.memory import COPY_BYTES
 
 Weights = dict[str, torch.Tensor]
 """Checkpoint tensors by name, as stored."""
+Rounding = Callable[[str, torch.Tensor], torch.Tensor]
+"""(matrix, its inputs [..., columns]) -> those inputs as a runtime rounds them."""
 SPILL = ".activations-"
 """How names of files with spilled activations begin."""
 
@@ -68,10 +70,18 @@ class Decoder:
     """A decoder that runs one block at a time. Hidden states are [batch, tokens, width] in `dtype` on `device`."""
 
     def __init__(
-        self, arch: Architecture, read: Callable[[str], torch.Tensor] | None = None, *, device: str = "cpu"
+        self,
+        arch: Architecture,
+        read: Callable[[str], torch.Tensor] | None = None,
+        *,
+        rounding: Rounding | None = None,
+        device: str = "cpu",
     ) -> None:
-        """`read(name)` gives a checkpoint tensor; the default reads the folder. The dtype is the network's own."""
-        self.arch = arch
+        """`read(name)` gives a checkpoint tensor; the default reads the folder. The dtype is the network's own.
+
+        With `rounding`, inputs of the matrices are rounded as the runtime of a quantized model rounds them.
+        """
+        self.arch, self._rounding, self._rounder = arch, rounding, cast("Rounder | None", None)
         self.read = read or self._read
         self.device = torch.device(device)
         self.model = arch.model
@@ -127,9 +137,13 @@ class Decoder:
         module = self._blocks[block]
         self._load(self.weights(block) if tensors is None else tensors)
         del tensors  # where the dtypes differ the block holds copies
+        if self._rounding is not None:
+            inside = [m for m in self.arch.matrices.values() if m.block == block]
+            self._rounder = Rounder(addresses(module, f"{self.arch.blocks}.{block}", inside), self._rounding)
         try:
             yield module
         finally:
+            self._rounder = None
             _empty(module)
             release()
 
@@ -158,7 +172,8 @@ class Decoder:
     def run(self, block: int, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states after block number `block`, which must be `loaded`; start with block 0."""
         args, kwargs = self._call(hidden, block)
-        output = self._blocks[block](hidden, *args, **kwargs)
+        with self._rounder or nullcontext():
+            output = self._blocks[block](hidden, *args, **kwargs)
         self._as_tuple = isinstance(output, tuple)
         return output[0] if self._as_tuple else output  # type: ignore[no-any-return]
 
@@ -198,7 +213,7 @@ class Decoder:
         def answer(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return self._wrap(hidden if next(count) == last else flow)
 
-        with self._stand_ins(answer), self._words(first, stop):
+        with self._stand_ins(answer), self._words(first, stop), self._head_rounder() or nullcontext():
             ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
             return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
 
@@ -217,6 +232,13 @@ class Decoder:
             yield
         finally:
             head._parameters.update(whole)
+
+    def _head_rounder(self) -> Rounder | None:
+        """What rounds the inputs of the output head."""
+        if self._rounding is None or self.arch.head is None:
+            return None
+        weight = self.model.get_output_embeddings().weight
+        return Rounder({weight.data_ptr(): [f"{self.arch.head_module}.weight"]}, self._rounding)
 
     def _call(self, hidden: torch.Tensor, block: int) -> Call:
         """How the model calls a block for hidden states of this shape (masks and positions depend on nothing else)."""
@@ -279,36 +301,56 @@ def release() -> None:
         trim(0)
 
 
-class Recorder(TorchFunctionMode):
-    """While active, gathers `Stats` of the input of every known matrix, wherever in the network it is multiplied.
+class Watch(TorchFunctionMode):
+    """While active, sees the input of every known matrix, wherever in the network it is multiplied.
 
-    Watching the product itself (linear, addmm) rather than modules catches fused experts as well. Matrices that
-    multiply the very same input share one record: `leader[name]` is the first of them, `stats[leader]` the record.
+    Watching the product itself (linear, addmm) rather than modules catches fused experts as well.
+    """
+
+    def __init__(self, names: Mapping[int, list[str]]) -> None:
+        """`names`: the matrices whose values begin at each address."""
+        super().__init__()
+        self._names = names
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        at = {torch.nn.functional.linear: 0, torch.addmm: 1}.get(func)
+        if at is not None and args[at].numel():
+            names = self._names.get(args[at + 1].data_ptr())
+            if names is not None:
+                args = (*args[:at], self.see(args[at], names), *args[at + 1 :])
+        return func(*args, **(kwargs or {}))
+
+    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+        """Take note of an input [..., columns] of these matrices; what they are multiplied by."""
+        raise NotImplementedError
+
+
+def addresses(block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> dict[int, list[str]]:
+    """The matrices of a loaded block by the address of their values."""
+    found: dict[int, list[str]] = {}
+    for matrix in matrices:
+        weight: torch.Tensor = block.get_parameter(matrix.param.removeprefix(prefix + "."))
+        if matrix.expert is not None:
+            weight = weight[matrix.expert]
+        found.setdefault(weight.data_ptr(), []).append(matrix.name)
+    return found
+
+
+class Recorder(Watch):
+    """Gathers `Stats` of the inputs of matrices.
+
+    Matrices that multiply the very same input share one record: `leader[name]` is the first of them, `stats[leader]`
+    the record.
     """
 
     def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> None:
-        super().__init__()
+        super().__init__(addresses(block, prefix, matrices))
         self.leader: dict[str, str] = {}
-        self._names: dict[int, list[str]] = {}
         self._sums: dict[str, tuple[int, torch.Tensor]] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
-        for matrix in matrices:
-            weight: torch.Tensor = block.get_parameter(matrix.param.removeprefix(prefix + "."))
-            if matrix.expert is not None:
-                weight = weight[matrix.expert]
-            self._names.setdefault(weight.data_ptr(), []).append(matrix.name)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.linear:
-            self._see(args[0], args[1])
-        elif func is torch.addmm:
-            self._see(args[1], args[2])
-        return func(*args, **(kwargs or {}))
-
-    def _see(self, x: torch.Tensor, weight: torch.Tensor) -> None:
-        names = self._names.get(weight.data_ptr())
-        if names is None or x.numel() == 0:
-            return
+    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+        """Add an input to the record of its matrices, once."""
         key = (x.data_ptr(), *x.shape, *x.stride())
         if key not in self._inputs:
             # Holding the tensor keeps its address from being used again within this forward.
@@ -319,6 +361,7 @@ class Recorder(TorchFunctionMode):
                 self._sums[names[0]] = seen + len(rows), add_gram(rows, upper)
         for name in names:
             self.leader[name] = self._inputs[key][1]
+        return x
 
     @cached_property
     def stats(self) -> dict[str, Stats]:
@@ -328,6 +371,19 @@ class Recorder(TorchFunctionMode):
     def next_batch(self) -> None:
         """Forget which inputs were seen: a new forward begins."""
         self._inputs.clear()
+
+
+class Rounder(Watch):
+    """Rounds the inputs of matrices as a runtime does that computes in 8 bits."""
+
+    def __init__(self, names: Mapping[int, list[str]], rounding: Rounding) -> None:
+        super().__init__(names)
+        self._rounding = rounding
+
+    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+        """The input, rounded."""
+        with torch._C.DisableTorchFunction():
+            return self._rounding(names[0], x)
 
 
 class Activations:

@@ -19,11 +19,12 @@ from bitwright.models.language.text import read_heldout, require_fit
 from bitwright.parallel import in_order
 
 
-def decoder_of(folder: Path, *, exact: bool = False, like: Decoder | None = None) -> Decoder:
+def decoder_of(folder: Path, *, exact: bool = False, rounded: bool = True, like: Decoder | None = None) -> Decoder:
     """A decoder over `folder` in float32; quantized matrices go through the container's independent decoder.
 
-    That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does. An
-    embedding and a head whose stored bytes are those of `like`'s folder are held once for both.
+    That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
+    Inputs are `rounded` where the runtime computes in 8 bits. An embedding and a head whose stored bytes are those of
+    `like`'s folder are held once for both.
     """
     arch = Architecture.open(folder)
     checkpoint, held = arch.checkpoint, {} if like is None else _held(arch, like)
@@ -38,7 +39,12 @@ def decoder_of(folder: Path, *, exact: bool = False, like: Decoder | None = None
             return decoded
         return _by_library(checkpoint, name)
 
-    return Decoder(arch, read)
+    def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(checkpoint, QuantizedCheckpoint)
+        return checkpoint.round_inputs(name, x) if name in checkpoint.quantized else x
+
+    rounds = rounded and isinstance(checkpoint, QuantizedCheckpoint) and checkpoint.rounds
+    return Decoder(arch, read, rounding=rounding if rounds else None)
 
 
 def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:

@@ -52,7 +52,7 @@ def readers(certificate: Verdict) -> list[str]:
     same = f"same answers (max KL {loaded['max_kl']:.2g} nats)"
     lines.append(f"Loaded by transformers {versions['transformers']}{how}, {same}")
     if "activations_kl" in loaded:
-        lines.append(f"Rounding activations adds about {loaded['activations_kl']:.2g} nats, not in the verdict's KL")
+        lines.append(f"Rounding activations alone costs about {loaded['activations_kl']:.2g} nats")
     return lines
 
 

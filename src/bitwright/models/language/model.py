@@ -386,7 +386,7 @@ class LanguageModel(Model):
         return verify.verify(plan, self.arch, sink_of(plan), rows, sums)
 
     def judge(self, plan: Plan, data: Text | None) -> Generator[Event, None, dict[str, Any]]:
-        comparison = None
+        verdict = None
         if data is not None:
             comparison = yield from compare_folders(
                 self.path,
@@ -396,9 +396,11 @@ class LanguageModel(Model):
                 spill=plan.partial,
                 phase="certify",
             )
+            rounded = any(item.activations != "none" for item in plan.items.values())
+            verdict = comparison.summary() | {"vocabulary": self.arch.vocabulary, "rounded_inputs": rounded}
         return {
             "text": data.summary if data else None,
-            "verdict": comparison.summary() | {"vocabulary": self.arch.vocabulary} if comparison else None,
+            "verdict": verdict,
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
 

@@ -10,7 +10,7 @@ from bitwright.events import Event, Progress, Started
 from bitwright.files.folder import open_checkpoint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.blocks import Decoder, Rounding
 from bitwright.models.language.compare import compare_decoders, decoder_of
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
@@ -27,7 +27,7 @@ Read = Callable[[str], torch.Tensor]
 def drop(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, Drop]:
     """How much perplexity rises on calibration text, in percent, with the plan's matrices quantized."""
     p = decoder_of(plan.source)
-    q = Decoder(Architecture.open(plan.source), _reader(plan, arch))
+    q = Decoder(Architecture.open(plan.source), _reader(plan, arch), rounding=_rounding(plan))
     found = yield from compare_decoders(
         p, q, text.calibration[:WINDOWS], budget=None, spill=plan.partial, phase="compare"
     )
@@ -51,6 +51,19 @@ def _reader(plan: Plan, arch: Architecture) -> Read:
         return written.read(weight)
 
     return read
+
+
+def _rounding(plan: Plan) -> Rounding:
+    """How the output's runtime rounds the inputs of the plan's matrices."""
+    assert isinstance(plan.sink, FolderSink)
+    written, sink = open_checkpoint(plan.sink.folder), plan.sink
+
+    def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
+        if name not in plan.items or not isinstance(written, QuantizedCheckpoint):
+            return x
+        return written.round_inputs(f"{sink.module(plan.items[name])}.weight", x)
+
+    return rounding
 
 
 def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, list[str]]:

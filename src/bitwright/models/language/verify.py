@@ -116,7 +116,7 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             found["dequantize"] = True
         theirs = model(input_ids=ids).logits
         if any(item.activations != "none" for item in plan.items.values()):
-            # Rounded inputs are what was asked for, no fault of the bytes: their cost is told, then left out.
+            # Rounded inputs are what was asked for, no fault of the bytes: their cost is told apart.
             rounded = theirs
             plan.container.keep_inputs(model)
             theirs = model(input_ids=ids).logits
@@ -124,7 +124,7 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     del model, loaded
     gc.collect()  # a model refers to itself
     release()
-    decoder = decoder_of(plan.partial, exact=not dequantized)
+    decoder = decoder_of(plan.partial, exact=not dequantized, rounded=False)
     hidden = decoder.enter(ids)
     for block in range(decoder.arch.count):
         with decoder.loaded(block):

@@ -253,6 +253,18 @@ def decode_by_library(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> to
     return weight
 
 
+def round_by_library(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """Inputs `x` [..., columns] as the library rounds them, each token by its own scale, and decodes them again."""
+    from compressed_tensors.quantization import fake_quantize
+    from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
+
+    arguments = _library(scheme)[1].input_activations
+    tokens = x.reshape(1, -1, x.shape[-1])  # it takes the first two axes to count tokens
+    scale, zero = compute_dynamic_scales_and_zp(tokens, arguments, torch.nn.Module())
+    rounded: torch.Tensor = fake_quantize(tokens, scale, zero, arguments)
+    return rounded.reshape(x.shape)
+
+
 @lru_cache
 def _library(scheme: Scheme) -> tuple[Any, Any]:
     """The library's own compressor and description of a scheme."""

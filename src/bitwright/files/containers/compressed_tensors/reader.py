@@ -15,6 +15,7 @@ from bitwright.files.containers.compressed_tensors.layout import (
     SUFFIXES,
     Scheme,
     decode_by_library,
+    round_by_library,
     scheme_of,
     unpack,
 )
@@ -135,6 +136,11 @@ class Reader(QuantizedCheckpoint):
     def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """The same as the compressed-tensors library decodes it, in the scale's dtype."""
         return decode_by_library(self.parts(name, start, stop), self._schemes[name][1])
+
+    def round_inputs(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """`x` after the compressed-tensors library's rounding of each token, where the scheme says so."""
+        scheme = self._schemes[name][1]
+        return x if scheme.activations == "none" else round_by_library(x, scheme)
 
     def step(self, name: str) -> int:
         """Rows whose zero points fill whole words."""
