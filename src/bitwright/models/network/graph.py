@@ -163,6 +163,7 @@ class Graph:
             if other in self._stored and list(self._stored[other].dims) == [outputs]:
                 bias, raw = other, after.output[0]
                 nodes.append(after.name)
+        flat = node.op_type == "MatMul" and bias is not None and len(self.values.get(raw, ("", None))[1] or ()) == 2
         output, activation = raw, None
         after = self._alone(raw)
         if after is not None and self.clips(after):
@@ -171,8 +172,9 @@ class Graph:
         return Layer(
             name=node.name, op=node.op_type, input=node.input[0], weight=node.input[1], shape=tuple(weight.dims),
             raw=raw, output=output, bias=bias, activation=activation, groups=_integer(node, "group", 1),
-            transposed=node.op_type == "Gemm" and not attribute(node, "transB", 0), kernel=tuple(weight.dims[2:]),
-            strides=_integers(node, "strides"), pads=_integers(node, "pads"), dilations=_integers(node, "dilations"),
+            transposed=node.op_type == "Gemm" and not attribute(node, "transB", 0), flat=flat,
+            kernel=tuple(weight.dims[2:]), strides=_integers(node, "strides"), pads=_integers(node, "pads"),
+            dilations=_integers(node, "dilations"),
             auto_pad=str(attribute(node, "auto_pad", b"NOTSET"), "ascii"), nodes=tuple(nodes),  # type: ignore[call-overload]
         )  # fmt: skip
 

@@ -236,6 +236,7 @@ class NetworkModel(Model):
         if plan.container.integer:
             placement = self.placement(plan)
             kind = "uint8" if self.network.target == "x86" else "int8"
+            lines.append(f"{self._share(placement):.0%} of the multiply-accumulates run in integers")
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
@@ -255,7 +256,16 @@ class NetworkModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         placement = self.placement(plan)
-        return {"activations": list(placement.activations), "float": {**placement.floats, **plan.floats}}
+        return {
+            "activations": list(placement.activations),
+            "float": {**placement.floats, **plan.floats},
+            "integer_share": self._share(placement),
+        }
+
+    def _share(self, placement: Placement) -> float:
+        """The share of the layers' multiply-accumulates that `placement` does in integers, 0 to 1."""
+        work = estimate.work(self.graph)
+        return sum(cost for name, cost in work.items() if name in placement.nodes) / (sum(work.values()) or 1)
 
     # --- running
 

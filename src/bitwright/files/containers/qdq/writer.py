@@ -246,6 +246,8 @@ class _Writer:
         node = onnx.NodeProto()
         node.CopyFrom(source)
         layer = self.layers.get(source.name)
+        if source.name in self.sums and self._joined(self.sums[source.name]):
+            return
         if source.name in self.placement.direct and source.input[0] in self.affine:
             self._direct(source, node)
             return
@@ -260,11 +262,12 @@ class _Writer:
         if source.name in self.after and self.placement.target != "gpu" and self._lost(source):
             self._cut(source)
             return
-        for i, name in enumerate(source.output):
+        outputs = list(node.output)
+        for i, name in enumerate(outputs):
             if name in self.integer:
                 node.output[i] = self._name(f"{name}_float")
         self.nodes.append(node)
-        for name in source.output:
+        for name in outputs:
             if name in self.affine:
                 self._quantize(name)
 
@@ -327,8 +330,19 @@ class _Writer:
         if not integer:
             return
         node.input[0] = self._read(layer.input)
-        if layer.bias is not None and layer.op != "MatMul" and not self.float_bias:
+        if self._joined(layer):
+            node.op_type, node.output[0] = "Gemm", layer.raw
+            node.input.append(self._bias(layer, scale))
+        elif layer.bias is not None and layer.op != "MatMul" and not self.float_bias:
             node.input[2] = self._bias(layer, scale)
+
+    def _joined(self, layer: Layer) -> bool:
+        """Whether MatMul and its bias are written as Gemm.
+
+        ONNX Runtime makes one of them in any case, but with a float bias, for which it has no integer kernel: measured,
+        it then decodes the weights at each run.
+        """
+        return layer.flat and layer.name in self.placement.nodes and not self.float_bias
 
     def _weight(self, layer: Layer, tensor: QTensor, integer: bool) -> Floats:
         """Store codes, scale and zero of a weight with their DequantizeLinear, once; its scale [rows, groups]."""
