@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.core.observe import Affine
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.folder import sync
@@ -30,7 +29,8 @@ from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import Observed, observe, quantizers
 from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
-from bitwright.models.network.settle import Settling
+from bitwright.models.network.settle import Settling, as_before
+from bitwright.models.network.shared import later_uses, require_alike, rounding, uses
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
@@ -110,6 +110,9 @@ class NetworkModel(Model):
     def names(self, part: Any) -> tuple[str, ...]:
         return (part.weight, part.name)
 
+    def tensor(self, part: Any) -> str:
+        return str(part.weight)
+
     def known(self) -> Sequence[str]:
         return [name for layer in self.graph.layers for name in (layer.weight, layer.name)]
 
@@ -173,6 +176,7 @@ class NetworkModel(Model):
                 "layers can be kept float only in integer networks", where="max_drop",
                 fix='Leave it out where activations = "none"', key="max_drop",
             )  # fmt: skip
+        require_alike(plan.items)
         methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
         if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
             raise RecipeError(
@@ -223,7 +227,7 @@ class NetworkModel(Model):
         # A weight that others read, too, or that is returned stays beside its codes.
         saved = sum(
             (0 if self.graph.shared(item.part.weight) else 4 * item.rows * item.columns) - plan.stored(item) // 8
-            for item in plan.items.values()
+            for item in plan.matrices
         )
         added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
         return LayerSink(plan, plan.partial / f"layers{plan.label}", whole - saved + added)
@@ -323,16 +327,22 @@ class NetworkModel(Model):
         corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
         feeds = [batch.feeds for batch in self._batches]
         walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
+        centred = bool(corrections) and self.network.bias == "empirical"
+        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, centred)
+        firsts = {weight: items[0].name for weight, items in uses(plan.items).items()}
         for step in walk.steps():
             item = plan.items.get(step.layer.name)
             if item is None:
                 continue
-            affine: Affine | None = None
-            if step.layer.name in sink.placement.nodes:
-                affine = sink.affines.get(step.layer.input)
-            layer = Settling(self.graph, step, self.network, affine, corrections)
-            seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
-            yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
+            weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
+            if (first := firsts[weight]) == item.name:
+                layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()))
+                seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
+                yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
+            else:
+                layer = Settling(self.graph, step, self.network, affine, corrections)
+                settle, restore = as_before(layer, first), partial(_restore, layer, sink)
+                yield Turn([item], (), None, settle, restore, sink.weights[weight])
             done += 1
             yield Progress("quantize", done, len(plan.items), item.name)
 
