@@ -118,6 +118,12 @@ class Placement:
     rounded: tuple[str, ...] = ()
 
 
+def spared(layers: Sequence[Layer], placement: Placement) -> frozenset[str]:
+    """Names of the layers that stay float beside an integer layer of the same weight: they read it as it was."""
+    integer = {layer.weight for layer in layers if layer.name in placement.nodes}
+    return frozenset(layer.name for layer in layers if layer.weight in integer and layer.name not in placement.nodes)
+
+
 @dataclass(frozen=True)
 class Stream:
     """`size` independent channels. Each layer comes with an index: which of them its output (input) channel i is.

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bitwright.engine.plan import lines, summary
-from bitwright.models.network.estimate import BASE, ENTRANCE, entrance, positions
+from bitwright.models.network.estimate import BASE, ENTRANCE, entrance, positions, share
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from tests import jobs, networks
 
 
@@ -52,6 +53,12 @@ def test_a_plan_says_which_share_runs_in_integers(tmp_path: Path) -> None:
     share = 1 - work[2] / sum(work)
     assert summary(plan)["integer_share"] == pytest.approx(share)
     assert f"{share:.0%} of the multiply-accumulates run in integers" in "\n".join(lines(plan))
+
+
+def test_recurrent_layers_and_products_of_activations_count_as_float() -> None:
+    recurrent, transformer = (Graph(networks.KINDS[kind]()) for kind in ("recurrent", "transformer"))
+    assert 0 < share(recurrent, place(recurrent)) < 0.9
+    assert share(transformer, place(transformer)) < 1 == share(transformer, place(transformer, attention=True))
 
 
 @pytest.mark.parametrize("kind", ["residual", "tokens"])

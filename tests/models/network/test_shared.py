@@ -104,3 +104,36 @@ def test_two_ways_to_quantize_one_weight_are_refused(tmp_path: Path) -> None:
     rules = [{"match": "conv5", "format": "int4"}]
     with pytest.raises(RecipeError, match=r"conv5: conv4 and conv5 share the weight .* differently\. Match the weight"):
         planned(tmp_path, rules=rules)
+
+
+def tied() -> onnx.ModelProto:
+    """An autoencoder whose decoder is its encoder's transpose."""
+    n = Net()
+    w = n.weight(6, 24)
+    code = n.add("Relu", n.add("Gemm", "x", w, n.weight(6), transB=1))
+    return n.model({"x": ["batch", 24]}, [n.add("Gemm", n.add("Gemm", code, n.weight(6, 6)), w, n.weight(24))])
+
+
+@pytest.mark.parametrize(("build", "rules"), [(tied, []), (head, [{"match": "conv4", "format": "float"}])])
+def test_a_layer_that_stays_float_reads_the_weight_as_it_was(build: Any, rules: Any, tmp_path: Path) -> None:
+    source, data = jobs.network(build, tmp_path, samples=16)
+    recipe = {"data": {"source": str(data)}, "layer": {"format": "int4"}}
+    plan = jobs.made(source, tmp_path / "out.onnx", rules=rules, **recipe)
+    graph = plan.model.graph
+    (weight,) = {layer.weight for layer in graph.layers if sum(o.weight == layer.weight for o in graph.layers) > 1}
+    mine, others = [layer.name for layer in graph.layers if layer.weight == weight and layer.name in plan.floats], 0
+    assert len(mine) == 1
+    jobs.finish(plan)
+    out = read(tmp_path / "out.onnx")
+    stored = {tensor.name: tensor for tensor in out.graph.initializer}
+    for node in out.graph.node:
+        if node.name in mine:
+            assert (onnx.numpy_helper.to_array(stored[node.input[1]]) == graph.constant(weight)).all()
+            others += 1
+    assert others == 1 and (tmp_path / "out.onnx").stat().st_size <= summary(plan)["final_bytes"]
+
+
+def test_learned_steps_need_one_way_to_read_a_weight(tmp_path: Path) -> None:
+    source, data = jobs.network(tied, tmp_path, samples=16)
+    with pytest.raises(RecipeError, match=r"gemm3: learned step sizes .* gemm0, which reads it the other way round"):
+        jobs.made(source, tmp_path / "out.onnx", data={"source": str(data)}, layer={"method": "lsq"})

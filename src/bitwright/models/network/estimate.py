@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 import torch
 
 from bitwright import machine
@@ -36,6 +37,28 @@ def positions(graph: Graph, layer: Layer) -> int:
 def work(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates of each layer for one sample; open dimensions count once."""
     return {layer.name: positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers}
+
+
+def share(graph: Graph, placement: Placement) -> float:
+    """The share of all multiply-accumulates that `placement` does in integers, 0 to 1.
+
+    Besides the layers, recurrent layers and products of two activations count, which may stay float.
+    """
+    cost = {node.name: _product(graph, node) for node in graph.model.graph.node} | work(graph)
+    return sum(each for name, each in cost.items() if name in placement.nodes) / (sum(cost.values()) or 1)
+
+
+def _product(graph: Graph, node: onnx.NodeProto) -> int:
+    """Multiply-accumulates of a node that is no layer, for one sample; open dimensions count once."""
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        steps = (graph.values.get(node.input[0], ("", None))[1] or (1,))[0] or 1
+        shapes = [graph.values.get(name, ("", None))[1] or () for name in node.input[1:3]]
+        return steps * sum(int(np.prod([n or 1 for n in shape], dtype=np.int64)) for shape in shapes)
+    if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+        shapes = [graph.values.get(name, ("", None))[1] or () for name in (node.output[0], node.input[0])]
+        inner = (shapes[1][-1] if node.op_type in ("MatMul", "Gemm") and shapes[1] else 1) or 1
+        return inner * int(np.prod([n or 1 for n in shapes[0][1:]], dtype=np.int64))
+    return 0
 
 
 def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from bitwright.models.network.observe import Observed, observe, quantizers
 from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
 from bitwright.models.network.settle import Settling, as_before
-from bitwright.models.network.shared import later_uses, require_alike, rounding, uses
+from bitwright.models.network.shared import later_uses, require_alike, rounding, turned, uses
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
@@ -131,12 +131,16 @@ class NetworkModel(Model):
         if not integer:
             why = "MatMulNBits holds matrix products only"
             return {layer.name: why for layer in self.graph.layers if layer.op != "MatMul"}
-        found: dict[str, str] = {}
+        found = turned([layer for layer in self.graph.layers if layer.name in chosen])
+        if found and learned:
+            name, why = next(iter(found.items()))
+            raise RecipeError(
+                f"learned step sizes train every layer in integers, but {why}", where=name,
+                fix="Choose another method", key="layer.method",
+            )  # fmt: skip
         if self.network.entrance == "float" and not learned:
-            found = dict.fromkeys(
-                estimate.entrance(self.graph, kept),
-                "at the input: rounding it harms all layers",
-            )
+            why = "at the input: rounding it harms all layers"
+            found |= dict.fromkeys(estimate.entrance(self.graph, kept), why)
         placement = self._place([*kept, *found])
         self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
         return found | {name: placement.floats[name] for name in chosen if name in self._unplaced}
@@ -223,14 +227,13 @@ class NetworkModel(Model):
                 require_classes(part.labels, part.classes or (), shape[1], name, part.name)
 
     def sink(self, plan: Plan) -> LayerSink:
-        whole = self.graph.model.ByteSize()
+        size, quantized = self.graph.model.ByteSize(), uses(plan.items)
         # A weight that others read, too, or that is returned stays beside its codes.
-        saved = sum(
-            (0 if self.graph.shared(item.part.weight) else 4 * item.rows * item.columns) - plan.stored(item) // 8
-            for item in plan.matrices
-        )
+        readers, pinned = self.graph.consumers, self.graph.pinned
+        alone = {w for w, items in quantized.items() if w not in pinned and len(readers[w]) == len(items)}
+        saved = sum(4 * i.rows * i.columns * (i.part.weight in alone) - plan.stored(i) // 8 for i in plan.matrices)
         added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
-        return LayerSink(plan, plan.partial / f"layers{plan.label}", whole - saved + added)
+        return LayerSink(plan, plan.partial / f"layers{plan.label}", size - saved + added)
 
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
@@ -240,7 +243,7 @@ class NetworkModel(Model):
         if plan.container.integer:
             placement = self.placement(plan)
             kind = "uint8" if self.network.target == "x86" else "int8"
-            lines.append(f"{self._share(placement):.0%} of the multiply-accumulates run in integers")
+            lines.append(f"{estimate.share(self.graph, placement):.0%} of the multiply-accumulates run in integers")
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
@@ -263,13 +266,8 @@ class NetworkModel(Model):
         return {
             "activations": list(placement.activations),
             "float": {**placement.floats, **plan.floats},
-            "integer_share": self._share(placement),
+            "integer_share": estimate.share(self.graph, placement),
         }
-
-    def _share(self, placement: Placement) -> float:
-        """The share of the layers' multiply-accumulates that `placement` does in integers, 0 to 1."""
-        work = estimate.work(self.graph)
-        return sum(cost for name, cost in work.items() if name in placement.nodes) / (sum(work.values()) or 1)
 
     # --- running
 

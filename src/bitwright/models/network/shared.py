@@ -38,6 +38,21 @@ def uses(items: Mapping[str, Item]) -> dict[str, list[Item]]:
     return found
 
 
+def turned(layers: Sequence[Layer]) -> dict[str, str]:
+    """{layer: why it stays float} of layers that read a weight otherwise than the first layer of it does.
+
+    As in autoencoders whose decoder is the encoder's transpose: rows of the one are columns of the other, and integer
+    kernels want one scale per row.
+    """
+    firsts: dict[str, Layer] = {}
+    found = {}
+    for layer in layers:
+        first = firsts.setdefault(layer.weight, layer)
+        if (first.rows, first.axis, first.groups) != (layer.rows, layer.axis, layer.groups):
+            found[layer.name] = f"the weight's rows are those of {first.name}, which reads it the other way round"
+    return found
+
+
 def require_alike(items: Mapping[str, Item]) -> None:
     """Raise RecipeError where two layers of one weight are to be quantized differently."""
     for weight, (first, *others) in uses(items).items():
