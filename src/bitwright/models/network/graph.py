@@ -17,7 +17,9 @@ from bitwright.files.layers import Floats, Layer, Stream, attribute, from_matrix
 from bitwright.files.onnx import read
 from bitwright.models.network.axes import batch_axes
 from bitwright.models.network.branches import fixed_inputs
-from bitwright.models.network.prepare import captured, fed, prepare
+from bitwright.models.network.pad import WIDTH, pad_channels
+from bitwright.models.network.prepare import captured, fed, infer, prepare
+from bitwright.words import plural
 
 Shape = tuple[int | None, ...]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "ConvInteger", "MatMulInteger", "MatMulNBits")
@@ -38,11 +40,13 @@ class Graph:
         bind: Mapping[str, int | None] | None = None,
         batch: Mapping[str, int | None] | None = None,
         constant: Mapping[str, float] | None = None,
+        wide: bool = False,
         where: str = "model",
     ) -> None:
         """Take `model` over (it is changed in place).
 
-        `bind` is that of `prepare`, `batch` that of `batch_axes`, `constant` that of `fixed_inputs`.
+        `bind` is that of `prepare`, `batch` that of `batch_axes`, `constant` that of `fixed_inputs`. `wide` adds
+        channels where integer kernels run faster on more of them (see `pad`).
 
         Raises ModelError where the model is quantized already, and what those raise.
         """
@@ -55,6 +59,11 @@ class Graph:
         self.fixed = fixed_inputs({value.name: value for value in fed(model.graph)}, constant or {}, where)
         """Inputs that always have one value, and which nobody reads any more."""
         self.model, self.notes, self.normals = prepare(model, bind, where, self.axes, self.fixed)
+        if wide and (count := pad_channels(self.model.graph, set(self.pinned), self.normals)):
+            infer(self.model)
+            self.notes.append(
+                f"{plural(count, 'group')} of channels padded to multiples of {WIDTH} for integer kernels"
+            )
         self.sizes: dict[str, int] = {}
         """Numbers in each tensor for one sample, as far as a trial has shown them."""
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -66,9 +75,10 @@ class Graph:
         bind: Mapping[str, int | None] | None = None,
         batch: Mapping[str, int | None] | None = None,
         constant: Mapping[str, float] | None = None,
+        wide: bool = False,
     ) -> Graph:
         """The network in the file `path`, checked (`files.onnx.read`) and prepared."""
-        return cls(read(path), bind=bind, batch=batch, constant=constant, where=str(path))
+        return cls(read(path), bind=bind, batch=batch, constant=constant, wide=wide, where=str(path))
 
     @cached_property
     def inputs(self) -> dict[str, tuple[str, Shape]]:

@@ -73,7 +73,9 @@ class NetworkModel(Model):
         self.kind, self.path = kinds.get("network"), path
         self.network = recipe.network
         bind, batch = opened(self.network.bind, "any"), opened(self.network.batch, "none")
-        self.graph = Graph.open(path, bind, batch, self.network.constant)
+        learned = registry.get(recipe.layer.method).scope == "model"  # which would have nothing to learn there
+        wide = self.network.activations != "none" and self.network.target != "gpu" and not learned
+        self.graph = Graph.open(path, bind, batch, self.network.constant, wide)
         self.notes = list(self.graph.notes)
         self.notes += [
             f"input {name} counts as {x.flat[0]:g} whatever it is fed" for name, x in self.graph.fixed.items()
