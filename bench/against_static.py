@@ -59,7 +59,7 @@ def main():
         for rule in args.rules:
             files[rule] = Path(folder) / f"{rule}.onnx"
             command = [sys.executable, PEER, "--model", raised, "--calibration", f"{folder}/calibration.npz",
-                       "--rule", rule, "--batch", "1", "--out", files[rule]]  # fmt: skip
+                       "--rule", rule, "--batch", "1", "--plain-shapes", "--out", files[rule]]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"{rule}: {done.stderr.strip().splitlines()[-1][:150]}")

@@ -32,13 +32,14 @@ def main():
     parser.add_argument("--bits", type=int, default=8, help="of the weights: 8 or 4")
     parser.add_argument("--rule", default="MinMax", help="MinMax, Entropy or Percentile")
     parser.add_argument("--batch", type=int, default=32, help="samples at once; Percentile wants them of one size")
+    parser.add_argument("--plain-shapes", action="store_true", help="without its symbolic shapes, which fail on some")
     parser.add_argument("--out", required=True, help="ONNX file to write")
     args = parser.parse_args()
     with np.load(args.calibration) as data:
         feeds = {name: data[name] for name in data.files}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(args.model, prepared)
+        quant_pre_process(args.model, prepared, skip_symbolic_shape=args.plain_shapes)
         quantize_static(
             prepared,
             args.out,
