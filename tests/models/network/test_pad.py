@@ -13,6 +13,7 @@ from bitwright.events import Row
 from bitwright.files.onnx import decode, read
 from bitwright.models.network.check import check
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.pad import without_padding
 from bitwright.models.network.session import Session
 from tests import jobs, networks
 from tests.networks import Net
@@ -78,3 +79,12 @@ def test_where_it_gains_nothing_it_is_not_done(recipe: dict[str, Any], tmp_path:
     source, data = jobs.network(lambda: mobile(40), tmp_path, samples=16)
     plan = jobs.made(source, tmp_path / "out.onnx", data={"source": str(data)}, **recipe)
     assert not any("padded" in note for note in plan.model.notes)
+
+
+def test_only_channels_of_zero_are_padding() -> None:
+    w = np.arange(1, 25, dtype=np.float32).reshape(4, 2, 3, 1)
+    padded = np.pad(w, [(0, 12), (0, 14), (0, 0), (0, 0)])
+    found = without_padding(padded, w.shape)
+    assert found is not None and (found == w).all()
+    assert without_padding(padded + 1, w.shape) is None and without_padding(w, (4, 2, 1, 1)) is None
+    assert without_padding(w, padded.shape) is None and without_padding(w, (4, 6)) is None
