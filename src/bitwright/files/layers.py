@@ -22,7 +22,8 @@ class Layer:
     `op` is Conv, ConvTranspose, Gemm or MatMul. `weight` names the initializer, `bias` that of the bias (the constant
     of a following Add for MatMul) or is None. `raw` is the tensor before, `output` the one after the `activation`
     (Relu or Clip) that runtimes fuse; they are the same without one. `nodes` names the nodes from the product to the
-    activation. `shape` is that of the stored weight. `transposed` says that a Gemm stores it as [in, out].
+    activation. `shape` is that of the stored weight. `transposed` says that a Gemm stores it as [in, out], `flat` that
+    a MatMul and its bias take matrices, as one Gemm does.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Layer:
     activation: str | None = None
     groups: int = 1
     transposed: bool = False
+    flat: bool = False
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
@@ -114,6 +116,12 @@ class Placement:
     direct: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
+
+
+def spared(layers: Sequence[Layer], placement: Placement) -> frozenset[str]:
+    """Names of the layers that stay float beside an integer layer of the same weight: they read it as it was."""
+    integer = {layer.weight for layer in layers if layer.name in placement.nodes}
+    return frozenset(layer.name for layer in layers if layer.weight in integer and layer.name not in placement.nodes)
 
 
 @dataclass(frozen=True)

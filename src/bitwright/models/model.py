@@ -233,9 +233,14 @@ class Plan:
         return any(item.method.needs != "nothing" for item in self.items.values())
 
     @property
+    def matrices(self) -> list[Item]:
+        """The items, of those that share one stored tensor only the first."""
+        return list({self.model.tensor(item.part): item for item in reversed(self.items.values())}.values())[::-1]
+
+    @property
     def weights(self) -> int:
-        """Weights that will be quantized."""
-        return sum(item.rows * item.columns for item in self.items.values())
+        """Weights that will be quantized, each counted once however many parts share it."""
+        return sum(item.rows * item.columns for item in self.matrices)
 
     def stored(self, item: Item) -> int:
         """Bits on disk of a matrix: codes as the container holds them, scales, zero points."""
@@ -245,7 +250,7 @@ class Plan:
     @property
     def stored_bits(self) -> float:
         """Bits on disk per quantized weight."""
-        return sum(map(self.stored, self.items.values())) / max(self.weights, 1)
+        return sum(map(self.stored, self.matrices)) / max(self.weights, 1)
 
     @property
     def room(self) -> int:
@@ -286,6 +291,10 @@ class Model(ABC):
     def names(self, part: Any) -> tuple[str, ...]:
         """The names by which a recipe's rules may mean a part."""
         return (part.name,)
+
+    def tensor(self, part: Any) -> str:
+        """The stored tensor that holds a part's weights, which parts may share."""
+        return str(part.name)
 
     def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
         """Parts that stay float whatever the recipe says, and why; `chosen` are the others with their settings."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bitwright.models.network.estimate import BASE, ENTRANCE, entrance, positions
+from bitwright.engine.plan import lines, summary
+from bitwright.models.network.estimate import BASE, ENTRANCE, entrance, positions, share
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.placement import place
 from tests import jobs, networks
 
 
@@ -35,6 +38,27 @@ def test_the_entrance_is_what_reads_the_inputs_and_does_little() -> None:
     first = graph.layers[0].name
     assert entrance(graph, []) == [first]
     assert entrance(graph, [first]) == []
+
+
+def test_a_plan_says_which_share_runs_in_integers(tmp_path: Path) -> None:
+    """Of two convolutions and a transposed one, which no integer kernel takes."""
+    n = networks.Net()
+    x = n.add("ConvTranspose", n.conv(n.conv("x", 3, 8), 8, 8), n.weight(8, 8, 1, 1))
+    source = tmp_path / "net.onnx"
+    source.write_bytes(n.model(networks.IMAGE, [n.conv(x, 8, 8)]).SerializeToString())
+    np.savez(tmp_path / "data.npz", x=np.zeros((8, 3, 16, 16), np.float32))
+    recipe = {"layer": {"method": "rtn"}, "data": {"source": str(tmp_path / "data.npz")}}
+    plan = jobs.made(source, tmp_path / "out.onnx", network={"entrance": "int8"}, **recipe)
+    work = [9 * 3 * 8, 9 * 8 * 8, 8 * 8, 9 * 8 * 8]
+    share = 1 - work[2] / sum(work)
+    assert summary(plan)["integer_share"] == pytest.approx(share)
+    assert f"{share:.0%} of the multiply-accumulates run in integers" in "\n".join(lines(plan))
+
+
+def test_recurrent_layers_and_products_of_activations_count_as_float() -> None:
+    recurrent, transformer = (Graph(networks.KINDS[kind]()) for kind in ("recurrent", "transformer"))
+    assert 0 < share(recurrent, place(recurrent)) < 0.9
+    assert share(transformer, place(transformer)) < 1 == share(transformer, place(transformer, attention=True))
 
 
 @pytest.mark.parametrize("kind", ["residual", "tokens"])

@@ -137,8 +137,11 @@ def test_depthwise_from_batch_norm_is_a_layer() -> None:
     graph = Graph(KINDS["preactivated"]())
     ops = Counter(node.op_type for node in graph.model.graph.node)
     assert ops["GlobalAveragePool"] == 2 and not ops["ReduceMean"] and not ops["HardSwish"]
-    assert sum(layer.groups > 1 for layer in graph.layers) == 4
-    assert graph.notes == ["6 operators written as depthwise convolutions or pooling"]
+    assert sum(layer.groups > 1 for layer in graph.layers) == 3
+    assert graph.notes == [
+        "1 operation with constants folded into layers",
+        "5 operators written as depthwise convolutions or pooling",
+    ]
 
 
 def test_values_and_facts() -> None:

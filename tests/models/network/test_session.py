@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,6 +28,16 @@ def test_run_from_memory_and_file(tmp_path: Path) -> None:
     assert a.inputs == ["x"] and a.outputs == ["t7"]
     left, right = a.run(feeds), b.run(feeds, ["t7"])
     assert np.abs(left["t7"] - right["t7"]).max() < 1e-5
+
+
+def test_onnx_runtime_collects_no_reports_about_sessions(tmp_path: Path) -> None:
+    """It would keep what it has not sent yet in the user's cache."""
+    write(KINDS["mlp"](), tmp_path / "m.onnx")
+    told = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "TF_BUILD", "GITHUB_ACTIONS"}
+    home = {k: v for k, v in os.environ.items() if k not in told} | {"HOME": str(tmp_path / "home")}
+    code = f"from bitwright.models.network.session import Session; Session({str(tmp_path / 'm.onnx')!r})"
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_cannot_run_is_said_in_one_line(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bitwright.files.layers import Floats, to_matrix
 from bitwright.files.onnx import decode, decode_layers, read
 from bitwright.models.network.branches import CONSTANT
 from bitwright.models.network.graph import Graph, inputs_of
+from bitwright.models.network.pad import without_padding
 from bitwright.models.network.session import Session
 
 NAMED = ("", "_quantized", "_DequantizeLinear_Output")
@@ -70,8 +71,9 @@ def _compare(
     best, rows, found = -math.inf, 0, decode_layers(model, graph.layers)
     for layer in graph.layers:
         names = (f"{layer.weight}{end}" for end in NAMED)
-        back = found.get(layer.weight, next((decoded[name] for name in names if name in decoded), None))
-        if back is None or back.shape != tuple(layer.shape):
+        stored = found.get(layer.weight, next((decoded[name] for name in names if name in decoded), None))
+        back = None if stored is None else without_padding(stored, tuple(layer.shape))
+        if back is None:
             continue
         rows += 1
         before, after = graph.matrix(layer), to_matrix(layer, back)

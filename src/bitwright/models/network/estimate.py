@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 import torch
 
 from bitwright import machine
@@ -33,15 +34,42 @@ def positions(graph: Graph, layer: Layer) -> int:
     return _numbers(graph, layer.raw) // layer.outputs or 1
 
 
+def work(graph: Graph) -> dict[str, int]:
+    """Multiply-accumulates of each layer for one sample; open dimensions count once."""
+    return {layer.name: positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers}
+
+
+def share(graph: Graph, placement: Placement) -> float:
+    """The share of all multiply-accumulates that `placement` does in integers, 0 to 1.
+
+    Besides the layers, recurrent layers and products of two activations count, which may stay float.
+    """
+    cost = {node.name: _product(graph, node) for node in graph.model.graph.node} | work(graph)
+    return sum(each for name, each in cost.items() if name in placement.nodes) / (sum(cost.values()) or 1)
+
+
+def _product(graph: Graph, node: onnx.NodeProto) -> int:
+    """Multiply-accumulates of a node that is no layer, for one sample; open dimensions count once."""
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        steps = (graph.values.get(node.input[0], ("", None))[1] or (1,))[0] or 1
+        shapes = [graph.values.get(name, ("", None))[1] or () for name in node.input[1:3]]
+        return steps * sum(int(np.prod([n or 1 for n in shape], dtype=np.int64)) for shape in shapes)
+    if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+        shapes = [graph.values.get(name, ("", None))[1] or () for name in (node.output[0], node.input[0])]
+        inner = (shapes[1][-1] if node.op_type in ("MatMul", "Gemm") and shapes[1] else 1) or 1
+        return inner * int(np.prod([n or 1 for n in shapes[0][1:]], dtype=np.int64))
+    return 0
+
+
 def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
     """The layers that read the network's inputs and do at most ENTRANCE of its products.
 
     Rounding an input costs every layer behind it, and a layer of few input channels gains little from integers.
     """
-    work = {layer.name: positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers}
-    least = ENTRANCE * sum(work.values())
+    cost = work(graph)
+    least = ENTRANCE * sum(cost.values())
     first = [layer for layer in graph.layers if layer.input in graph.inputs and layer.name not in keep]
-    return [layer.name for layer in first if work[layer.name] <= least]
+    return [layer.name for layer in first if cost[layer.name] <= least]
 
 
 def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, placement: Placement) -> Estimate:
@@ -61,13 +89,13 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, 
     # and the unfolded input of one layer for one batch.
     walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded
     memory = BASE + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
-    forward = sum(2 * positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers)
+    forward = 2 * sum(work(graph).values())
     moments = sum(2 * each * item.columns**2 for item, each in items if item.method.needs != "nothing")
     solve = sum(2 * item.rows * item.columns**2 * item.method.work(item.options) for item, _ in items)
     rate = machine.matmul_rate(torch.float32, "cpu")
     # Two passes observe, six look at each layer; convolutions run at about two thirds of a product's rate.
-    work = forward * (8 * count + 2 * judged) + moments * count
-    seconds = SECONDS + work / (rate / 1.5) + solve / (rate / 4)
+    passes = forward * (8 * count + 2 * judged) + moments * count
+    seconds = SECONDS + passes / (rate / 1.5) + solve / (rate / 4)
     return Estimate(memory, seconds)
 
 

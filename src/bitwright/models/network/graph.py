@@ -17,7 +17,9 @@ from bitwright.files.layers import Floats, Layer, Stream, attribute, from_matrix
 from bitwright.files.onnx import read
 from bitwright.models.network.axes import batch_axes
 from bitwright.models.network.branches import fixed_inputs
-from bitwright.models.network.prepare import captured, fed, prepare
+from bitwright.models.network.pad import WIDTH, pad_channels
+from bitwright.models.network.prepare import captured, fed, infer, prepare
+from bitwright.words import plural
 
 Shape = tuple[int | None, ...]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "ConvInteger", "MatMulInteger", "MatMulNBits")
@@ -38,11 +40,13 @@ class Graph:
         bind: Mapping[str, int | None] | None = None,
         batch: Mapping[str, int | None] | None = None,
         constant: Mapping[str, float] | None = None,
+        wide: bool = False,
         where: str = "model",
     ) -> None:
         """Take `model` over (it is changed in place).
 
-        `bind` is that of `prepare`, `batch` that of `batch_axes`, `constant` that of `fixed_inputs`.
+        `bind` is that of `prepare`, `batch` that of `batch_axes`, `constant` that of `fixed_inputs`. `wide` adds
+        channels where integer kernels run faster on more of them (see `pad`).
 
         Raises ModelError where the model is quantized already, and what those raise.
         """
@@ -55,6 +59,11 @@ class Graph:
         self.fixed = fixed_inputs({value.name: value for value in fed(model.graph)}, constant or {}, where)
         """Inputs that always have one value, and which nobody reads any more."""
         self.model, self.notes, self.normals = prepare(model, bind, where, self.axes, self.fixed)
+        if wide and (count := pad_channels(self.model.graph, set(self.pinned), self.normals)):
+            infer(self.model)
+            self.notes.append(
+                f"{plural(count, 'group')} of channels padded to multiples of {WIDTH} for integer kernels"
+            )
         self.sizes: dict[str, int] = {}
         """Numbers in each tensor for one sample, as far as a trial has shown them."""
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -66,9 +75,10 @@ class Graph:
         bind: Mapping[str, int | None] | None = None,
         batch: Mapping[str, int | None] | None = None,
         constant: Mapping[str, float] | None = None,
+        wide: bool = False,
     ) -> Graph:
         """The network in the file `path`, checked (`files.onnx.read`) and prepared."""
-        return cls(read(path), bind=bind, batch=batch, constant=constant, where=str(path))
+        return cls(read(path), bind=bind, batch=batch, constant=constant, wide=wide, where=str(path))
 
     @cached_property
     def inputs(self) -> dict[str, tuple[str, Shape]]:
@@ -163,6 +173,7 @@ class Graph:
             if other in self._stored and list(self._stored[other].dims) == [outputs]:
                 bias, raw = other, after.output[0]
                 nodes.append(after.name)
+        flat = node.op_type == "MatMul" and bias is not None and len(self.values.get(raw, ("", None))[1] or ()) == 2
         output, activation = raw, None
         after = self._alone(raw)
         if after is not None and self.clips(after):
@@ -171,8 +182,9 @@ class Graph:
         return Layer(
             name=node.name, op=node.op_type, input=node.input[0], weight=node.input[1], shape=tuple(weight.dims),
             raw=raw, output=output, bias=bias, activation=activation, groups=_integer(node, "group", 1),
-            transposed=node.op_type == "Gemm" and not attribute(node, "transB", 0), kernel=tuple(weight.dims[2:]),
-            strides=_integers(node, "strides"), pads=_integers(node, "pads"), dilations=_integers(node, "dilations"),
+            transposed=node.op_type == "Gemm" and not attribute(node, "transB", 0), flat=flat,
+            kernel=tuple(weight.dims[2:]), strides=_integers(node, "strides"), pads=_integers(node, "pads"),
+            dilations=_integers(node, "dilations"),
             auto_pad=str(attribute(node, "auto_pad", b"NOTSET"), "ascii"), nodes=tuple(nodes),  # type: ignore[call-overload]
         )  # fmt: skip
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.core.observe import Affine
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files.folder import sync
@@ -30,7 +29,8 @@ from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import Observed, observe, quantizers
 from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
-from bitwright.models.network.settle import Settling
+from bitwright.models.network.settle import Settling, as_before
+from bitwright.models.network.shared import later_uses, require_alike, rounding, turned, uses
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
@@ -73,7 +73,9 @@ class NetworkModel(Model):
         self.kind, self.path = kinds.get("network"), path
         self.network = recipe.network
         bind, batch = opened(self.network.bind, "any"), opened(self.network.batch, "none")
-        self.graph = Graph.open(path, bind, batch, self.network.constant)
+        learned = registry.get(recipe.layer.method).scope == "model"  # which would have nothing to learn there
+        wide = self.network.activations != "none" and self.network.target != "gpu" and not learned
+        self.graph = Graph.open(path, bind, batch, self.network.constant, wide)
         self.notes = list(self.graph.notes)
         self.notes += [
             f"input {name} counts as {x.flat[0]:g} whatever it is fed" for name, x in self.graph.fixed.items()
@@ -110,6 +112,9 @@ class NetworkModel(Model):
     def names(self, part: Any) -> tuple[str, ...]:
         return (part.weight, part.name)
 
+    def tensor(self, part: Any) -> str:
+        return str(part.weight)
+
     def known(self) -> Sequence[str]:
         return [name for layer in self.graph.layers for name in (layer.weight, layer.name)]
 
@@ -128,12 +133,16 @@ class NetworkModel(Model):
         if not integer:
             why = "MatMulNBits holds matrix products only"
             return {layer.name: why for layer in self.graph.layers if layer.op != "MatMul"}
-        found: dict[str, str] = {}
+        found = turned([layer for layer in self.graph.layers if layer.name in chosen])
+        if found and learned:
+            name, why = next(iter(found.items()))
+            raise RecipeError(
+                f"learned step sizes train every layer in integers, but {why}", where=name,
+                fix="Choose another method", key="layer.method",
+            )  # fmt: skip
         if self.network.entrance == "float" and not learned:
-            found = dict.fromkeys(
-                estimate.entrance(self.graph, kept),
-                "at the input: rounding it harms all layers",
-            )
+            why = "at the input: rounding it harms all layers"
+            found |= dict.fromkeys(estimate.entrance(self.graph, kept), why)
         placement = self._place([*kept, *found])
         self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
         return found | {name: placement.floats[name] for name in chosen if name in self._unplaced}
@@ -173,6 +182,7 @@ class NetworkModel(Model):
                 "layers can be kept float only in integer networks", where="max_drop",
                 fix='Leave it out where activations = "none"', key="max_drop",
             )  # fmt: skip
+        require_alike(plan.items)
         methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
         if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
             raise RecipeError(
@@ -219,14 +229,13 @@ class NetworkModel(Model):
                 require_classes(part.labels, part.classes or (), shape[1], name, part.name)
 
     def sink(self, plan: Plan) -> LayerSink:
-        whole = self.graph.model.ByteSize()
+        size, quantized = self.graph.model.ByteSize(), uses(plan.items)
         # A weight that others read, too, or that is returned stays beside its codes.
-        saved = sum(
-            (0 if self.graph.shared(item.part.weight) else 4 * item.rows * item.columns) - plan.stored(item) // 8
-            for item in plan.items.values()
-        )
+        readers, pinned = self.graph.consumers, self.graph.pinned
+        alone = {w for w, items in quantized.items() if w not in pinned and len(readers[w]) == len(items)}
+        saved = sum(4 * i.rows * i.columns * (i.part.weight in alone) - plan.stored(i) // 8 for i in plan.matrices)
         added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
-        return LayerSink(plan, plan.partial / f"layers{plan.label}", whole - saved + added)
+        return LayerSink(plan, plan.partial / f"layers{plan.label}", size - saved + added)
 
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
@@ -236,6 +245,7 @@ class NetworkModel(Model):
         if plan.container.integer:
             placement = self.placement(plan)
             kind = "uint8" if self.network.target == "x86" else "int8"
+            lines.append(f"{estimate.share(self.graph, placement):.0%} of the multiply-accumulates run in integers")
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
@@ -255,7 +265,11 @@ class NetworkModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         placement = self.placement(plan)
-        return {"activations": list(placement.activations), "float": {**placement.floats, **plan.floats}}
+        return {
+            "activations": list(placement.activations),
+            "float": {**placement.floats, **plan.floats},
+            "integer_share": estimate.share(self.graph, placement),
+        }
 
     # --- running
 
@@ -313,16 +327,22 @@ class NetworkModel(Model):
         corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
         feeds = [batch.feeds for batch in self._batches]
         walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
+        centred = bool(corrections) and self.network.bias == "empirical"
+        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, centred)
+        firsts = {weight: items[0].name for weight, items in uses(plan.items).items()}
         for step in walk.steps():
             item = plan.items.get(step.layer.name)
             if item is None:
                 continue
-            affine: Affine | None = None
-            if step.layer.name in sink.placement.nodes:
-                affine = sink.affines.get(step.layer.input)
-            layer = Settling(self.graph, step, self.network, affine, corrections)
-            seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
-            yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
+            weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
+            if (first := firsts[weight]) == item.name:
+                layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()))
+                seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
+                yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
+            else:
+                layer = Settling(self.graph, step, self.network, affine, corrections)
+                settle, restore = as_before(layer, first), partial(_restore, layer, sink)
+                yield Turn([item], (), None, settle, restore, sink.weights[weight])
             done += 1
             yield Progress("quantize", done, len(plan.items), item.name)
 

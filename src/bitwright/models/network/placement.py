@@ -69,6 +69,8 @@ def place(graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), a
     nodes, fused = set(), {}
     for unit in integer:
         nodes.add(unit.node.name)
+        if unit.layer is not None and unit.layer.flat and target != "gpu":
+            nodes.add(unit.layer.nodes[1])
         if unit.activation is not None and unit.outputs[0] in activations:
             nodes.add(unit.activation.name)
             fused[unit.activation.name] = unit.node.name
@@ -119,9 +121,11 @@ def _units(graph: Graph, target: Target, keep: frozenset[str], attention: bool) 
         activation = None
         outputs = tuple(out for out in node.output if out)
         if kind in ("conv", "gemm", "mix", "unary"):
+            if layer is not None and layer.flat:
+                outputs = (layer.raw,)
             readers = graph.consumers.get(outputs[0], [])
             alone = len(readers) == 1 and outputs[0] not in graph.pinned
-            # A bias added after MatMul is a float sum: what follows it is not absorbed by the product.
+            # A bias added after any other MatMul is a float sum: what follows it is not absorbed by the product.
             if alone and graph.clips(readers[0]) and readers[0].name not in keep:
                 activation, outputs = readers[0], (readers[0].output[0],)
         units.append(Unit(node, outputs, inputs, kind, activation, layer))
@@ -202,7 +206,7 @@ def _choose(units: list[Unit], target: Target, constants: frozenset[str]) -> set
         kept, have = set(layers), {name for i in layers for name in units[i].inputs}
         for i, unit in enumerate(units):
             if i in layers:
-                if not (unit.layer is not None and unit.layer.op == "MatMul" and unit.layer.bias is not None):
+                if unit.layer is None or unit.layer.op != "MatMul" or unit.layer.bias is None or unit.layer.flat:
                     have.update(unit.outputs)
                 continue
             if i not in chosen:

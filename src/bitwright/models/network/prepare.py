@@ -2,7 +2,8 @@
 
 Constants become initializers, what depends on constants alone is computed, identities go, batch norm is folded into
 the layer before it (w' = w gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta; Jacob et al. 2018,
-arXiv 1712.05877, section 3.2), Gemm loses its alpha and beta, every node gets a name, shapes are inferred.
+arXiv 1712.05877, section 3.2), as is other arithmetic with constants (`arithmetic`), Gemm loses its alpha and beta,
+every node gets a name, shapes are inferred.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from onnx import TensorProto, helper, numpy_helper
 from bitwright.errors import ModelError
 from bitwright.files.layers import attribute, names_read
 from bitwright.files.opset import OLDEST, opset, upgrade
+from bitwright.models.network.arithmetic import Normals, simplify
 from bitwright.models.network.axes import is_open, name_of
 from bitwright.models.network.branches import fix, take_branches
 from bitwright.models.network.precision import to_float32
 from bitwright.models.network.rewrite import rewrite, static_shape
+from bitwright.models.network.store import scale_outputs
+from bitwright.words import plural
 
 SMALL = 1 << 12
 """Bytes above which a tensor is a weight, which shape inference need not see."""
@@ -86,7 +90,12 @@ def prepare(
     _gemms(model.graph)
     if normals := _fold_batch_norm(model.graph):
         notes.append(f"{len(normals)} batch norms folded")
-    if count := rewrite(model):
+    pinned = captured(model.graph) | {value.name for value in model.graph.output}
+    folded, count = simplify(model.graph, pinned, normals)
+    if folded:
+        notes.append(f"{plural(folded, 'operation')} with constants folded into layers")
+    infer(model)
+    if count := count + rewrite(model.graph):
         notes.append(f"{count} operators written as depthwise convolutions or pooling")
     _sweep(model.graph)
     infer(model)
@@ -304,10 +313,6 @@ def _compute(
     return value if 0 < value.nbytes <= MOST or value.size == 0 else None
 
 
-Normals = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""{tensor: (mean, standard deviation) of each channel} of what a folded batch norm wrote: beta, |gamma|."""
-
-
 def _fold_batch_norm(graph: onnx.GraphProto) -> Normals:
     """Fold every BatchNormalization that alone follows a Conv, ConvTranspose or Gemm of constants; what they wrote."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -357,20 +362,6 @@ def _fold_batch_norm(graph: onnx.GraphProto) -> Normals:
     if gone:
         _replace(graph, [node for node in graph.node if node.name not in gone])
     return normals
-
-
-def scale_outputs(
-    w: npt.NDArray[np.float64], node: onnx.NodeProto, factor: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The stored weight `w` of `node` with output channel i multiplied by factor[i]."""
-    if node.op_type == "Conv":
-        return w * factor.reshape(-1, *[1] * (w.ndim - 1))
-    if node.op_type == "ConvTranspose":
-        groups = attribute(node, "group", 1)
-        assert isinstance(groups, int)
-        split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-        return (split * factor.reshape(groups, 1, w.shape[1], *[1] * (w.ndim - 2))).reshape(w.shape)
-    return w * (factor[:, None] if attribute(node, "transB", 0) else factor[None, :])
 
 
 def _uses(graph: onnx.GraphProto) -> Counter[str]:

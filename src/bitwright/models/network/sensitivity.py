@@ -58,7 +58,9 @@ def rank(
     base, scores, network = noise(made), [], plan.recipe.network
     for done, name in enumerate(names, 1):
         placement = place_without(name)
-        weights = {w: q for w, q in sink.weights.items() if w != plan.items[name].part.weight}
+        gone = plan.items[name].part.weight
+        shared = any(item.part.weight == gone for other, item in plan.items.items() if other != name)
+        weights = {w: q for w, q in sink.weights.items() if w != gone or shared}
         affines = {tensor: sink.affines[tensor] for tensor in placement.activations}
         model = plan.container.write(graph, placement, weights, affines, network)
         scores.append((name, 1 - noise(model) / max(base, 1e-30)))

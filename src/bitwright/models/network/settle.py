@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from bitwright.core.array import Array as Anything
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
-from bitwright.core.stats import Stats, add_gram, mirror
+from bitwright.core.stats import Stats
 from bitwright.files.containers.qdq.writer import fit_bias
 from bitwright.files.layers import Layer, from_matrix
 from bitwright.methods import Samples, Seen
 from bitwright.methods.method import Needs
 from bitwright.models.model import Item, Outcome
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.shared import Moments, Use
 from bitwright.models.network.unfold import outputs_as_rows, unfold
 from bitwright.models.network.walk import Step
 from bitwright.recipe import Network
@@ -35,13 +37,15 @@ class Settling:
     """The layer of `step` on its way into the quantized network. It is what a rewrite corrects (`rewrites.Rounded`).
 
     `affine` rounds the layer's input (None where that stays float). With the bias corrected empirically, the mean of
-    each output channel is that of the float network again, whatever happened before.
+    each output channel is that of the float network again, whatever happened before. `later` are the other layers of
+    its weight, where it is the first of them.
     """
 
     def __init__(
-        self, graph: Graph, step: Step, network: Network, affine: Affine | None, corrections: Sequence[Rewrite]
-    ) -> None:
-        self.graph, self.step, self.network, self.affine = graph, step, network, affine
+        self, graph: Graph, step: Step, network: Network, affine: Affine | None, corrections: Sequence[Rewrite],
+        later: Sequence[Use] = (),
+    ) -> None:  # fmt: skip
+        self.graph, self.step, self.network, self.affine, self.later = graph, step, network, affine, later
         self.layer = step.layer
         self.matrix = graph.matrix(self.layer)
         self.corrections = corrections if self.layer.bias is not None else ()
@@ -80,8 +84,10 @@ class Settling:
         """Fix the codes and the bias, so that the walk goes on with them; what the file stores, and its cost."""
         weight, layer = as_numpy(q), self.layer
         bias = self.graph.bias(layer)
-        if self.affine is not None:
-            weight = fit_bias(weight, self.matrix, bias if layer.bias else None, self.affine.scale)
+        for user, affine in ((layer, self.affine), *((use.layer, use.affine) for use in self.later)):
+            if affine is not None:
+                own = self.graph.bias(user) if user.bias else None
+                weight = fit_bias(weight, self.matrix, own, affine.scale)
         decoded, notes = weight.decode(), []
         self.error = decoded - self.matrix
         self.step.settle(weight=from_matrix(layer, decoded))
@@ -119,20 +125,14 @@ class Settling:
         return expected_input(self.graph, self.layer)
 
     def _moments(self) -> list[Stats]:
-        """The record of the quantized network's inputs, one for each group of the layer."""
-        upper: list[torch.Tensor] | None = None
-        totals, count = torch.zeros(()), 0
+        """The record of the quantized network's inputs, one for each group of the layer; those of later uses added."""
+        moments = Moments(self.layer)
         for _, x_hat in self.step:
-            rows = unfold(self.layer, x_hat)
-            assert rows is not None
-            totals = totals + rows.sum(dim=1)
-            count += rows.shape[1]
-            upper = [add_gram(part, None if upper is None else upper[g]) for g, part in enumerate(rows)]
-        assert upper is not None
-        found = [mirror(moment) for moment in upper]
-        if self.centred:
-            found = [m - torch.outer(total, total) / count for m, total in zip(found, totals, strict=True)]
-        return [Stats(count, moment) for moment in found]
+            moments.add(x_hat)
+        found = moments.stats(self.centred)
+        for use in self.later:
+            found = [a + b for a, b in zip(found, use.moments, strict=True)] if use.moments else found
+        return found
 
     def _samples(self) -> Samples:
         """Rows of the quantized network's unfolded inputs, and the float layer's outputs there."""
@@ -186,6 +186,16 @@ def as_numpy(q: QTensor) -> QTensor:
         return q
     zero = None if q.zero is None else q.zero.numpy()
     return QTensor(q.format, q.codes.numpy(), q.scale.numpy(), zero, outer=q.outer)
+
+
+def as_before(settling: Settling, first: str) -> Any:
+    """What `Turn.settle` does with a layer whose weight the layer `first` has had solved: only its bias is chosen."""
+
+    def settle(item: Item, start: int, w: Anything, q: QTensor) -> Outcome:
+        found = settling.settle(item, start, w, q)
+        return replace(found, notes=(*found.notes, f"has the weight of {first}, stored once"))
+
+    return settle
 
 
 def as_trained(bias: Array | None) -> Any:

@@ -12,7 +12,7 @@ import onnx
 from bitwright.core.measure import Error
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress
-from bitwright.files.layers import from_matrix
+from bitwright.files.layers import Layer, from_matrix, spared
 from bitwright.files.onnx import decode_layers
 from bitwright.models.model import Plan
 from bitwright.models.network.graph import Graph
@@ -46,8 +46,8 @@ def verify(plan: Plan, graph: Graph, sink: LayerSink, stored: onnx.ModelProto) -
 
 def check_weights(graph: Graph, sink: LayerSink, stored: onnx.ModelProto) -> None:
     """Raise CertificationError where a written weight does not decode to what was meant."""
-    found = decode_layers(stored, graph.layers)
-    layers = {layer.weight: layer for layer in graph.layers}
+    layers = _readers(graph, sink)
+    found = decode_layers(stored, layers.values())
     for name, q in sink.weights.items():
         wanted = from_matrix(layers[name], np.asarray(q.decode()))
         back = found.get(name)
@@ -89,8 +89,14 @@ def check_answers(plan: Plan, graph: Graph, sink: LayerSink, feeds: Sequence[dic
 
 def twin(graph: Graph, sink: LayerSink) -> dict[str, Array]:
     """The constants of the quantized network: decoded weights in their stored shapes, and biases."""
-    layers = {layer.weight: layer for layer in graph.layers}
+    layers = _readers(graph, sink)
     found = {name: from_matrix(layers[name], np.asarray(q.decode())) for name, q in sink.weights.items()}
     return found | {
         layer.bias: sink.biases[layer.name] for layer in graph.layers if layer.bias and layer.name in sink.biases
     }
+
+
+def _readers(graph: Graph, sink: LayerSink) -> dict[str, Layer]:
+    """{weight: a layer that reads its codes}."""
+    others = spared(graph.layers, sink.placement)
+    return {layer.weight: layer for layer in graph.layers if layer.name not in others}

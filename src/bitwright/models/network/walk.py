@@ -19,7 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from bitwright.core.observe import Affine
-from bitwright.files.layers import Layer, Placement
+from bitwright.files.layers import Layer, Placement, spared
 from bitwright.models.language.blocks import Activations
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.prepare import captured
@@ -115,6 +115,7 @@ class Walk:
         self.graph, self.placement, self.affines, self.feeds, self.folder = graph, placement, affines, feeds, folder
         self.count = len(feeds)
         self.nodes = {node.name: node for node in graph.model.graph.node}
+        self.spared = spared(graph.layers, placement)
         self.twin: dict[str, Array] = {}
         """Constants in which the quantized network differs."""
         self._learnt = {name for layer in graph.layers for name in (layer.weight, layer.bias) if name}
@@ -175,7 +176,7 @@ class Walk:
                 values[name] = given[name]
             elif name in self._columns:
                 values[name] = self.seen(name, i, node) if quantized else self.value(name, i)
-            elif quantized and name in self.twin:
+            elif quantized and name in self.twin and node.name not in self.spared:
                 values[name] = self.twin[name]
             elif name in self._learnt:
                 values[name] = self.graph.constant(name)

@@ -25,7 +25,7 @@ from bitwright.core.grid import Grid
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.errors import ModelError, TensorError
-from bitwright.files.layers import Floats, Layer, Network, Placement, attribute, from_matrix, names_read
+from bitwright.files.layers import Floats, Layer, Network, Placement, attribute, from_matrix, names_read, spared
 from bitwright.files.opset import INT4, upgrade
 
 Storage = Literal["int8", "int4"]
@@ -103,6 +103,7 @@ class _Writer:
         self.model, self.placement, self.weights = graph.model, placement, weights
         self.storage, self.float_bias = storage, float_bias
         self.layers = {layer.name: layer for layer in graph.layers}
+        self.spared = spared(graph.layers, placement)
         self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.affine = {name: activations[name] for name in placement.activations if name in activations}
         if missing := [name for name in placement.activations if name not in activations]:
@@ -246,10 +247,13 @@ class _Writer:
         node = onnx.NodeProto()
         node.CopyFrom(source)
         layer = self.layers.get(source.name)
+        if source.name in self.sums and self._joined(self.sums[source.name]):
+            return
         if source.name in self.placement.direct and source.input[0] in self.affine:
             self._direct(source, node)
             return
-        if layer is not None and (layer.weight in self.weights or source.name in self.placement.nodes):
+        small = layer is not None and layer.weight in self.weights and layer.name not in self.spared
+        if layer is not None and (small or source.name in self.placement.nodes):
             self._layer(layer, node)
         elif source.name in self.placement.nodes:
             data = MOVES.get(source.op_type)
@@ -260,11 +264,12 @@ class _Writer:
         if source.name in self.after and self.placement.target != "gpu" and self._lost(source):
             self._cut(source)
             return
-        for i, name in enumerate(source.output):
+        outputs = list(node.output)
+        for i, name in enumerate(outputs):
             if name in self.integer:
                 node.output[i] = self._name(f"{name}_float")
         self.nodes.append(node)
-        for name in source.output:
+        for name in outputs:
             if name in self.affine:
                 self._quantize(name)
 
@@ -327,8 +332,19 @@ class _Writer:
         if not integer:
             return
         node.input[0] = self._read(layer.input)
-        if layer.bias is not None and layer.op != "MatMul" and not self.float_bias:
+        if self._joined(layer):
+            node.op_type, node.output[0] = "Gemm", layer.raw
+            node.input.append(self._bias(layer, scale))
+        elif layer.bias is not None and layer.op != "MatMul" and not self.float_bias:
             node.input[2] = self._bias(layer, scale)
+
+    def _joined(self, layer: Layer) -> bool:
+        """Whether MatMul and its bias are written as Gemm.
+
+        ONNX Runtime makes one of them in any case, but with a float bias, for which it has no integer kernel: measured,
+        it then decodes the weights at each run.
+        """
+        return layer.flat and layer.name in self.placement.nodes and not self.float_bias
 
     def _weight(self, layer: Layer, tensor: QTensor, integer: bool) -> Floats:
         """Store codes, scale and zero of a weight with their DequantizeLinear, once; its scale [rows, groups]."""
@@ -365,7 +381,8 @@ class _Writer:
                 self._name(f"{layer.weight}_zero_point"), shaped(np.zeros_like(scale) if zero is None else zero), kind
             ),
         ]
-        exact = self.used[layer.weight] > sum(1 for other in self.layers.values() if other.weight == layer.weight)
+        readers = [o for o in self.layers.values() if o.weight == layer.weight and o.name not in self.spared]
+        exact = self.used[layer.weight] > len(readers)
         self.written[layer.weight] = self._name(f"{layer.weight}_dequantized") if exact else layer.weight
         self.nodes.append(
             helper.make_node(

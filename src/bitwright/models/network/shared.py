@@ -1,0 +1,130 @@
+"""Weights that several layers share: stored once, solved once, on the inputs of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bitwright.core.observe import Affine
+from bitwright.core.stats import Stats, add_gram, mirror
+from bitwright.errors import RecipeError
+from bitwright.files.layers import Layer, Placement
+from bitwright.models.model import Item
+from bitwright.models.network.graph import Graph
+from bitwright.models.network.session import Feeds, Session
+from bitwright.models.network.unfold import unfold
+
+
+class Use(NamedTuple):
+    """A later layer that takes the codes of the first; `affine` rounds its input (None where that stays float).
+
+    `moments` are those of its input in the float network, one for each group; empty where nobody asked.
+    """
+
+    layer: Layer
+    affine: Affine | None
+    moments: Sequence[Stats]
+
+
+def uses(items: Mapping[str, Item]) -> dict[str, list[Item]]:
+    """{weight: its items, in the order of the graph} of every weight."""
+    found: dict[str, list[Item]] = {}
+    for item in items.values():
+        found.setdefault(item.part.weight, []).append(item)
+    return found
+
+
+def turned(layers: Sequence[Layer]) -> dict[str, str]:
+    """{layer: why it stays float} of layers that read a weight otherwise than the first layer of it does.
+
+    As in autoencoders whose decoder is the encoder's transpose: rows of the one are columns of the other, and integer
+    kernels want one scale per row.
+    """
+    firsts: dict[str, Layer] = {}
+    found = {}
+    for layer in layers:
+        first = firsts.setdefault(layer.weight, layer)
+        if (first.rows, first.axis, first.groups) != (layer.rows, layer.axis, layer.groups):
+            found[layer.name] = f"the weight's rows are those of {first.name}, which reads it the other way round"
+    return found
+
+
+def require_alike(items: Mapping[str, Item]) -> None:
+    """Raise RecipeError where two layers of one weight are to be quantized differently."""
+    for weight, (first, *others) in uses(items).items():
+        for other in others:
+            if (other.format, other.method.name, other.options) != (first.format, first.method.name, first.options):
+                raise RecipeError(
+                    f"{first.name} and {other.name} share the weight {weight}, and rules quantize them differently",
+                    where=other.name, fix=f"Match the weight, {weight}", key="rules",
+                )  # fmt: skip
+
+
+def later_uses(
+    graph: Graph,
+    items: Mapping[str, Item],
+    placement: Placement,
+    affines: Mapping[str, Affine],
+    feeds: Sequence[Feeds],
+    centred: bool,
+) -> dict[str, list[Use]]:
+    """{weight: all uses but the first} of every weight that several items share, with their moments where one asks.
+
+    The inputs are those of the float network: when the codes are chosen, what the quantized one feeds later layers
+    follows from them. `centred` moments are about the mean of each use, which its own bias takes care of. Methods that
+    ask for samples see those of the first use only.
+    """
+    shared = {weight: found for weight, found in uses(items).items() if len(found) > 1}
+    asking = [i.part for found in shared.values() for i in found[1:] if i.method.needs == "moments"]
+    asking = [layer for layer in asking if layer.op != "ConvTranspose"]
+    records: dict[str, list[Stats]] = {}
+    if asking and feeds:
+        names = list(dict.fromkeys(layer.input for layer in asking))
+        session = Session(graph.with_outputs(names), optimize=False, where=graph.where)
+        inner = [name for name in names if name not in graph.inputs]
+        sums = {layer.name: Moments(layer) for layer in asking}
+        for batch in feeds:
+            values = {**batch, **(session.run(batch, inner) if inner else {})}
+            for layer in asking:
+                affine = rounding(layer, placement, affines)
+                x = np.asarray(values[layer.input])
+                sums[layer.name].add(x if affine is None else np.asarray(affine.fake(x)))
+        records = {name: found.stats(centred) for name, found in sums.items()}
+    return {
+        weight: [Use(i.part, rounding(i.part, placement, affines), records.get(i.name, [])) for i in found[1:]]
+        for weight, found in shared.items()
+    }
+
+
+def rounding(layer: Layer, placement: Placement, affines: Mapping[str, Affine]) -> Affine | None:
+    """What rounds the input of `layer`, where it computes in integers."""
+    return affines.get(layer.input) if layer.name in placement.nodes else None
+
+
+class Moments:
+    """Sums over the rows x of a layer's unfolded input, for each of its groups: x x^T, x, and how many."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._upper: list[torch.Tensor | None] = [None] * layer.groups
+        self._total = torch.zeros(())
+        self._count = 0
+
+    def add(self, x: npt.NDArray[Any]) -> None:
+        """Count a batch of inputs."""
+        rows = unfold(self.layer, x)
+        assert rows is not None
+        self._total = self._total + rows.sum(dim=1)
+        self._count += rows.shape[1]
+        self._upper = [add_gram(part, upper) for part, upper in zip(rows, self._upper, strict=True)]
+
+    def stats(self, centred: bool) -> list[Stats]:
+        """The record of each group; `centred` about its mean."""
+        found = [mirror(upper) for upper in self._upper if upper is not None]
+        if centred:
+            found = [m - torch.outer(total, total) / self._count for m, total in zip(found, self._total, strict=True)]
+        return [Stats(self._count, moment) for moment in found]
