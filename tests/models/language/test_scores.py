@@ -28,7 +28,7 @@ def expected(a: torch.Tensor, b: torch.Tensor, ids: torch.Tensor) -> list[torch.
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma", "gemma3", "phi", "opt", "gpt2", "mixtral"])
-@pytest.mark.parametrize("words", [1024, 1000, 333, 1])
+@pytest.mark.parametrize("words", [1024, 333, 50])
 def test_any_slices_give_the_same(kind: str, words: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoder_of(tiny.make(kind, tmp_path / kind))
     assert decoder.separable and decoder.vocabulary == 1024
