@@ -46,7 +46,7 @@ def test_a_plan_says_which_share_runs_in_integers(tmp_path: Path) -> None:
     x = n.add("ConvTranspose", n.conv(n.conv("x", 3, 8), 8, 8), n.weight(8, 8, 1, 1))
     source = tmp_path / "net.onnx"
     source.write_bytes(n.model(networks.IMAGE, [n.conv(x, 8, 8)]).SerializeToString())
-    np.savez(tmp_path / "data.npz", x=np.zeros((8, 3, 16, 16), np.float32))
+    np.savez(tmp_path / "data.npz", x=np.ones((8, 3, 16, 16), np.float32))
     recipe = {"layer": {"method": "rtn"}, "data": {"source": str(tmp_path / "data.npz")}}
     plan = jobs.made(source, tmp_path / "out.onnx", network={"entrance": "int8"}, **recipe)
     work = [9 * 3 * 8, 9 * 8 * 8, 8 * 8, 9 * 8 * 8]

@@ -94,7 +94,7 @@ def test_numbers_too_large_to_be_squared_are_named(place: str, tmp_path: Path) -
     n = Net()
     x = n.conv("x", 3, 8)
     if place == "values":
-        x = n.add("Mul", x, n.value(1e17, np.float32))
+        x = n.add("Pow", n.add("Add", n.add("Abs", x), n.value(10, np.float32)), n.value(17, np.float32))
     n.add("Conv", x, n.weight(4, 8, 3, 3, scale=1e20 if place == "weights" else 0.1))
     with pytest.raises(TensorError, match=f"{place} up to") as caught:
         plan(n.model(IMAGE, [n.nodes[-1].output[0]]), tmp_path)
@@ -118,7 +118,8 @@ def test_a_network_that_the_runtime_refuses_is_refused_by_the_plan(tmp_path: Pat
 def test_preparing_may_not_change_the_function_but_noise_is_no_answer(tmp_path: Path) -> None:
     for gap, wrong in ((1.0, True), (1e30, False)):  # a sigmoid far from zero answers with rounding noise or nothing
         n = Net()
-        y = n.add("Sigmoid", n.add("Sub", n.conv(n.add("Relu", n.conv("x", 3, 8)), 8, 4), n.value(gap, np.float32)))
+        y = n.add("Abs", n.conv(n.add("Relu", n.conv("x", 3, 8)), 8, 4))
+        y = n.add("Sigmoid", n.add("Sub", y, n.value(gap, np.float32)))
         model = n.model(IMAGE, [y])
         onnx.save(model, tmp_path / "net.onnx")
         graph = Graph(model)
