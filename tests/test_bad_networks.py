@@ -193,8 +193,6 @@ class Bad:
     command: str = "quantize {tmp}/net.onnx -o {tmp}/out.onnx --method rtn"
     code: int = 2
     recipe: str | None = None
-    late: bool = False
-    """Found only once layers are finished: they are kept, in case it can be mended."""
 
     def make(self, tmp: Path, base: Path) -> str:
         """Fill the case's folder; the command line."""
@@ -260,7 +258,7 @@ FILES = [
 FLOATS = '[network]\nactivations = "none"\n[data]\ntask = "none"\n'
 NETWORKS = [
     Bad("nan-activations", saved(logarithm), ("t1", "values of Log", "NaN or infinite", "Repair the network")),
-    Bad("nan-output", saved(last_logarithm), ("'t5'", "NaN or infinity", "Look at its weights"), late=True),
+    Bad("nan-output", saved(last_logarithm), ("'t5'", "NaN or infinity", "Look at its weights")),
     Bad(
         "nan-weights-only", products, ("t1", "values of Log"), recipe=FLOATS, command=BARE + " --bits 8 --group 16",
     ),
@@ -355,10 +353,10 @@ SAMPLES = [
         "--calib {tmp}/none"),
     Bad("calib-damaged", cut("data.npz", 0.5), ("{tmp}/data.npz", "damaged", "again")),
     Bad("nan-npz", arrays(x=lambda x: put(x, (20, 2, 1, 0), NAN)),
-        ("{tmp}/data.npz row 20", "'x'", "nan at [2, 1, 0]"), late=True),
+        ("{tmp}/data.npz row 20", "'x'", "nan at [2, 1, 0]")),
     Bad("nan-heldout", lambda tmp: [shutil.copy(tmp / "data.npz", tmp / "held.npz"),
                                     arrays(x=lambda x: put(x, (3, 0, 0, 0), INF))(tmp)],
-        ("{tmp}/data.npz row 3", "inf at [0, 0, 0]"), "--calib {tmp}/held.npz --heldout {tmp}/data.npz", late=True),
+        ("{tmp}/data.npz row 3", "inf at [0, 0, 0]"), "--calib {tmp}/held.npz --heldout {tmp}/data.npz"),
     Bad("shape", arrays(x=lambda x: x[:, :, :8]), ("{tmp}/data.npz", "'x'", "[24, 3, 8, 16]")),
     Bad("dtype", arrays(x=lambda x: (x * 50).astype(np.uint8)), ("{tmp}/data.npz", "'x'", "uint8", "Convert")),
     Bad("names", arrays(y=lambda _: np.zeros(24, np.float32)), ("{tmp}/data.npz", "'y'", "inputs are 'x'")),
@@ -372,7 +370,7 @@ SAMPLES = [
         ("{tmp}/images/5.png", "16", "20", "data.image.fit"), IMAGES),
     Bad("image-mode", lambda tmp: sources.save_image(tmp / "images" / "5.png", 16, 16, "L"),
         ("{tmp}/images/5.png", "L", "RGB", "data.image.convert"), IMAGES),
-    Bad("image-truncated", cut("images/5.png", 0.6), ("{tmp}/images/5.png", "damaged"), IMAGES, late=True),
+    Bad("image-truncated", cut("images/5.png", 0.6), ("{tmp}/images/5.png", "damaged"), IMAGES),
     Bad("image-corrupt", write("images/5.png", b"not an image"), ("{tmp}/images/5.png",), IMAGES),
     Bad("image-empty", write("images/5.png", b""), ("{tmp}/images/5.png",), IMAGES),
     Bad("sound-silent", lambda tmp: sources.save_wav(tmp / "sounds" / "3.wav", np.zeros(400)),
@@ -422,8 +420,7 @@ def test_one_line_that_names_it(case: Bad, tmp_path: Path, base: Path) -> None:
     result = run(f"{command} --json", tmp_path)
     assert isinstance(result.exception, SystemExit), result.exc_info
     case.require(tmp_path, result.exit_code, result.stdout, result.stderr)
-    assert (tmp_path / "out.partial" / "journal.jsonl").exists() == case.late
-    assert [name for name in listing(tmp_path) if not case.late or "out.partial" not in name] == before
+    assert listing(tmp_path) == before
     if case.id == "out-exists":
         assert (tmp_path / "out.onnx").read_bytes() == b"precious"
 
@@ -438,9 +435,6 @@ def test_as_a_process(name: str, tmp_path: Path, base: Path) -> None:
     words = f"{command} --json".format(tmp=tmp_path).split()
     done = subprocess.run([*PROCESS, *words], capture_output=True, text=True, timeout=300)
     case.require(tmp_path, done.returncode, done.stdout, done.stderr)
-    if case.late:
-        assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["out.partial"]
-        shutil.rmtree(tmp_path / "new")
     assert listing(tmp_path) == before
 
 
