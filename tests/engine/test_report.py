@@ -485,3 +485,14 @@ def test_a_certificate_of_the_engine_reads(tmp_path: Path):
     assert "int8 channel by rtn (14 matrices)" in "\n".join(report.verdict_lines(certificate))
     assert len(re.findall('<tr role="row">', report.to_html([certificate]))) == 15
     assert "int8 channel" in report.to_markdown([certificate])
+
+
+def test_held_out_text_that_calibration_has_seen_is_said():
+    certificate = make()
+    assert not any("Flattered" in line for line in report.verdict_lines(certificate))
+    certificate["text"] = {
+        "calibration": certificate["text"]["calibration"],
+        "heldout": {**certificate["text"]["heldout"], "seen": 0.97},
+    }
+    assert any("Flattered: calibration has 97 %" in line for line in report.verdict_lines(certificate))
+    assert "Flattered" in Page(report.to_html([certificate])).text

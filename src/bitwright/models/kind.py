@@ -151,6 +151,10 @@ class Kind(ABC):
         """What shows that the float model itself predicts nothing, so that no copy can be judged by it; else None."""
         return None
 
+    def cautions(self, certificate: Mapping[str, Any]) -> list[str]:
+        """What makes the verdict less than it seems, in sentences."""
+        return []
+
     @abstractmethod
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         """What calibration or held-out data was made of, in sentences, from a certificate's record of it."""

@@ -499,3 +499,12 @@ def test_a_broken_model_is_an_error_not_text(value):
         model.lm_head.weight[7, 3] = value
     with pytest.raises(ModelError, match="NaN or infinity"):
         write_own(model, PLAIN, count=2, length=8, seed=0)
+
+
+def test_text_that_calibration_has_seen_is_told() -> None:
+    ids = torch.randint(1000, (4, 64), generator=torch.Generator().manual_seed(0))
+    assert data.share_seen(ids, ids) == 1
+    assert data.share_seen(ids, ids + 1000) == 0
+    assert data.share_seen(ids, torch.cat([ids[:2], ids[2:] + 1000])) == pytest.approx(0.5)
+    shifted = torch.roll(ids.reshape(-1), 5).reshape(4, 64)  # windows need not begin at the same place
+    assert data.share_seen(ids, shifted) > 0.8

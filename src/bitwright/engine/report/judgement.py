@@ -106,8 +106,9 @@ def headline(certificate: Certificate) -> str:
 
 
 def cautions(certificate: Certificate) -> list[str]:
-    """Warnings beside the judgement: files that are not as certified, nothing to judge by, a network that is slower."""
+    """Warnings beside the judgement: stale files, nothing to judge by, flattering text, a slower network."""
     lines = [f"Stale: {line}; what follows was measured on other bytes." for line in certificate.get("stale", [])]
+    lines += kind(certificate).cautions(certificate)
     found = certificate.get("speed")
     if baseless(certificate):
         return [*lines, f"How far the copy is from it says little: {told(certificate)}."]

@@ -99,6 +99,9 @@ class Language(Kind):
     def baseless(self, verdict: Mapping[str, Any]) -> str | None:
         return facts.baseless(verdict)
 
+    def cautions(self, certificate: Mapping[str, Any]) -> list[str]:
+        return facts.cautions(certificate)
+
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)
 

@@ -264,6 +264,17 @@ def hash_ids(ids: torch.Tensor) -> str:
     return hashlib.sha256(head + ids.cpu().numpy().astype("<i8").tobytes()).hexdigest()
 
 
+def share_seen(heldout: torch.Tensor, calibration: torch.Tensor, run: int = 16) -> float:
+    """Share (0..1) of the runs of `run` tokens of windows `heldout` [n, length] in `calibration` [m, length]."""
+    sides = []
+    for ids in (heldout, calibration):
+        size = min(run, heldout.shape[1], calibration.shape[1])
+        runs = np.lib.stride_tricks.sliding_window_view(ids.cpu().numpy().astype("<i4"), size, axis=1)
+        sides.append(np.ascontiguousarray(runs.reshape(-1, size)).view(f"V{4 * size}").ravel())
+    asked, known = sides
+    return float(np.isin(asked, known).mean())
+
+
 def cut(
     texts: list[str],
     tokenizer: Any,

@@ -9,6 +9,8 @@ from typing import Any
 from bitwright.models.kind import Fact
 from bitwright.words import kl_text, measured, number, share, signed
 
+SEEN = 0.05
+"""Share of held-out text that calibration may hold without a warning: phrases recur in any text."""
 Verdict = Mapping[str, Any]
 
 
@@ -30,6 +32,12 @@ def baseless(verdict: Verdict) -> str | None:
     if tokens is None or float_ < tokens * math.exp(-0.01):
         return None
     return f"perplexity {float_:,.1f}, and guessing among {tokens:,} tokens has {tokens:,}"
+
+
+def cautions(certificate: Verdict) -> list[str]:
+    """Held-out text that calibration has seen."""
+    seen = ((certificate["text"] or {}).get("heldout") or {}).get("seen", 0.0)  # absent in earlier certificates
+    return [f"Flattered: calibration has {share(seen)} of the held-out text's 16-token runs."] if seen > SEEN else []
 
 
 def perplexity_change(verdict: Verdict) -> str:

@@ -19,7 +19,8 @@ from bitwright.files.plain import fingerprint
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.blocks import release
-from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, write_own
+from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, share_seen, write_own
+from bitwright.models.language.facts import SEEN
 from bitwright.models.language.memory import WRITTEN, evaluates
 from bitwright.models.model import Plan
 from bitwright.recipe import Calibration
@@ -124,7 +125,12 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
         yield Note(f"calibration: {line}")
     for warning in heldout.lint.warnings:
         yield Note(f"held-out: warning: {warning}")
-    return Text(calibration.ids, heldout.ids, _summary(calibration, heldout))
+    seen = share_seen(heldout.ids, calibration.ids)
+    if seen > SEEN:
+        yield Note(f"held-out: warning: calibration has {seen:.0%} of its 16-token runs, so the verdict is flattered")
+    summary = _summary(calibration, heldout)
+    summary["heldout"]["seen"] = seen
+    return Text(calibration.ids, heldout.ids, summary)
 
 
 def _summary(calibration: Windows, heldout: Windows) -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""Every real model through plan, quantize, check, measure and report, as a stranger would type it: one table row each.
+
+    python bench/real.py FOLDER [--only NAME ...] [--text FILE] [--elsewhere FILE]
+
+FOLDER holds language models (folders with a config.json) and .onnx files, as real_models.py leaves them. Language
+models are quantized to 4 and to 3 bits with all defaults, on 32 windows of the beginning of --text and judged on its
+end; --elsewhere is text of another domain. Networks get drawn samples: pages of text for PP-OCR, smooth pictures for
+MTCNN, chirps in noise for Silero VAD. bench/against_static.py sets ONNX Runtime's quantizer beside them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from quality import SHARED
+
+BITWRIGHT = [sys.executable, "-m", "bitwright"]
+PEER = Path(__file__).parent / "against_static.py"
+SAMPLES, CALLS = 32, 8
+TEXT = ("Quantize", "scale", "4096", "zero point", "INVOICE", "café", "bit by bit", "3.14", "group size", "Total: 82 %")
+
+
+def pages(height, width):
+    """Drawn text, float32 [SAMPLES, 3, height, width] in -1 to 1."""
+    found = []
+    for number in range(SAMPLES):
+        rng = np.random.default_rng(number)
+        paper, ink = ((int(v) for v in rng.integers(low, low + 90, 3)) for low in rng.permutation((0, 166)))
+        page, size, ink = Image.new("RGB", (width, height), tuple(paper)), int(rng.integers(18, 36)), tuple(ink)
+        draw = ImageDraw.Draw(page)
+        for y in range(4, max(height - size, 5), size + 14):
+            draw.text((int(rng.integers(0, 12)), y), " ".join(rng.choice(TEXT, 6)), fill=ink, font_size=size)
+        found.append(np.asarray(page, np.float32).transpose(2, 0, 1) / 127.5 - 1)
+    return np.stack(found)
+
+
+def pictures(size):
+    """Smooth random pictures, float32 [SAMPLES, size, size, 3] in -1 to 1: noise at four scales."""
+    rng, found = np.random.default_rng(0), np.zeros((SAMPLES, size, size, 3))
+    for cells in (2, 4, 8, 16):
+        coarse = rng.normal(size=(SAMPLES, cells, cells, 3))
+        where = np.linspace(0, cells - 1, size).round().astype(int)
+        found += coarse[:, where][:, :, where] / cells**0.5
+    return np.tanh(found).astype(np.float32)
+
+
+def chirps(*shape):
+    """Tones that glide, with noise and silence between: float32 [*shape], at 16 kHz."""
+    rng, count = np.random.default_rng(0), int(np.prod(shape[:-1]))
+    time = np.arange(shape[-1] * count) / 16000
+    glide = np.sin(2 * np.pi * (120 * time + 60 * np.sin(2 * np.pi * 0.7 * time))) * (np.sin(2 * np.pi * time / 3) > 0)
+    return (0.3 * glide + 0.02 * rng.normal(size=time.shape)).reshape(shape).astype(np.float32)
+
+
+WHOLE = '[network]\nbatch = { input = "none" }\n'
+RATE = "[network]\nconstant = { sr = 16000 }\n"
+NETWORKS = (
+    ("*det_infer*", lambda: {"x": pages(160, 320)}, "", ["x.2=160", "x.3=320"]),
+    ("*rec_infer*", lambda: {"x": pages(48, 320)}, "", ["x.2=48", "x.3=320"]),
+    ("*cls_infer*", lambda: {"x": pages(48, 192)}, "", ["x.2=48", "x.3=192"]),
+    ("pnet*", lambda: {"input_1": pictures(48)}, "", ["M1=48", "M2=48"]),
+    ("rnet*", lambda: {"input_2": pictures(24)}, "", []),
+    ("onet*", lambda: {"input_3": pictures(48)}, "", []),
+    ("*sequence*", lambda: {"input": chirps(SAMPLES, CALLS, 16, 576)}, WHOLE, ["sequence_length=16"]),
+    ("*openvino*", lambda: {"input": chirps(SAMPLES, CALLS, 1, 576)[:, :, 0]}, "", []),
+    ("*half*", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, "", ["sequence=576"]),
+    ("silero_vad.onnx", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, RATE, ["input.1=576"]),
+    ("silero*", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, RATE, ["sequence=576"]),
+)
+"""Pattern of a file's name, its samples, its recipe, and sizes of its open dimensions."""
+
+
+def call(*words):
+    """Run `bitwright` with these words and --json: exit code, events, and its last line where it failed."""
+    done = subprocess.run([*BITWRIGHT, *map(str, words), "--json"], capture_output=True, text=True, check=False)
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.returncode, events, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def run(source, out, *options):
+    """Quantize, check and report: the plan's event, the certificate (None after an error), and what came of it."""
+    code, events, said = call("quantize", source, "-o", out, "--threads", 1, *options)
+    plan = next((event for event in events if event["event"] == "plan"), {})
+    if code:
+        return plan, None, f"exit code {code}: {said}"
+    checked, *_ = call("check", out, "--against", source)
+    reported = subprocess.run([*BITWRIGHT, "report", str(out)], capture_output=True, check=False).returncode
+    return (
+        plan,
+        events[-1]["certificate"],
+        "sound" if checked == reported == 0 else f"check {checked}, report {reported}",
+    )
+
+
+def language(folder, text, elsewhere, place):
+    """Rows of a language model."""
+    whole = text.read_bytes()
+    calibration, held = place / "calibration.txt", place / "held.txt"
+    calibration.write_bytes(whole[: len(whole) * 4 // 5])
+    held.write_bytes(whole[len(whole) * 4 // 5 :])
+    options = ["--calib", calibration, "--windows", 32, "--heldout", held, "--heldout-windows", 12]
+    for bits in (4, 3):
+        out = place / f"{folder.name}-{bits}"
+        to = [] if bits == 4 else ["--simulate"]  # 3 bits are packed by compressed-tensors 0.18 and later only
+        plan, found, said = run(folder, out, "--bits", bits, *options, *to)
+        if found is None:
+            print(f"| {folder.name} | {bits} | {said} |")
+            continue
+        outside = {}
+        if elsewhere is not None:
+            outside = call("measure", folder, out, "--heldout", elsewhere, "--windows", 12, "--length", 256)[1][-1]
+        verdict, size = found["verdict"], found["output"]["bytes"] / found["source"]["bytes"]
+        print(
+            f"| {folder.name} | {bits} | {found['stored_bits_per_weight']:.3f} | {size:.0%} "
+            f"| {verdict['kl']:.4f} ± {verdict['kl_interval']:.4f} | {outside.get('kl', float('nan')):.4f} "
+            f"| {found['peak_memory_bytes'] / 1e6:,.0f} ({plan['peak_memory_bytes'] / 1e6:,.0f}) | {said} |",
+            flush=True,
+        )
+
+
+def network(source, place):
+    """Rows of a network."""
+    samples, recipe, binds = next(
+        (make, recipe, binds) for pattern, make, recipe, binds in NETWORKS if fnmatch(source.name, pattern)
+    )
+    np.savez(place / f"{source.stem}.npz", **samples())
+    (place / f"{source.stem}.toml").write_text(recipe)
+    options = ["--calib", place / f"{source.stem}.npz", "--recipe", place / f"{source.stem}.toml"]
+    options += [word for bind in binds for word in ("--bind", bind)]
+    out = place / f"{source.stem}-int.onnx"
+    plan, found, said = run(source, out, *options)
+    if found is None:
+        print(f"| {source.stem} | {said} |", flush=True)
+        return
+    verdict, speed = found["verdict"], found["speed"]
+    lowest = min(verdict["sqnr_db"].values())
+    print(
+        f"| {source.stem} | {found['output']['bytes'] / found['source']['bytes']:.0%} | {lowest:.1f} "
+        f"| {plan['integer_share']:.0%} | {speed['ratio']:.2f} | {said} |",
+        flush=True,
+    )
+    if "constant" not in recipe and not fnmatch(source.name, "*openvino*") and not fnmatch(source.name, "*sequence*"):
+        words = [sys.executable, PEER, source, out, place / f"{source.stem}.npz", "--judged", "8", "--repeat", "40"]
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+        print(done.stdout or done.stderr[-300:], flush=True)
+
+
+def main():
+    """Print a row for each model of the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", default=["*"], help="patterns of names")
+    parser.add_argument("--text", type=Path, default=SHARED / "data" / "text" / "wikitext2-valid.txt")
+    parser.add_argument("--elsewhere", type=Path, default=SHARED / "data" / "text" / "docs-heldout.jsonl")
+    args = parser.parse_args()
+    chosen = [path for path in sorted(args.folder.iterdir()) if any(fnmatch(path.name, one) for one in args.only)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        models = [path for path in chosen if (path / "config.json").is_file()]
+        if models:
+            print("| model | bits | stored bits | size | KL in domain | KL elsewhere | peak MB (plan) | then |")
+            print("|---|---|---|---|---|---|---|---|")
+        for path in models:
+            language(path, args.text, args.elsewhere if args.elsewhere.is_file() else None, place)
+        networks = [path for path in chosen if path.suffix == ".onnx"]
+        if networks:
+            print("| network | size | lowest SQNR (dB) | in integers | speed | then |")
+            print("|---|---|---|---|---|---|")
+        for path in networks:
+            network(path, place)
+
+
+if __name__ == "__main__":
+    main()
