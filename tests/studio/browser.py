@@ -49,8 +49,8 @@ class Running:
         self.process.stdout.close()
 
 
-def start(data: Path, *options: str, timeout: float = 60) -> Running:
-    """Start `bitwright studio` on a free port of 127.0.0.1 and wait for its address."""
+def start(data: Path, *options: str, port: str = "0", timeout: float = 60) -> Running:
+    """Start `bitwright studio` on 127.0.0.1, on a free port unless one is given, and wait for its address."""
     words = [
         sys.executable,
         "-m",
@@ -58,7 +58,7 @@ def start(data: Path, *options: str, timeout: float = 60) -> Running:
         "studio",
         "--no-browser",
         "--port",
-        "0",
+        port,
         "--data",
         str(data),
         *options,

@@ -31,7 +31,8 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
     """The bytes of a regular file. OSError where it is none, cannot be read, or holds more than `limit` bytes."""
     require_regular(path)
     with path.open("rb") as file:
-        data = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(limit, size) + 1)  # as much memory is taken as is asked for, whatever there is to read
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit >> 20} MiB", str(path))
     return data

@@ -286,7 +286,7 @@ def test_a_page_that_lost_its_studio_finds_it_again(
     running.process.wait()
     end(running)
     expect(page.locator(".wb > .notice")).to_contain_text("connection is lost")
-    again = start(data, "--port", running.url.rsplit(":", 1)[1])
+    again = start(data, port=running.url.rsplit(":", 1)[1])
     try:
         expect(page.locator(".wb-verdict")).to_be_visible(timeout=LONG)
         expect(page.locator(".wb-row")).to_have_count(21)

@@ -294,7 +294,7 @@ def test_what_the_plan_refuses_begins_no_run(studio: Studio) -> None:
     recipe = {**RTN, "layer": {"format": "int4", "method": "rtn", "group": 100}}
     error = studio.error(studio.client.post("/api/runs", json={"model": str(DEMO), "recipe": recipe}), 400)
     assert "inputs do not divide into groups of 100" in error["text"]
-    assert "Legal groups" in error["fix"]
+    assert "Give group 128, the best that fits" in error["fix"]
     assert error["key"] == "layer.group"
     assert len(studio.get("/api/runs")["runs"]) == before
 

@@ -215,6 +215,11 @@ class Architecture:
         return next((name for name, target in self.targets.items() if target == param), None)
 
     @property
+    def weights(self) -> int:
+        """Numbers in all stored tensors."""
+        return sum(entry.count for entry in self.checkpoint.tensors.values())
+
+    @property
     def vocabulary(self) -> int:
         """Tokens that the network tells apart."""
         return int(self.model.get_output_embeddings().weight.shape[0])

@@ -146,14 +146,14 @@ def _judging(plan: Plan, arch: Architecture, untied: bool) -> int:
 
 
 def loading_memory(arch: Architecture) -> int:
-    """Bytes that transformers takes for the whole model as a user loads it; 0 where that would take minutes."""
-    count = sum(e.count for e in arch.checkpoint.tensors.values())
-    return int(LOADED * count) if 4 * count <= LOAD_LIMIT else 0
+    """Bytes that transformers takes for the whole model as a user loads it."""
+    return int(LOADED * arch.weights)
 
 
 def _loading(plan: Plan, arch: Architecture) -> int:
+    """The same where it will be loaded, else 0."""
     needed = loading_memory(arch)
-    return needed if machine.BASE + needed <= plan.room else 0
+    return needed if 4 * arch.weights <= LOAD_LIMIT and machine.BASE + needed <= plan.room else 0
 
 
 def _hidden(plan: Plan, arch: Architecture, device: str) -> int:
@@ -194,7 +194,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     tokens = c.windows * c.length if uses_text(plan) else 0
     forward = 2 * tokens * sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
     solve = sum(2 * i.rows * i.columns**2 * i.method.work(i.options) for i in items)
-    whole = sum(e.count for e in arch.checkpoint.tensors.values())
+    whole = arch.weights
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
     # reading of weights cost nearly as much as its matrix products.
     moments = 2 * tokens * 0.6 * _squares(plan)

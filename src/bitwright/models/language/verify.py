@@ -18,7 +18,7 @@ from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import release
 from bitwright.models.language.compare import decoder_of, same_bytes
-from bitwright.models.language.memory import CACHED, checked_rows, loading_memory
+from bitwright.models.language.memory import CACHED, LOAD_LIMIT, checked_rows, loading_memory
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Item, Plan
@@ -96,11 +96,10 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
 
     Raises CertificationError where it cannot, or answers unlike our own decode.
     """
-    needed = loading_memory(arch)
-    if not needed:
-        return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
-    if machine.resident() + needed > plan.room:
+    if machine.resident() + loading_memory(arch) > plan.room:
         return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
+    if 4 * arch.weights > LOAD_LIMIT:
+        return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     experts = any(item.part.expert is not None for item in plan.items.values())
     with without_bars():
         loaded = plan.container.load(plan.partial, experts)
