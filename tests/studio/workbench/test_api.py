@@ -118,7 +118,7 @@ def test_plans(studio: Studio, models: Path) -> None:
         ({"calibration": {"windows": 0}}, "calibration.windows", ()),
         ({"data": {"samples": 3}}, "data", ("recipe: data: is for ONNX networks", "Leave it out")),
         ({"rules": [{"match": "nothing.*", "format": "int8"}]}, "rules.0.match", ("nothing.*", "matches no matrix")),
-        ({"layer": {"group": 100}}, "layer.group", ("do not divide into groups of 100", "Give group 128, the best that fits")),
+        ({"layer": {"group": 100}}, "layer.group", ("do not divide into groups of 100", "Give group 128, the best")),
         ({"calibration": {"source": "/etc/passwd"}}, "calibration.source", ("lies outside", "--models /etc")),
         ({"calibration": {"heldout": "../../../../../etc/passwd"}}, "calibration.heldout", ("lies outside",)),
         ({"calibration": {"source": "none.txt"}}, "calibration.source", ("does not exist",)),
