@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -81,7 +81,8 @@ class Decoder:
 
         With `rounding`, inputs of the matrices are rounded as the runtime of a quantized model rounds them.
         """
-        self.arch, self._rounding, self._rounder = arch, rounding, cast("Rounder | None", None)
+        self.arch, self._rounding = arch, rounding
+        self._rounder: Rounder | None = None
         self.read = read or self._read
         self.device = torch.device(device)
         self.model = arch.model
