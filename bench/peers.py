@@ -13,7 +13,7 @@ REFEREE = "rtn"  # the environment the referee shares: torch and transformers on
 # Our own row: the installed command line. Widths that no runtime reads are simulated in float.
 BITWRIGHT = (
     ".venv/bin/bitwright quantize {model} --bits {bits} --group {group} --calib {calibration} "
-    "--windows 128 --length 256 -o {out} --json"
+    "--windows {windows} --length {length} -o {out} --threads 1 --json"
 )
 SIMULATE = " --simulate"
 PACKED_BITS = (4,)
@@ -51,6 +51,7 @@ PEERS = {
     "gptqmodel": Peer("gptq_model"),
     "gptqmodel-sym": Peer("gptq_model", ("--symmetric",)),
     "autoround": Peer("autoround", ("--iterations", "200")),
+    "autoround-sym": Peer("autoround", ("--iterations", "200", "--symmetric")),
 }
 
 

@@ -1,9 +1,11 @@
 """Compare weight quantizers side by side: quality on held-out text, CPU time, memory and size.
 
     python bench/quality.py [--peers a,b] [--bits 4,3] [--group 128]
+    python bench/quality.py --model FOLDER --calibration TEXT --heldout TEXT --elsewhere TEXT --windows 32 --judged 12
 
 Every peer quantizes the same model in its own environment and process, on one thread; the referee
-judges what comes out. Rows are kept in bench/results/quality.json and replaced when measured again.
+judges what comes out, on held-out text and on text from elsewhere. Rows are kept in bench/results/,
+a file for each model, and replaced when measured again.
 """
 
 import argparse
@@ -14,20 +16,38 @@ import shutil
 import struct
 import subprocess
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from peers import BENCH, PACKED_BITS, PEERS, REFEREE, environment
 
 ROOT = BENCH.parent
 SHARED = ROOT.parent / "shared"
-MODEL = SHARED / "models" / "docs18m"
-CALIBRATION = SHARED / "data" / "text" / "docs-calibration.jsonl"
-HELDOUT = SHARED / "data" / "text" / "docs-heldout.jsonl"
+TEXT = SHARED / "data" / "text"
 RESULTS = BENCH / "results"
 ONE_THREAD = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON")},
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every peer is given, and what the referee judges on."""
+
+    model: Path = SHARED / "models" / "docs18m"
+    calibration: Path = TEXT / "docs-calibration.jsonl"
+    heldout: Path = TEXT / "docs-heldout.jsonl"
+    elsewhere: Path | None = None
+    windows: int = 128
+    judged: int = 64
+    length: int = 256
+
+    @property
+    def name(self):
+        """The model's."""
+        return self.model.resolve().name
 
 
 def measured(command, log):
@@ -60,24 +80,26 @@ def stored_bits(folder, bits):
     return total / weights if weights else None
 
 
-def judge(folder):
+def judge(job, folder):
     """Return the referee's figures for a result folder."""
-    command = [environment(REFEREE), str(BENCH / "referee.py")]
-    command += ["--model", MODEL, "--candidate", folder, "--heldout", HELDOUT]
+    texts = [job.heldout] if job.elsewhere is None else [job.heldout, job.elsewhere]
+    command = [environment(REFEREE), str(BENCH / "referee.py"), "--model", job.model, "--candidate", folder]
+    command += ["--windows", str(job.judged), "--length", str(job.length), "--heldout", *texts]
     answer = subprocess.run(command, check=False, env=os.environ | ONE_THREAD, capture_output=True, text=True)
     if answer.returncode:
         raise RuntimeError(f"referee, exit {answer.returncode}: {answer.stderr.strip()[-200:]}")
     return json.loads(answer.stdout)
 
 
-def measure(name, bits, group):
+def measure(job, name, bits, group):
     """Run one peer and judge it; return its row, which names the error when it failed."""
     row = {"peer": name, "bits": bits, "group": group, "date": time.strftime("%Y-%m-%d %H:%M")}
-    out = RESULTS / f"{name}-{bits}-{group}"
+    out = RESULTS / f"{job.name}-{name}-{bits}-{group}"
     log = RESULTS / f"{out.name}.log"
     shutil.rmtree(out, ignore_errors=True)
     try:
-        settings = {"model": MODEL, "calibration": CALIBRATION, "bits": bits, "group": group, "out": out}
+        data = {"calibration": job.calibration, "windows": job.windows, "length": job.length}
+        settings = {"model": job.model, **data, "bits": bits, "group": group, "out": out}
         code, cost = measured(PEERS[name].command(**settings), log)
         if code:
             lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -90,7 +112,7 @@ def measure(name, bits, group):
             row["stored_bits_per_weight"] = json.loads(ours.read_text())["stored_bits_per_weight"]
         else:
             row["stored_bits_per_weight"] = stored_bits(out, bits)
-        return row | cost | judge(out) | {"peer": name}
+        return row | cost | judge(job, out) | {"peer": name}
     except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
         return row | {"error": str(error).replace(f"{ROOT}/", "")[:300]}
 
@@ -98,18 +120,19 @@ def measure(name, bits, group):
 def table(rows):
     """Return the rows as a Markdown table."""
     lines = [
-        "| bits | group | peer | stored bits | KL (nats/token) | top-1 % | perplexity | CPU s | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| bits | group | tool | stored bits | KL (nats/token) | elsewhere | top-1 % | perplexity | CPU s | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [row["bits"], row["group"], row["peer"]]
         if "error" in row:
-            cells += [f"not available: {row['error'].replace('|', '/')}"] + [""] * 5
+            cells += [f"not available: {row['error'].replace('|', '/')}"] + [""] * 6
         else:
             stored = row["stored_bits_per_weight"]
             cells += [
                 f"{stored:.3f}" if stored else "",
                 f"{row['kl']:.4f} ± {row['kl_se']:.4f}",
+                ", ".join(f"{kl:.4f}" for kl in row["kl_elsewhere"]),
                 f"{100 * row['top1']:.1f}",
                 f"{row['perplexity']:.2f}",
                 f"{row['cpu_seconds']:.0f}",
@@ -130,16 +153,20 @@ def keep(record, row):
 
 def main():
     """Measure what was asked for, keep it with the earlier rows, and print them all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: all")
     parser.add_argument("--bits", default="4,3", help="comma-separated widths")
     parser.add_argument("--group", type=int, default=128, help="weights that share one scale")
+    for option in ("model", "calibration", "heldout", "elsewhere"):
+        parser.add_argument(f"--{option}", type=lambda path: Path(path).resolve(), default=getattr(Job, option))
+    parser.add_argument("--windows", type=int, default=Job.windows, help="of calibration")
+    parser.add_argument("--judged", type=int, default=Job.judged, help="windows of each held-out text")
     args = parser.parse_args()
+    job = Job(args.model, args.calibration, args.heldout, args.elsewhere, args.windows, args.judged)
     RESULTS.mkdir(exist_ok=True)
-    record = RESULTS / "quality.json"
     for bits in map(int, args.bits.split(",")):
         for name in args.peers.split(","):
-            rows = keep(record, measure(name, bits, args.group))
+            rows = keep(RESULTS / f"quality-{job.name}.json", measure(job, name, bits, args.group))
     print(table(rows))
 
 

@@ -1,15 +1,18 @@
 """Every real model through plan, quantize, check, measure and report, as a stranger would type it: one table row each.
 
-    python bench/real.py FOLDER [--only NAME ...] [--text FILE] [--elsewhere FILE]
+    python scripts/real_models.py FOLDER
+    python bench/real.py FOLDER [--only NAME ...] [--text FILE] [--elsewhere FILE] [--peers a,b]
 
-FOLDER holds language models (folders with a config.json) and .onnx files, as real_models.py leaves them. Language
-models are quantized to 4 and to 3 bits with all defaults, on 32 windows of the beginning of --text and judged on its
-end; --elsewhere is text of another domain. Networks get drawn samples: pages of text for PP-OCR, smooth pictures for
-MTCNN, chirps in noise for Silero VAD. bench/against_static.py sets ONNX Runtime's quantizer beside them.
+FOLDER holds language models (folders with a config.json) and .onnx files. Language models are quantized to 4 and to
+3 bits with all defaults, on 32 windows of the beginning of --text and judged on its end; --elsewhere is text of another
+domain; bench/quality.py sets other quantizers beside them, at the largest group that fits all matrices. Networks get
+drawn samples: pages of text for PP-OCR, smooth pictures for MTCNN, chirps in noise for Silero VAD;
+bench/against_static.py sets ONNX Runtime's quantizer beside them. tests/test_real_models.py runs a small part.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from quality import SHARED
+from quality import SHARED, Job, measure, table
 
 BITWRIGHT = [sys.executable, "-m", "bitwright"]
 PEER = Path(__file__).parent / "against_static.py"
@@ -74,6 +77,8 @@ NETWORKS = (
     ("silero*", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, RATE, ["sequence=576"]),
 )
 """Pattern of a file's name, its samples, its recipe, and sizes of its open dimensions."""
+STATEFUL = ("silero_vad.onnx", "silero_vad_16k*", "silero_vad_op*")
+"""Networks with state or constants, which ONNX Runtime's quantizer is not given."""
 
 
 def call(*words):
@@ -98,17 +103,28 @@ def run(source, out, *options):
     )
 
 
-def language(folder, text, elsewhere, place):
-    """Rows of a language model."""
+def split(text, place):
+    """Two files: what calibration reads of a text, four fifths, and what is held out."""
     whole = text.read_bytes()
     calibration, held = place / "calibration.txt", place / "held.txt"
     calibration.write_bytes(whole[: len(whole) * 4 // 5])
     held.write_bytes(whole[len(whole) * 4 // 5 :])
-    options = ["--calib", calibration, "--windows", 32, "--heldout", held, "--heldout-windows", 12]
+    return calibration, held
+
+
+def language(folder, calibration, held, place, *options, windows=32, judged=12):
+    """Take a language model through all commands: its output, the plan's event, the certificate, what came of it."""
+    out = place / f"{folder.name}-{'-'.join(options)}"
+    data = ["--calib", calibration, "--windows", windows, "--heldout", held, "--heldout-windows", judged]
+    return out, *run(folder, out, *data, *options)
+
+
+def language_rows(folder, text, elsewhere, peers, place):
+    """Print the rows of a language model, and what others make of it."""
+    calibration, held = split(text, place)
     for bits in (4, 3):
-        out = place / f"{folder.name}-{bits}"
         to = [] if bits == 4 else ["--simulate"]  # 3 bits are packed by compressed-tensors 0.18 and later only
-        plan, found, said = run(folder, out, "--bits", bits, *options, *to)
+        out, plan, found, said = language(folder, calibration, held, place, "--bits", str(bits), *to)
         if found is None:
             print(f"| {folder.name} | {bits} | {said} |")
             continue
@@ -122,19 +138,28 @@ def language(folder, text, elsewhere, place):
             f"| {found['peak_memory_bytes'] / 1e6:,.0f} ({plan['peak_memory_bytes'] / 1e6:,.0f}) | {said} |",
             flush=True,
         )
+        if peers:
+            job = Job(folder.resolve(), calibration, held, elsewhere, windows=32, judged=12)
+            group = min(int(size) for row in plan["quantized"] for size in re.findall(r"g(\d+)", row["format"]))
+            print("\n" + table([measure(job, name, bits, group) for name in ["bitwright", *peers]]) + "\n", flush=True)
 
 
 def network(source, place):
-    """Rows of a network."""
+    """Take a network through all commands: its output, samples, the plan's event, the certificate, what came of it."""
     samples, recipe, binds = next(
         (make, recipe, binds) for pattern, make, recipe, binds in NETWORKS if fnmatch(source.name, pattern)
     )
-    np.savez(place / f"{source.stem}.npz", **samples())
-    (place / f"{source.stem}.toml").write_text(recipe)
-    options = ["--calib", place / f"{source.stem}.npz", "--recipe", place / f"{source.stem}.toml"]
-    options += [word for bind in binds for word in ("--bind", bind)]
+    data, table = place / f"{source.stem}.npz", place / f"{source.stem}.toml"
+    np.savez(data, **samples())
+    table.write_text(recipe)
+    options = ["--calib", data, "--recipe", table, *(word for bind in binds for word in ("--bind", bind))]
     out = place / f"{source.stem}-int.onnx"
-    plan, found, said = run(source, out, *options)
+    return out, data, *run(source, out, *options)
+
+
+def network_rows(source, place):
+    """Print the row of a network, and what ONNX Runtime's quantizer makes of it where it takes such samples."""
+    out, samples, plan, found, said = network(source, place)
     if found is None:
         print(f"| {source.stem} | {said} |", flush=True)
         return
@@ -145,21 +170,23 @@ def network(source, place):
         f"| {plan['integer_share']:.0%} | {speed['ratio']:.2f} | {said} |",
         flush=True,
     )
-    if "constant" not in recipe and not fnmatch(source.name, "*openvino*") and not fnmatch(source.name, "*sequence*"):
-        words = [sys.executable, PEER, source, out, place / f"{source.stem}.npz", "--judged", "8", "--repeat", "40"]
+    if not any(fnmatch(source.name, pattern) for pattern in STATEFUL):
+        words = [sys.executable, PEER, source, out, samples, "--judged", "8", "--repeat", "40"]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         print(done.stdout or done.stderr[-300:], flush=True)
 
 
 def main():
-    """Print a row for each model of the folder."""
+    """Print the rows of each model of the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=["*"], help="patterns of names")
     parser.add_argument("--text", type=Path, default=SHARED / "data" / "text" / "wikitext2-valid.txt")
     parser.add_argument("--elsewhere", type=Path, default=SHARED / "data" / "text" / "docs-heldout.jsonl")
+    parser.add_argument("--peers", default="llm-compressor", help="of bench/peers.py, comma-separated; may be empty")
     args = parser.parse_args()
     chosen = [path for path in sorted(args.folder.iterdir()) if any(fnmatch(path.name, one) for one in args.only)]
+    elsewhere = args.elsewhere.resolve() if args.elsewhere.is_file() else None
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         models = [path for path in chosen if (path / "config.json").is_file()]
@@ -167,13 +194,13 @@ def main():
             print("| model | bits | stored bits | size | KL in domain | KL elsewhere | peak MB (plan) | then |")
             print("|---|---|---|---|---|---|---|---|")
         for path in models:
-            language(path, args.text, args.elsewhere if args.elsewhere.is_file() else None, place)
+            language_rows(path, args.text, elsewhere, [name for name in args.peers.split(",") if name], place)
         networks = [path for path in chosen if path.suffix == ".onnx"]
         if networks:
             print("| network | size | lowest SQNR (dB) | in integers | speed | then |")
             print("|---|---|---|---|---|---|")
         for path in networks:
-            network(path, place)
+            network_rows(path, place)
 
 
 if __name__ == "__main__":

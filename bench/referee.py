@@ -3,7 +3,8 @@
 Uses only torch and transformers (none of Bitwright's code). The quantized model is either a
 `dequantized.safetensors` of float weights to swap into the original, or a folder that
 transformers can load. Prints JSON: the mean KL(float || quantized) in nats per token with its
-standard error over windows, both perplexities, and how often both rank the same token first.
+standard error over windows, both perplexities, and how often both rank the same token first;
+of further texts the KL alone.
 """
 
 import argparse
@@ -14,6 +15,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from windows import token_windows
+
+LOGITS = 1 << 26
+"""Logits that one batch of windows may have."""
 
 
 def load_float(folder):
@@ -65,16 +69,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="float model directory")
     parser.add_argument("--candidate", required=True, help="dequantized.safetensors, or a folder")
-    parser.add_argument("--heldout", required=True, help="JSONL of held-out texts")
+    parser.add_argument("--heldout", required=True, nargs="+", help="held-out texts, those in domain first")
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    windows = token_windows(args.model, args.heldout, args.windows, args.length)
     reference, quantized = load_float(args.model), load_quantized(args.model, args.candidate)
+    batch = max(1, min(4, LOGITS // (args.length * reference.config.get_text_config().vocab_size)))
+    texts = [token_windows(args.model, path, args.windows, args.length) for path in args.heldout]
     with torch.inference_mode():
-        print(json.dumps(compare(reference, quantized, windows, args.batch)))
+        first, *others = [compare(reference, quantized, windows, batch) for windows in texts]
+    print(json.dumps(first | {"kl_elsewhere": [found["kl"] for found in others]}))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 sys.path.append(str(Path(__file__).parent.parent))
 from windows import token_windows
 
-WINDOWS, LENGTH = 128, 256
-
 
 def arguments():
     """Parse the command line every peer understands, and keep torch to one thread."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True, help="float model directory")
-    parser.add_argument("--calibration", required=True, help="JSONL of calibration texts")
+    parser.add_argument("--calibration", required=True, help="calibration texts")
+    parser.add_argument("--windows", type=int, default=128)
+    parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--bits", type=int, required=True)
     parser.add_argument("--group", type=int, required=True, help="weights that share one scale")
     parser.add_argument("--symmetric", action="store_true", help="no zero points")
@@ -30,8 +30,8 @@ def arguments():
 
 
 def calibration(args):
-    """Return the calibration windows, int64 [128, 256]."""
-    return token_windows(args.model, args.calibration, WINDOWS, LENGTH)
+    """Return the calibration windows, int64 [windows, length]."""
+    return token_windows(args.model, args.calibration, args.windows, args.length)
 
 
 def is_target(name, module):

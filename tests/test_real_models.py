@@ -1,0 +1,88 @@
+"""Real models through every command, as a stranger would type them: the small part of bench/real.py.
+
+They come from PyPI packages (scripts/real_models.py) and are kept in pytest's cache.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import real
+from filelock import FileLock
+
+HOME = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def fetch(kind: str, config: pytest.Config) -> Path:
+    """The folder of the models of a kind; skips, with pip's own words, where they cannot be had."""
+    folder = config.cache.mkdir("real-models")  # type: ignore[union-attr]
+    with FileLock(folder / f"{kind}.lock"):
+        words = [sys.executable, str(HOME / "scripts" / "real_models.py"), str(folder), kind]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    if "pip could not download" in last:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        pytest.skip(f"{last}: {errors[-1] if errors else 'no reason given'}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def smollm2(pytestconfig: pytest.Config) -> Path:
+    return fetch("smollm2", pytestconfig) / "smollm2-135m"
+
+
+@pytest.fixture(scope="module")
+def networks(pytestconfig: pytest.Config) -> Path:
+    return fetch("networks", pytestconfig)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What calibration reads, and what is held out, of our own documentation."""
+    place = tmp_path_factory.mktemp("text")
+    whole = place / "docs.txt"
+    pages = sorted((HOME / "docs").glob("*.md"))
+    whole.write_text("\n\n".join(page.read_text(encoding="utf-8") for page in pages), encoding="utf-8")
+    return real.split(whole, place)
+
+
+def quantized(folder: Path, text: tuple[Path, Path], place: Path, *options: str) -> dict[str, Any]:
+    """The certificate of a language model that went through all commands on few windows."""
+    length = ("--length", "128")
+    _, plan, found, said = real.language(folder, *text, place, *length, *options, windows=8, judged=4)
+    assert said == "sound"
+    assert found["peak_memory_bytes"] < 1.15 * plan["peak_memory_bytes"]
+    assert found["output"]["bytes"] == plan["final_bytes"]
+    return dict(found)
+
+
+def test_smollm2_at_four_bits(smollm2: Path, text: tuple[Path, Path], tmp_path: Path) -> None:
+    """All 210 matrices, no fallback from the method, and an output that a stranger would keep."""
+    plain = quantized(smollm2, text, tmp_path, "--method", "rtn")["verdict"]
+    found = quantized(smollm2, text, tmp_path)
+    verdict = found["verdict"]
+    assert len(found["rows"]) == 210
+    assert not any("singular" in str(row["notes"]) for row in found["rows"])
+    assert verdict["kl"] + verdict["kl_interval"] < 0.7 * plain["kl"] < 0.7
+    assert verdict["perplexity_quantized"] < 1.2 * verdict["perplexity_float"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sqnr"),
+    [("onet.onnx", 0.3, 15), ("ch_ppocr_mobile_v2.0_cls_infer.onnx", 0.6, 10), ("silero_vad_half.onnx", 0.7, 14)],
+)
+def test_a_network(networks: Path, tmp_path: Path, name: str, size: float, sqnr: float) -> None:
+    """It gets smaller, keeps its answers, and ONNX Runtime runs it on the float network's own inputs."""
+    out, _, _, found, said = real.network(networks / name, tmp_path)
+    assert said == "sound"
+    assert found["output"]["bytes"] < size * found["source"]["bytes"]
+    assert min(found["verdict"]["sqnr_db"].values()) > sqnr
+    wanted, written = (onnxruntime.InferenceSession(path) for path in (networks / name, out))
+    assert [(i.name, i.type) for i in wanted.get_inputs()] == [(i.name, i.type) for i in written.get_inputs()]
