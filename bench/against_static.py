@@ -1,9 +1,9 @@
 """One network of anybody's against ONNX Runtime's quantizer: SQNR of each output, and latency, one thread.
 
-    python bench/against_static.py FLOAT.onnx OURS.onnx SAMPLES.npz [--judged 16] [--rules MinMax Percentile]
+    python bench/against_static.py FLOAT.onnx OURS.onnx CALIBRATION.npz HELD.npz [--rules MinMax Percentile]
 
-OURS is what `bitwright quantize FLOAT.onnx --calib SAMPLES.npz` wrote. The peer (bench/peers/ort_static.py) calibrates
-on all samples but the last `--judged`, which judge all of them. It is given the network with operator set 13, for it
+OURS is what `bitwright quantize FLOAT.onnx --calib CALIBRATION.npz` wrote. The peer (bench/peers/ort_static.py)
+calibrates on the same samples; those held out judge both. It is given the network with operator set 13, for it
 fails on older ones. Sessions take turns, so that all see the same machine; the figure is the ratio of medians to the
 float network's.
 """
@@ -42,23 +42,22 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("float", type=Path)
     parser.add_argument("ours", type=Path)
-    parser.add_argument("samples", type=Path)
-    parser.add_argument("--judged", type=int, default=16)
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("held", type=Path)
     parser.add_argument("--rules", nargs="*", default=["MinMax", "Percentile"])
     parser.add_argument("--repeat", type=int, default=80)
     args = parser.parse_args()
-    with np.load(args.samples) as data:
-        feeds = {name: data[name] for name in data.files}
-    held = {name: x[-args.judged :] for name, x in feeds.items()}
+    with np.load(args.held) as data:
+        held = {name: data[name] for name in data.files}
+    count = len(next(iter(held.values())))
     one = {name: x[:1] for name, x in held.items()}
     with tempfile.TemporaryDirectory() as folder:
         files = {"float": args.float, "ours": args.ours}
         raised = Path(folder) / "raised.onnx"
         onnx.save(upgrade(onnx.load(args.float), 13), raised)
-        np.savez(Path(folder) / "calibration.npz", **{name: x[: -args.judged] for name, x in feeds.items()})
         for rule in args.rules:
             files[rule] = Path(folder) / f"{rule}.onnx"
-            command = [sys.executable, PEER, "--model", raised, "--calibration", f"{folder}/calibration.npz",
+            command = [sys.executable, PEER, "--model", raised, "--calibration", args.calibration,
                        "--rule", rule, "--batch", "1", "--plain-shapes", "--out", files[rule]]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -67,7 +66,7 @@ def main():
         sessions = {name: session(path) for name, path in files.items()}
         names = [value.name for value in sessions["float"].get_outputs()]
         answers = {
-            name: [s.run(names, {k: x[i : i + 1] for k, x in held.items()}) for i in range(args.judged)]
+            name: [s.run(names, {k: x[i : i + 1] for k, x in held.items()}) for i in range(count)]
             for name, s in sessions.items()
         }
         times = {name: [] for name in sessions}

@@ -26,13 +26,14 @@ from quality import SHARED, Job, measure, table
 BITWRIGHT = [sys.executable, "-m", "bitwright"]
 PEER = Path(__file__).parent / "against_static.py"
 SAMPLES, CALLS = 32, 8
+"""Samples of calibration, and calls of each sample of a network with state."""
 TEXT = ("Quantize", "scale", "4096", "zero point", "INVOICE", "café", "bit by bit", "3.14", "group size", "Total: 82 %")
 
 
-def pages(height, width):
-    """Drawn text, float32 [SAMPLES, 3, height, width] in -1 to 1."""
+def pages(count, height, width):
+    """Drawn text, float32 [count, 3, height, width] in -1 to 1."""
     found = []
-    for number in range(SAMPLES):
+    for number in range(count):
         rng = np.random.default_rng(number)
         paper, ink = ((int(v) for v in rng.integers(low, low + 90, 3)) for low in rng.permutation((0, 166)))
         page, size, ink = Image.new("RGB", (width, height), tuple(paper)), int(rng.integers(18, 36)), tuple(ink)
@@ -43,11 +44,11 @@ def pages(height, width):
     return np.stack(found)
 
 
-def pictures(size):
-    """Smooth random pictures, float32 [SAMPLES, size, size, 3] in -1 to 1: noise at four scales."""
-    rng, found = np.random.default_rng(0), np.zeros((SAMPLES, size, size, 3))
+def pictures(count, size):
+    """Smooth random pictures, float32 [count, size, size, 3] in -1 to 1: noise at four scales."""
+    rng, found = np.random.default_rng(0), np.zeros((count, size, size, 3))
     for cells in (2, 4, 8, 16):
-        coarse = rng.normal(size=(SAMPLES, cells, cells, 3))
+        coarse = rng.normal(size=(count, cells, cells, 3))
         where = np.linspace(0, cells - 1, size).round().astype(int)
         found += coarse[:, where][:, :, where] / cells**0.5
     return np.tanh(found).astype(np.float32)
@@ -64,19 +65,19 @@ def chirps(*shape):
 WHOLE = '[network]\nbatch = { input = "none" }\n'
 RATE = "[network]\nconstant = { sr = 16000 }\n"
 NETWORKS = (
-    ("*det_infer*", lambda: {"x": pages(160, 320)}, "", ["x.2=160", "x.3=320"]),
-    ("*rec_infer*", lambda: {"x": pages(48, 320)}, "", ["x.2=48", "x.3=320"]),
-    ("*cls_infer*", lambda: {"x": pages(48, 192)}, "", ["x.2=48", "x.3=192"]),
-    ("pnet*", lambda: {"input_1": pictures(48)}, "", ["M1=48", "M2=48"]),
-    ("rnet*", lambda: {"input_2": pictures(24)}, "", []),
-    ("onet*", lambda: {"input_3": pictures(48)}, "", []),
-    ("*sequence*", lambda: {"input": chirps(SAMPLES, CALLS, 16, 576)}, WHOLE, ["sequence_length=16"]),
-    ("*openvino*", lambda: {"input": chirps(SAMPLES, CALLS, 1, 576)[:, :, 0]}, "", []),
-    ("*half*", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, "", ["sequence=576"]),
-    ("silero_vad.onnx", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, RATE, ["input.1=576"]),
-    ("silero*", lambda: {"input": chirps(SAMPLES, CALLS, 576)}, RATE, ["sequence=576"]),
+    ("*det_infer*", 16, lambda count: {"x": pages(count, 160, 320)}, "", ["x.2=160", "x.3=320"]),
+    ("*rec_infer*", 16, lambda count: {"x": pages(count, 48, 320)}, "", ["x.2=48", "x.3=320"]),
+    ("*cls_infer*", 128, lambda count: {"x": pages(count, 48, 192)}, "", ["x.2=48", "x.3=192"]),
+    ("pnet*", 128, lambda count: {"input_1": pictures(count, 48)}, "", ["M1=48", "M2=48"]),
+    ("rnet*", 128, lambda count: {"input_2": pictures(count, 24)}, "", []),
+    ("onet*", 128, lambda count: {"input_3": pictures(count, 48)}, "", []),
+    ("*sequence*", 16, lambda count: {"input": chirps(count, CALLS, 16, 576)}, WHOLE, ["sequence_length=16"]),
+    ("*openvino*", 16, lambda count: {"input": chirps(count, CALLS, 1, 576)[:, :, 0]}, "", []),
+    ("*half*", 16, lambda count: {"input": chirps(count, CALLS, 576)}, "", ["sequence=576"]),
+    ("silero_vad.onnx", 16, lambda count: {"input": chirps(count, CALLS, 576)}, RATE, ["input.1=576"]),
+    ("silero*", 16, lambda count: {"input": chirps(count, CALLS, 576)}, RATE, ["sequence=576"]),
 )
-"""Pattern of a file's name, its samples, its recipe, and sizes of its open dimensions."""
+"""Pattern of a file's name, samples that judge it, all its samples, its recipe, and sizes of its open dimensions."""
 STATEFUL = ("silero_vad.onnx", "silero_vad_16k*", "silero_vad_op*")
 """Networks with state or constants, which ONNX Runtime's quantizer is not given."""
 
@@ -145,21 +146,22 @@ def language_rows(folder, text, elsewhere, peers, place):
 
 
 def network(source, place):
-    """Take a network through all commands: its output, samples, the plan's event, the certificate, what came of it."""
-    samples, recipe, binds = next(
-        (make, recipe, binds) for pattern, make, recipe, binds in NETWORKS if fnmatch(source.name, pattern)
-    )
-    data, table = place / f"{source.stem}.npz", place / f"{source.stem}.toml"
-    np.savez(data, **samples())
+    """Take a network through all commands: its output, both data files, the plan's event, the certificate, its end."""
+    judged, make, recipe, binds = next(rest for pattern, *rest in NETWORKS if fnmatch(source.name, pattern))
+    calibration, held, table = (place / f"{source.stem}{end}" for end in (".npz", "-held.npz", ".toml"))
+    samples = make(SAMPLES + judged)
+    np.savez(calibration, **{name: x[:SAMPLES] for name, x in samples.items()})
+    np.savez(held, **{name: x[SAMPLES:] for name, x in samples.items()})
     table.write_text(recipe)
-    options = ["--calib", data, "--recipe", table, *(word for bind in binds for word in ("--bind", bind))]
+    options = ["--calib", calibration, "--heldout", held, "--recipe", table]
+    options += [word for bind in binds for word in ("--bind", bind)]
     out = place / f"{source.stem}-int.onnx"
-    return out, data, *run(source, out, *options)
+    return out, (calibration, held), *run(source, out, *options)
 
 
 def network_rows(source, place):
     """Print the row of a network, and what ONNX Runtime's quantizer makes of it where it takes such samples."""
-    out, samples, plan, found, said = network(source, place)
+    out, data, plan, found, said = network(source, place)
     if found is None:
         print(f"| {source.stem} | {said} |", flush=True)
         return
@@ -171,7 +173,7 @@ def network_rows(source, place):
         flush=True,
     )
     if not any(fnmatch(source.name, pattern) for pattern in STATEFUL):
-        words = [sys.executable, PEER, source, out, samples, "--judged", "8", "--repeat", "40"]
+        words = [sys.executable, PEER, source, out, *data, "--repeat", "40"]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         print(done.stdout or done.stderr[-300:], flush=True)
 
