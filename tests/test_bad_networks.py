@@ -539,9 +539,11 @@ def test_interrupted_and_continued(tmp_path: Path, base: Path) -> None:
     whole = words.replace("new/out.onnx", "whole.onnx")
     assert subprocess.run([*PROCESS, *whole.format(tmp=tmp_path).split()], capture_output=True).returncode == 0
     assert (tmp_path / "new" / "out.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.certificate.json", "out.onnx"]
+    beside = {"out.README.md", "out.certificate.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"out.onnx", *beside}
     assert set(listing(tmp_path)) - set(before) == {
-        "new", "new/out.certificate.json", "new/out.onnx", "whole.certificate.json", "whole.onnx"
+        "new", "new/out.README.md", "new/out.certificate.json", "new/out.onnx",
+        "whole.README.md", "whole.certificate.json", "whole.onnx",
     }  # fmt: skip
 
 
@@ -635,7 +637,8 @@ def test_external_data_on_both_sides(tmp_path: Path, base: Path, monkeypatch: py
     monkeypatch.setattr(loop, "write", lambda model, path: write_model(model, path, limit=1000))
     certificate = certified("quantize {tmp}/net.onnx -o {tmp}/out.onnx --calib {tmp}/data.npz --method rtn", tmp_path)
     assert sorted(certificate["output"]["sha256"]) == ["out.onnx", "out.onnx.data"]
-    names = ["data.npz", "net.onnx", "out.certificate.json", "out.onnx", "out.onnx.data", "weights.bin"]
+    names = ["data.npz", "net.onnx", "out.README.md", "out.certificate.json"]
+    names += ["out.onnx", "out.onnx.data", "weights.bin"]
     assert listing(tmp_path) == names
     assert run("check {tmp}/out.onnx", tmp_path).exit_code == 0
 

@@ -60,7 +60,7 @@ def certificate(folder: Path) -> dict[str, Any]:
 def test_quantize_in_words(made: Path) -> None:
     said = (made / "said.txt").read_text()
     assert said.startswith(f"plan: {made}/net.onnx -> {made}/out.onnx\n")
-    assert said.endswith(f"written: {made}/out.onnx and out.certificate.json\n")
+    assert said.endswith(f"written: {made}/out.onnx and out.certificate.json, out.README.md\n")
     assert "uint8" in said
     assert "Accuracy" in said
     shares = [int(share) for share in re.findall(r"(\d+)%  ", said)]
@@ -184,7 +184,7 @@ def test_demo(task: str, name: str, tmp_path: Path) -> None:
     done = next(event for event in found if event["event"] == "finished")["certificate"]
     assert done == json.loads((out / f"{name}.certificate.json").read_text())
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["data", f"{name}.certificate.json", f"{name}.onnx", "report.html"]
+        ["data", f"{name}.README.md", f"{name}.certificate.json", f"{name}.onnx", "report.html"]
     )
     verdict = done["verdict"]
     assert verdict["labelled"] >= 400

@@ -266,6 +266,8 @@ class Recipe(_Table):
     """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)
     """Fail if more than this share of the decoder blocks' weights would stay float without a rule for it."""
+    copy_code: bool = False
+    """Copy code that lies beside the model (`*.py`) into the output: whoever trusts it there runs it."""
     max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
 
     @model_validator(mode="after")

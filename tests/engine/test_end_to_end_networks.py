@@ -51,7 +51,7 @@ def test_every_kind_becomes_integer_and_answers_alike(kind: str, tmp_path: Path)
     assert isinstance(plan.model, NetworkModel)
     assert certificate["float_nodes"] == dict(plan.model.placement(plan).floats)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        [f"{kind}.onnx", "samples.npz", "out.onnx", "out.certificate.json"]
+        [f"{kind}.onnx", "samples.npz", "out.onnx", "out.certificate.json", "out.README.md"]
     )
 
 

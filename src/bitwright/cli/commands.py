@@ -16,6 +16,7 @@ from bitwright.cli.options import (
     Bind,
     Bits,
     Calib,
+    CopyCode,
     Device,
     FormatName,
     Group,
@@ -60,6 +61,7 @@ def plan(
     indivisible: Indivisible = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
+    copy_code: CopyCode = False,
     recipe: RecipeFile = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -68,7 +70,7 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, max_drop=max_drop,
+        indivisible=indivisible, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -99,6 +101,7 @@ def quantize(
     indivisible: Indivisible = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
+    copy_code: CopyCode = False,
     recipe: RecipeFile = None,
     max_ram: MaxRam = None,
     device: Device = "cpu",
@@ -109,7 +112,7 @@ def quantize(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop,
+        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -131,7 +134,8 @@ def show_plan(job: Any, show: Show) -> None:
 
 def do_quantize(show: Show, job: Any) -> None:
     """Show the plan, run it, and print the verdict."""
-    from bitwright.engine.report import certificate_path, verdict_lines
+    from bitwright.engine.report import verdict_lines
+    from bitwright.models import kind_of
 
     show_plan(job, show)
     for event in job.run():
@@ -141,8 +145,9 @@ def do_quantize(show: Show, job: Any) -> None:
             for line in verdict_lines(event.certificate):
                 show.line(line)
             out = Path(event.out)
-            beside = certificate_path(out)
-            show.line(f"written: {out}" + ("" if beside.parent == out else f" and {beside.name}"))
+            kind = kind_of(out)
+            beside = [path.name for path in (kind.certificate(out), kind.card(out)) if path.parent != out]
+            show.line(" and ".join([f"written: {out}", ", ".join(beside)] if beside else [f"written: {out}"]))
 
 
 @app.command()

@@ -62,6 +62,9 @@ Simulate = Annotated[
     bool, typer.Option("--simulate", help="Same as --to float: any format, but the file gets no smaller.")
 ]
 Indivisible = Annotated[str | None, typer.Option(help="If a row is no multiple of the group: error, channel or float.")]
+CopyCode = Annotated[
+    bool, typer.Option("--copy-code", help="Copy code beside the model (*.py) too, which loading may then run.")
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

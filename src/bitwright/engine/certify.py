@@ -9,9 +9,10 @@ from typing import Any
 
 import bitwright
 from bitwright import machine
-from bitwright.engine import journal, partial
+from bitwright.engine import card, journal, partial
 from bitwright.engine.write import Writer
 from bitwright.events import Event, Progress, Started, plain
+from bitwright.files import hub
 from bitwright.files.plain import hashes
 from bitwright.models.model import Plan
 
@@ -40,7 +41,12 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "kind": model.kind.name,
                 "container": plan.container.name,
                 "decoder": plan.container.decoders(),
-                "source": {"folder": plan.source.name, "sha256": sources.result(), "bytes": model.source_bytes},
+                "source": {
+                    "folder": hub.title(plan.source),
+                    **({"hub": str(origin)} if (origin := hub.origin(plan.source)) else {}),
+                    "sha256": sources.result(),
+                    "bytes": model.source_bytes,
+                },
                 "output": {"sha256": outputs.result(), "bytes": sum(file.stat().st_size for file in files)},
                 "recipe": {"sha256": plan.recipe.hash, **plan.recipe.model_dump(mode="json")},
                 "stored_bits_per_weight": plan.stored_bits,
@@ -56,8 +62,9 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
 
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> None:
-    """Give the output and its certificate their final names, durably; remove what only resuming needs last."""
-    plan.model.seal(plan, json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n")
+    """Give the output, certificate and card their final names, durably; remove what only resuming needs last."""
+    written = json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n"
+    plan.model.seal(plan, written, card.of(plan, certificate, written))
     for name in (journal.NAME, partial.MARK):
         (plan.partial / name).unlink(missing_ok=True)
     plan.model.publish(plan)

@@ -30,7 +30,7 @@ def certified(out: Path) -> Iterator[Finding]:
     try:
         certificate = load(out)
         wrong = stale(out, certificate)
-    except BitwrightError as error:
+    except (BitwrightError, OSError) as error:
         yield Finding("certificate", False, str(error))
         return
     for line in wrong:

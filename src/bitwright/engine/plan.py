@@ -207,9 +207,13 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 def runtimes(plan: Plan) -> list[str]:
     """Which runtimes load the output as it is, and with what limits."""
-    experts = any(getattr(item.part, "expert", None) is not None for item in plan.items.values())
-    found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], experts)
+    found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], has_experts(plan))
     return found
+
+
+def has_experts(plan: Plan) -> bool:
+    """Whether single experts of a layer are quantized."""
+    return any(getattr(item.part, "expert", None) is not None for item in plan.items.values())
 
 
 def lines(plan: Plan) -> list[str]:

@@ -85,7 +85,11 @@ class Container(ABC):
 
     @abstractmethod
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
-        """Which runtimes load it as it stands, and what limits them."""
+        """Which runtimes load it as it stands, and what limits them; what does not is said with `not` before it."""
+
+    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+        """Language and program that load the output `name`, by runtime; `runtimes` says which of them do."""
+        return {}
 
 
 class TensorContainer(Container):

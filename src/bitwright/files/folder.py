@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,29 +18,6 @@ from bitwright.files.container import TensorContainer
 from bitwright.files.containers import registry
 from bitwright.files.plain import parse, read_text, why
 from bitwright.files.safetensors import INDEX, SINGLE, Checkpoint
-
-SIDECARS = (
-    "*.json",
-    "*.model",
-    "*.txt",
-    "*.jinja",
-    "*.tiktoken",
-    "LICENSE*",
-    "LICENCE*",
-    "NOTICE*",
-    "USE_POLICY*",
-    "*.md",
-)
-"""What is copied beside the weights; code (`*.py`) never is, because loading would run it."""
-WEIGHTS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.bin",
-    "*.bin.index.json",
-    "*.gguf",
-    "*.pth",
-    "certificate.json",
-)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -130,13 +105,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder)
 
 
-def unread(folder: Path, read: Iterable[Path]) -> list[str]:
-    """Weight files of `folder` besides those that are `read`: other copies of the model, or parts of something else."""
-    known = {*(path.name for path in read), INDEX, "certificate.json"}
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return [n for n in names if n not in known and any(fnmatch.fnmatch(n, pattern) for pattern in WEIGHTS)]
-
-
 def sync(files: Iterable[Path]) -> None:
     """Have the disk hold what was written to these files."""
     for path in files:
@@ -181,18 +149,6 @@ def load_in_transformers(folder: Path, **options: Any) -> Any:
             where=str(folder),
             fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18, or --symmetric",
         ) from error
-
-
-def copy_sidecars(source: Path, out: Path) -> list[str]:
-    """Copy tokenizer, templates, generation config, licence and the like; returns the names. Never code or weights."""
-    copied = []
-    for path in sorted(source.iterdir()):
-        wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in SIDECARS)
-        weights = any(fnmatch.fnmatch(path.name, pattern) for pattern in WEIGHTS)
-        if path.is_file() and wanted and not weights and path.name not in ("config.json", "README.md"):
-            shutil.copyfile(path, out / path.name)
-            copied.append(path.name)
-    return copied
 
 
 LARGEST = 2.0**64

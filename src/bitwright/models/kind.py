@@ -72,6 +72,10 @@ class Kind(ABC):
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
 
+    library: ClassVar[str]
+    """The library that loads its models, as the hub calls it."""
+    pipeline: ClassVar[str] = ""
+    """What all its models do, as the hub calls it; "" where they do different things."""
     writes: ClassVar[bool] = False
     """Whether its models write text, so that two of them can write side by side."""
 
@@ -118,6 +122,18 @@ class Kind(ABC):
     @abstractmethod
     def certificate(self, out: Path) -> Path:
         """Where the certificate of an output lies."""
+
+    @abstractmethod
+    def card(self, out: Path) -> Path:
+        """Where the model card of an output lies."""
+
+    @abstractmethod
+    def source_card(self, source: Path) -> Path:
+        """Where the model card of a float model lies, if it has one."""
+
+    @abstractmethod
+    def shelved(self, out: Path) -> dict[str, Path]:
+        """The files of an output, by their names in a repository of its own."""
 
     @abstractmethod
     def partial(self, out: Path) -> Path:

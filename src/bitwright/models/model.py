@@ -392,8 +392,8 @@ class Model(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def seal(self, plan: Plan, certificate: str) -> None:
-        """Put the certificate beside the partial output and make all of it durable."""
+    def seal(self, plan: Plan, certificate: str, card: str) -> None:
+        """Put the certificate and the model card beside the partial output and make all of it durable."""
 
     @abstractmethod
     def publish(self, plan: Plan) -> None:

@@ -306,7 +306,8 @@ def test_a_bundled_network_brings_its_data(studio: Studio) -> None:
     assert len(run["rows"]) == 9
     assert any(fact["label"] == "Accuracy" for fact in run["summary"]["facts"])
     folder = Path(studio.config["data"]) / "runs" / run["id"]
-    assert {path.name for path in folder.iterdir()} == {"out.onnx", "out.certificate.json", "events.jsonl"}
+    beside = {"out.certificate.json", "out.README.md"}
+    assert {path.name for path in folder.iterdir()} == {"out.onnx", *beside, "events.jsonl"}
 
 
 def test_a_network_goes_on(studio: Studio) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.errors import ModelError
 from bitwright.files.plain import hashes, parse, read_text, why
+from bitwright.files.plain import read as read_bytes
 from bitwright.models import Kind, kind_of, kinds
 from bitwright.models.kind import Words
 from bitwright.words import number, one_line, plural, summed
@@ -60,18 +62,30 @@ def read(path: Path) -> Certificate:
 
 
 def stale(out: Path, certificate: Certificate) -> list[str]:
-    """What is not as certified: a line for each file that is missing or has other bytes; all files are hashed."""
+    """What is not as certified: a line for each file that is missing or has other bytes; all files are hashed.
+
+    The model card names the certificate by its hash: neither can be changed alone.
+    """
     named: dict[str, str] = certificate["output"]["sha256"]
     base = out if out.is_dir() else out.parent
     here = [name for name in named if Path(name).name == name and (base / name).is_file()]
     found = hashes(base / name for name in here)
-    return [
+    lines = [
         f"{name} is not the certified file: its SHA-256 differs"
         if name in found
         else f"{name} is certified but missing"
         for name in named
         if found.get(name) != named[name]
     ]
+    card, path = kind_of(out).card(out), certificate_path(out)
+    told = HASH.search(read_bytes(card).decode("utf-8", "replace")) if card.is_file() else None
+    if told is not None and told[1] != hashes([path])[path.name]:
+        lines.append(f"{path.name} is not the certificate that {card.name} names: its SHA-256 differs")
+    return lines
+
+
+HASH = re.compile(r"^SHA-256 of `[^`]*certificate\.json`: `([0-9a-f]{64})`$", re.MULTILINE)
+"""Where a model card names its certificate."""
 
 
 REMEASURE = "bitwright check OUT --against FLOAT"

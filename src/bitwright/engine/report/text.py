@@ -98,9 +98,9 @@ def to_markdown(certificates: list[Certificate]) -> str:
     """The certificates as Markdown, for a model card or a pull request."""
     blocks = []
     if len(certificates) > 1:
-        blocks += [f"# {len(certificates)} quantized models", _cell(ranking(certificates))]
-        blocks += [_cell(line) for line in comparability(certificates)]
-        blocks.append(_table(*summary(certificates)))
+        blocks += [f"# {len(certificates)} quantized models", cell(ranking(certificates))]
+        blocks += [cell(line) for line in comparability(certificates)]
+        blocks.append(table(*summary(certificates)))
     for certificate in certificates:
         blocks += _markdown_one(certificate)
     return "\n\n".join(blocks) + "\n"
@@ -108,13 +108,13 @@ def to_markdown(certificates: list[Certificate]) -> str:
 
 def _markdown_one(certificate: Certificate) -> list[str]:
     called = words(certificate)
-    name = _cell(f"{certificate['source']['folder']}, {label(certificate)}")
-    blocks = [f"## {name}", f"**{_cell(headline(certificate))}**"]
-    blocks += [*map(_cell, cautions(certificate)), source(certificate)]
+    name = cell(f"{certificate['source']['folder']}, {label(certificate)}")
+    blocks = [f"## {name}", f"**{cell(headline(certificate))}**"]
+    blocks += [*map(cell, cautions(certificate)), source(certificate)]
     if certificate["verdict"] is None:
         blocks.append(f"Measure it with `{called.remedy}`.")
     figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]
-    blocks.append(_table(("Figure", "Value", "Of"), figures))
+    blocks.append(table(("Figure", "Value", "Of"), figures))
     blocks.append(_list([*readers(certificate), *fallbacks(certificate)]))
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
@@ -133,7 +133,7 @@ def _markdown_one(certificate: Certificate) -> list[str]:
         for r in certificate["rows"]
     ]
     total = plural(len(rows), called.part, called.parts)
-    blocks.append(f"<details><summary>All {total}</summary>\n\n{_table(head, rows)}\n\n</details>")
+    blocks.append(f"<details><summary>All {total}</summary>\n\n{table(head, rows)}\n\n</details>")
     seen = [
         f"{name} {called.data}: {line}"
         for name, p in data(certificate).items()
@@ -141,19 +141,20 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     ]
     if seen:
         blocks.append(_list(seen))
-    blocks.append("\n".join(f"- {_cell(what)} `{digest}`" for what, digest in proofs(certificate)))
+    blocks.append("\n".join(f"- {cell(what)} `{digest}`" for what, digest in proofs(certificate)))
     return blocks
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that Markdown shows as it is, in one line: nothing of it becomes a tag, a column or emphasis."""
     return re.sub(r"([\\|`*_\[\]])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_cell(line)}" for line in lines)
+    return "\n".join(f"- {cell(line)}" for line in lines)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *(tuple(_cell(str(v)) for v in row) for row in rows)]
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table of Markdown; a cell shows its text as it is."""
+    lines = [head, tuple("---" for _ in head), *(tuple(cell(str(v)) for v in row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer, refuse
+from bitwright.files.usage import in_transformers, in_vllm
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,9 @@ class Float(TensorContainer):
         from bitwright.files.folder import load_in_transformers
 
         return load_in_transformers(folder), False
+
+    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+        return {"transformers": ("python", in_transformers(name)), "vLLM": in_vllm(name)}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["transformers and vLLM (float weights: a study copy, nothing gets smaller)"]

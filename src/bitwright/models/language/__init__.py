@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright import libraries
 from bitwright.errors import RecipeError
-from bitwright.files import gguf
+from bitwright.files import gguf, hub, sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
 from bitwright.recipe import Recipe
@@ -27,9 +27,10 @@ class Language(Kind):
         "Quality on text was not measured", "bitwright measure FLOAT OUT --heldout FILE",
     )  # fmt: skip
     holds = "tensors"
+    library, pipeline = "transformers", "text-generation"
     writes = True
     shows = frozenset({"nothing", "moments"})
-    tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes")
+    tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
         "windows": "calibration.windows",
@@ -38,6 +39,7 @@ class Language(Kind):
         "heldout_windows": "calibration.heldout_windows",
         "activations": "layer.activations",
         "indivisible": "indivisible",
+        "copy_code": "copy_code",
     }
 
     def load(self) -> None:
@@ -58,16 +60,25 @@ class Language(Kind):
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.language.model import LanguageModel
 
-        return LanguageModel(path, device)
+        return LanguageModel(path, device, recipe.copy_code)
 
     def output(self, recipe: Recipe) -> str:
         return "compressed-tensors"
 
     def beside(self, source: Path) -> Path:
-        return Path(f"{source.name}-small")
+        return Path(f"{hub.title(source)}-small")
 
     def certificate(self, out: Path) -> Path:
-        return out / "certificate.json"
+        return out / sidecars.CERTIFICATE
+
+    def card(self, out: Path) -> Path:
+        return out / sidecars.CARD
+
+    def source_card(self, source: Path) -> Path:
+        return source / sidecars.CARD
+
+    def shelved(self, out: Path) -> dict[str, Path]:
+        return {name: out / name for name in sidecars.listed(out) if not sidecars.hidden(name)}
 
     def partial(self, out: Path) -> Path:
         return out.with_name(out.name + ".partial")

@@ -17,7 +17,8 @@ from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import copy_sidecars, open_checkpoint, require_finite, sync, unread, write_config
+from bitwright.files import sidecars
+from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
 from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
@@ -52,8 +53,8 @@ def _joined(*notes: str | None) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _notes(arch: Architecture) -> list[str]:
-    """What a folder holds besides the network."""
+def _notes(arch: Architecture, code: bool) -> list[str]:
+    """What a folder holds besides the network; `code` says whether it is copied with its code."""
     notes = []
     if arch.beyond:
         notes.append(
@@ -62,9 +63,9 @@ def _notes(arch: Architecture) -> list[str]:
         )
     if others := [name for name in arch.outside if name not in arch.beyond]:
         notes.append(f"{len(others)} tensors outside the network are kept as they are, first {others[0]}")
-    if files := unread(arch.checkpoint.folder, arch.checkpoint.files):
+    if files := sidecars.unread(arch.checkpoint.folder, arch.checkpoint.files):
         notes.append(f"not read, as transformers does not: {', '.join(files)}")
-    return notes
+    return [*notes, *sidecars.left(arch.checkpoint.folder, code)]
 
 
 class LanguageModel(Model):
@@ -75,7 +76,7 @@ class LanguageModel(Model):
 
     independent = True
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path, device: str = "cpu", copy_code: bool = False) -> None:
         self.kind, self.path, self.device = kinds.get("language"), path, device
         self.arch = Architecture.open(path, machine.calibration_dtype(device))
         if self.arch.checkpoint.quantized:
@@ -88,7 +89,7 @@ class LanguageModel(Model):
                 where=str(path),
                 fix="Remove quantization_config from config.json if these are the float weights",
             )
-        self.notes = _notes(self.arch)
+        self.notes = _notes(self.arch, copy_code)
         self._known_peaks: dict[str, tuple[float, float]] = {}
 
     @property
@@ -359,7 +360,7 @@ class LanguageModel(Model):
 
     def finish(self, plan: Plan) -> list[Path]:
         folder = sink_of(plan).folder
-        copy_sidecars(self.path, folder)
+        sidecars.copy(self.path, folder, plan.recipe.copy_code)
         write_config(self.path, folder, self._config(plan))
         return sorted(folder.glob("*.safetensors"))
 
@@ -422,10 +423,11 @@ class LanguageModel(Model):
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:
         return sensitivity.rank(plan, self.arch, data)
 
-    def seal(self, plan: Plan, certificate: str) -> None:
+    def seal(self, plan: Plan, certificate: str, card: str) -> None:
         self.kind.certificate(plan.partial).write_text(certificate, "utf-8")
+        self.kind.card(plan.partial).write_text(card, "utf-8")
         shutil.rmtree(plan.partial / TRIAL, ignore_errors=True)
-        sync(plan.partial.iterdir())
+        sync(path for path in plan.partial.rglob("*") if path.is_file())
 
     def publish(self, plan: Plan) -> None:
         for kept in plan.partial.glob(f"{Path(text.OWN).stem}.*"):  # a killed run may have left half of one

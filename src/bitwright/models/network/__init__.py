@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright.errors import RecipeError
+from bitwright.files import sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.network import facts
 from bitwright.recipe import Recipe
@@ -26,6 +28,7 @@ class Networks(Kind):
     )  # fmt: skip
     ending = ".onnx"
     holds = "graph"
+    library = "onnx"
     devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
@@ -68,7 +71,27 @@ class Networks(Kind):
         return source.with_name(f"{source.stem}-int.onnx")
 
     def certificate(self, out: Path) -> Path:
-        return out.with_name(f"{out.stem}.certificate.json")
+        return _beside(out, sidecars.CERTIFICATE)
+
+    def card(self, out: Path) -> Path:
+        return _beside(out, sidecars.CARD)
+
+    def source_card(self, source: Path) -> Path:
+        """Its own; else that of its folder, which any project has: it is a model card where it has metadata."""
+        own, folder = self.card(source), source.with_name(sidecars.CARD)
+        if own.is_file() or not folder.is_file():
+            return own
+        with folder.open("rb") as file:
+            return folder if file.read(3) == b"---" else own
+
+    def shelved(self, out: Path) -> dict[str, Path]:
+        files = [out, out.with_name(f"{out.name}.data"), self.certificate(out)]
+        papers = {
+            path.name.removeprefix(f"{out.stem}."): path for path in out.parent.glob(f"{glob.escape(out.stem)}.*")
+        }
+        papers = {name: path for name, path in papers.items() if sidecars.fits(name, sidecars.PAPERS)}
+        named = {path.name: path for path in files if path.is_file()}
+        return named | papers | ({sidecars.CARD: self.card(out)} if self.card(out).is_file() else {})
 
     def partial(self, out: Path) -> Path:
         return out.with_name(f"{out.stem}.partial")
@@ -101,6 +124,11 @@ class Networks(Kind):
 
     def activations(self, certificate: Mapping[str, Any]) -> str:
         return facts.activations(certificate)
+
+
+def _beside(out: Path, name: str) -> Path:
+    """Where what belongs to a network lies: beside it, under its name."""
+    return out.with_name(f"{out.stem}.{name}")
 
 
 KIND = Networks()

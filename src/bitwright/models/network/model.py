@@ -14,9 +14,10 @@ import torch
 
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
+from bitwright.files import sidecars
 from bitwright.files.folder import sync
 from bitwright.files.layers import Layer, Placement, to_matrix
-from bitwright.files.onnx import decode_layers, files_of, read, side_file, write
+from bitwright.files.onnx import decode_layers, files_of, read, write
 from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
 from bitwright.models import kinds
@@ -389,8 +390,12 @@ class NetworkModel(Model):
     def finish(self, plan: Plan) -> list[Path]:
         return write(self.graph_of(plan), plan.partial / plan.out.name)
 
-    def seal(self, plan: Plan, certificate: str) -> None:
-        self._certificate(plan).write_text(certificate, "utf-8")
+    def seal(self, plan: Plan, certificate: str, card: str) -> None:
+        network = plan.partial / plan.out.name
+        self.kind.certificate(network).write_text(certificate, "utf-8")
+        self.kind.card(network).write_text(card, "utf-8")
+        for paper in sidecars.papers(self.path):
+            shutil.copyfile(paper, plan.partial / f"{plan.out.stem}.{paper.name}")
         sync(self._written(plan))
 
     def publish(self, plan: Plan) -> None:
@@ -398,13 +403,10 @@ class NetworkModel(Model):
             path.rename(plan.out.with_name(path.name))
         shutil.rmtree(plan.partial)
 
-    def _certificate(self, plan: Plan) -> Path:
-        return self.kind.certificate(plan.partial / plan.out.name)
-
     def _written(self, plan: Plan) -> list[Path]:
         """The files of the output: the network comes last, so that it never has its name without the others."""
         network = plan.partial / plan.out.name
-        return [path for path in (self._certificate(plan), side_file(network), network) if path.exists()]
+        return sorted(self.kind.shelved(network).values(), key=lambda path: path == network)
 
     # --- judging
 

@@ -13,6 +13,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
 from bitwright.files.containers.compressed_tensors.rules import GROUPS, UNEVEN, installed, reads_zeros, require
+from bitwright.files.usage import in_transformers, in_vllm
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,11 @@ class CompressedTensors(TensorContainer):
         from compressed_tensors.quantization import disable_quantization
 
         model.apply(disable_quantization)
+
+    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+        config = "from transformers import CompressedTensorsConfig\n" if experts else ""
+        options = {"quantization_config": "CompressedTensorsConfig(dequantize=True)"} if experts else {}
+        return {"transformers": ("python", config + in_transformers(name, options)), "vLLM": in_vllm(name)}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""

@@ -11,6 +11,7 @@ from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.files.container import GraphContainer, refuse
 from bitwright.files.containers.qdq import narrow
+from bitwright.files.usage import in_onnxruntime
 
 GROUPS = (16, 32, 64, 128, 256)
 """Weights per scale that MatMulNBits knows."""
@@ -57,6 +58,9 @@ class NBits(GraphContainer):
         from bitwright.files.containers.nbits.packing import decode
 
         return decode(model)
+
+    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+        return {"ONNX Runtime": in_onnxruntime(name)}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["ONNX Runtime (its own operator MatMulNBits)"]

@@ -11,6 +11,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.files.container import GraphContainer, refuse
+from bitwright.files.usage import in_onnxruntime
 
 BITS = re.compile(r"int([2-8])(_narrow)?")
 
@@ -73,6 +74,9 @@ class QDQ(GraphContainer):
         from bitwright.files.containers.qdq.writer import decode
 
         return decode(model)
+
+    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+        return {"ONNX Runtime": in_onnxruntime(name)}
 
     def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
         return ["ONNX Runtime, in integer kernels", "anything that reads QDQ networks"]
