@@ -31,7 +31,7 @@ BELOW: dict[str, set[str]] = {
     "core": {"errors", "plugins"},
     "methods": {"errors", "registry", "core"},
     "rewrites": {"errors", "registry", "core"},
-    "files": {"errors", "registry", "core"},
+    "files": {"errors", "words", "registry", "core"},
     "recipe": {"errors", "core", "methods", "rewrites", "files"},
     "models": {*BASE, "methods", "rewrites", "files", "recipe"},
     "engine": ENGINE - {"engine"},

@@ -24,6 +24,8 @@ from jinja2 import TemplateError
 
 from bitwright.engine import report as reports
 from bitwright.engine.options import make_recipe, size
+from bitwright.engine.push import Push
+from bitwright.engine.push import prepare as prepare_push
 from bitwright.errors import InputError, ModelError, RecipeError
 from bitwright.events import Event, Finding, Finished, Note, Progress, Row, plain
 from bitwright.files.plain import require_new
@@ -200,7 +202,7 @@ class Report:
 def open(model: Source, *, device: str = "cpu") -> Model:
     """Open a float model; `model.parts(Recipe())` are the matrices that can be quantized.
 
-    `model` is a folder, an .onnx file or `hub:OWNER/NAME`. Raises ModelError, FileError or TensorError.
+    `model` is a folder, an .onnx file or `hub:OWNER/NAME@REVISION`. Raises ModelError, FileError or TensorError.
     """
     kind_of(find(model)).load()
     return open_model(model, device=device)
@@ -219,9 +221,9 @@ def plan(
     """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
-    length, heldout, heldout_windows, output (--to), simulate, indivisible, max_drop, bind, copy_code; they override `recipe`.
-    `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be known
-    to fail; TypeError for an option that does not exist.
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, max_drop, bind, copy_code; they override
+    `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be
+    known to fail; TypeError for an option that does not exist.
     """
     unknown = options.keys() - OPTIONS
     if unknown:
@@ -329,6 +331,32 @@ def report(*outs: Source) -> Report:
         stale = reports.stale(out, certificate)
         certificates.append(certificate | ({"stale": stale} if stale else {}))
     return Report(certificates)
+
+
+def push(
+    out: Source,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    agree: Callable[[Push], None] | None = None,
+    watch: Watch = None,
+) -> str:
+    """Check an output of `quantize` anew, then upload it to the hub's repository `repo` (OWNER/NAME), as one commit.
+
+    The repository, and the branch `revision`, are made where they are not there. `endpoint` is the address of another
+    hub. `agree` gets what is going to be sent (`print(push.lines())`), and raises where that is not wanted. Returns the
+    commit's address. Raises ModelError where the output is not as certified, InputError where the hub refuses.
+    """
+    ready = prepare_push(Path(out), repo, private=private, revision=revision, endpoint=endpoint)
+    wrong = [finding.detail for finding in check(out, watch=watch).findings if finding.good is False]
+    if wrong:
+        fix = "Nothing was uploaded: quantize it again"
+        raise ModelError(f"not sound: {wrong[0].removeprefix(f'{out}: ')}", where=str(out), fix=fix)
+    if agree is not None:
+        agree(ready)
+    return ready.send()
 
 
 def _prepare(kind: Kind, threads: int | None) -> list[str]:

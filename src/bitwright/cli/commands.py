@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +41,7 @@ from bitwright.cli.options import (
     bound,
 )
 from bitwright.errors import BitwrightError, RecipeError
-from bitwright.events import Finished, Row
+from bitwright.events import Finished, Note, Row
 from bitwright.files.plain import require_new
 
 
@@ -76,7 +77,7 @@ def plan(
     def work(show: Show) -> None:
         from bitwright import library
 
-        show_plan(library.plan(model, recipe=recipe, device=device, **given | {"bind": bound(bind)}), show)
+        show_plan(library.plan(found(show, model), recipe=recipe, device=device, **given | {"bind": bound(bind)}), show)
 
     guarded(as_json, work)
 
@@ -119,10 +120,19 @@ def quantize(
         from bitwright import library
 
         told = given | {"bind": bound(bind)}
-        job = library.plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **told)
+        job = library.plan(
+            found(show, model), out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **told
+        )
         do_quantize(show, job)
 
     guarded(as_json, work, resume=True, out=out)
+
+
+def found(show: Show, model: str) -> Path:
+    """The path that a MODEL argument means; what is downloaded for it is said."""
+    from bitwright.models import find
+
+    return find(model, lambda line: show.event(Note(line)))
 
 
 def show_plan(job: Any, show: Show) -> None:
@@ -167,18 +177,19 @@ def measure(
     """Compare two models on the same text or samples: KL, agreement, perplexity or accuracy, with 95 % intervals."""
 
     def work(show: Show) -> None:
-        tell_comparison(show, a, b, heldout, recipe, windows, length, threads)
+        first, second = found(show, a), found(show, b)
+        tell_comparison(show, first, second, heldout, recipe, windows, length, threads)
         if weights:
             from bitwright import library
 
-            for row in library.check(b, a, watch=False).rows:
+            for row in library.check(second, first, watch=False).rows:
                 tell_row(show, row)
 
     guarded(as_json, work)
 
 
 def tell_comparison(
-    show: Show, a: str, b: str, heldout: str, recipe: Path | None, windows: int, length: int, threads: int | None
+    show: Show, a: Path, b: Path, heldout: str, recipe: Path | None, windows: int, length: int, threads: int | None
 ) -> None:
     """Compare two models on held-out data and print how far apart they are."""
     from bitwright import library
@@ -226,14 +237,15 @@ def check(
         for name, value in (("--recipe", recipe), ("--windows", windows)):
             if value is not None and heldout is None:
                 raise RecipeError("says how held-out data are read", where=name, fix="Give --heldout DATA too")
-        found = library.check(
-            folder, against, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
+        model, source = found(show, folder), None if against is None else found(show, against)
+        checked = library.check(
+            model, source, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )
-        wrong = [finding.detail for finding in found.findings if finding.good is False]
-        if against is not None and heldout is not None and not wrong:
-            tell_comparison(show, against, folder, heldout, recipe, windows or 16, 256, None)
+        wrong = [finding.detail for finding in checked.findings if finding.good is False]
+        if source is not None and heldout is not None and not wrong:
+            tell_comparison(show, source, model, heldout, recipe, windows or 16, 256, None)
         show.close()
-        show.line(found.words)
+        show.line(checked.words)
         if wrong:
             cause = f"not sound: {wrong[0].removeprefix(f'{folder}: ')}"
             raise BitwrightError(cause, where=folder, fix="Do not use it: write or download it again")
@@ -280,6 +292,46 @@ def written_as(kind: str | None, out: Path | None, kinds: list[str]) -> str:
     if kind is not None and ending in kinds and ending != kind:
         raise RecipeError(f"contradicts -o {out.name}", where="--format", fix="Give one of them")
     return kind or (ending if ending in kinds else kinds[0])
+
+
+@app.command()
+def push(
+    out: Annotated[Path, typer.Argument(help="An output of `quantize`: a folder or an .onnx file.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made where it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch; made where it is not there. Default: main.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything is uploaded.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address of another hub. Default: https://huggingface.co, or HF_ENDPOINT.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload an output to the Hugging Face hub, after a fresh check, as one commit. It asks before it sends."""
+
+    def work(show: Show) -> None:
+        from bitwright import library
+
+        if not yes and (as_json or not sys.stdin.isatty()):
+            raise RecipeError("nobody is there to be asked", where="push", fix="Give --yes to upload without asking")
+
+        def agree(ready: Any) -> None:
+            show.close()
+            if show.json:
+                typer.echo(json.dumps({"event": "upload", **ready.summary}))
+            for line in ready.lines():
+                show.line(line)
+            if not yes and not typer.confirm("Upload?"):
+                raise BitwrightError("not confirmed: nothing was uploaded")
+
+        url = library.push(
+            out, repo, private=private, revision=revision, endpoint=endpoint, agree=agree, watch=show.event
+        )
+        show.close()
+        if show.json:
+            typer.echo(json.dumps({"event": "pushed", "url": url}))
+        show.line(f"pushed: {url}")
+
+    guarded(as_json, work, resume=True)
 
 
 @app.command()

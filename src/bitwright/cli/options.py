@@ -22,7 +22,9 @@ def starting(names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-Model = Annotated[str, typer.Argument(help="A model folder, hub:OWNER/NAME to download one, or an .onnx file.")]
+Model = Annotated[
+    str, typer.Argument(help="A model folder, hub:OWNER/NAME[@REVISION] to download one, or an .onnx file.")
+]
 Bits = Annotated[int | None, typer.Option(help="Bits per weight, for an integer format. Default 4.")]
 FormatName = Annotated[
     str | None, typer.Option("--format", help="A format by name, instead of --bits: fp8, nf4, codebook3 ...")

@@ -12,6 +12,7 @@ from bitwright import machine
 from bitwright.engine.options import require_tables
 from bitwright.engine.partial import require_ours
 from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
+from bitwright.files import hub
 from bitwright.files.containers import registry as containers
 from bitwright.files.plain import NAME, require_new
 from bitwright.methods import registry as methods
@@ -220,7 +221,8 @@ def lines(plan: Plan) -> list[str]:
     """The plan in words, on one screen."""
     words, estimate = plan.model.kind.words, plan.estimate
     kinds = Counter((item.words, item.method.name) for item in plan.items.values())
-    found = [f"plan: {plan.source} -> {plan.out}"]
+    origin = hub.origin(plan.source)
+    found = [f"plan: {f'{hub.PREFIX}{origin}' if origin else plan.source} -> {plan.out}"]
     for (form, method), count in kinds.items():
         found.append(f"  {count} {words.part if count == 1 else words.parts} as {form} by {method}")
     found += [f"  {line}" for line in plan.model.lines(plan)]

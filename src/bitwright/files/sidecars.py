@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from bitwright.files import hub
+
 CONFIG, CARD, CERTIFICATE = "config.json", "README.md", "certificate.json"
 """Files that an output has of its own."""
 WEIGHTS = (
@@ -73,8 +75,7 @@ def listed(folder: Path) -> list[str]:
 
 def papers(model: Path) -> list[Path]:
     """Terms of use in a model's folder, or beside its file."""
-    folder = model if model.is_dir() else model.parent
-    return sorted(path for path in folder.iterdir() if fits(path.name, PAPERS) and path.is_file())
+    return sorted(path for path in hub.folder_of(model).iterdir() if fits(path.name, PAPERS) and path.is_file())
 
 
 def unread(folder: Path, read: Iterable[Path]) -> list[str]:

@@ -6,10 +6,12 @@ model.kind.name, [part.name for part in model.parts(Recipe())]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.errors import InputError, ModelError, RecipeError
+from bitwright.files import hub
 from bitwright.models.kind import Kind
 from bitwright.recipe import Recipe
 from bitwright.registry import Registry
@@ -39,20 +41,17 @@ def kind_at(path: Path) -> Kind | None:
     return next((kind for kind in kinds.all() if kind.lies_at(path)), None)
 
 
-def find(model: str | Path) -> Path:
-    """The path a MODEL argument means; `hub:OWNER/NAME` downloads it, and nothing else touches the network."""
-    text = str(model)
-    if not text.startswith("hub:"):
-        return Path(model)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+def find(model: str | Path, tell: Callable[[str], None] = lambda line: None) -> Path:
+    """The path a MODEL argument means; `hub:OWNER/NAME@REVISION` downloads it, and nothing else touches the network.
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
-    try:
-        return Path(snapshot_download(text.removeprefix("hub:"), allow_patterns=wanted))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"cannot be downloaded ({line})", where=text, fix="Check the name and the network") from error
+    `tell` hears beforehand what is downloaded, and how much. Raises InputError where it cannot be had.
+    """
+    text = str(model)
+    if not text.startswith(hub.PREFIX):
+        return Path(model)
+    from bitwright.files.hub.download import download
+
+    return download(text, tell)
 
 
 def open(model: str | Path, recipe: Recipe | None = None, *, device: str = "cpu") -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright.errors import RecipeError
-from bitwright.files import sidecars
+from bitwright.files import hub, sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.network import facts
 from bitwright.recipe import Recipe
@@ -78,7 +78,7 @@ class Networks(Kind):
 
     def source_card(self, source: Path) -> Path:
         """Its own; else that of its folder, which any project has: it is a model card where it has metadata."""
-        own, folder = self.card(source), source.with_name(sidecars.CARD)
+        own, folder = self.card(source), hub.folder_of(source) / sidecars.CARD
         if own.is_file() or not folder.is_file():
             return own
         with folder.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ PREFIX = "hub:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
 REPOSITORY = re.compile(rf"{PART}/{PART}", re.ASCII)
+REVISION = re.compile(r"[^\s@:^~?*\[\\]+")
+"""A branch, a tag or a commit, as far as Git allows it to be called."""
 LOGIN = "run: hf auth login"
 
 
@@ -41,6 +44,14 @@ def origin(path: Path) -> Origin | None:
     return None
 
 
+def folder_of(path: Path) -> Path:
+    """The folder of the model at `path`; of a network of the hub its repository, wherever in it the file lies."""
+    if path.is_dir():
+        return path
+    found = origin(path)
+    return next((folder for folder in path.absolute().parents if found and folder.name == found.commit), path.parent)
+
+
 def title(path: Path) -> str:
     """What a model at `path` is called: of the hub by its repository, not by the commit that its folder is named for.
 
@@ -56,6 +67,21 @@ def require_repository(name: str, where: str) -> None:
     if not REPOSITORY.fullmatch(name) or "--" in name or ".." in name or len(name) > 96:
         fix = "Write OWNER/NAME, of letters, digits, dots, dashes and underscores"
         raise InputError(f"{name!r} is not a repository's name", where=where, fix=fix)
+
+
+@contextmanager
+def bars() -> Iterator[None]:
+    """The library's progress bars meanwhile only where a terminal shows them: it draws some of them in any case."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hide = not (are_progress_bars_disabled() or sys.stderr.isatty())
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()
 
 
 @contextmanager
@@ -89,7 +115,16 @@ def explained(where: str, doing: str, on: str) -> Iterator[None]:
         raise InputError(f"cannot be {doing}: HF_HUB_OFFLINE forbids the network", where=where, fix=fix) from error
     except HfHubHTTPError as error:
         raise _refused(error, where, doing, on) from error
-    except (HTTPError, EntryNotFoundError, ConnectionError) as error:
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, ConnectionError | EntryNotFoundError):
+            raise  # the disk is at fault
+        raise InputError(
+            f"cannot be {doing} ({_first(error)})", where=where, fix="Run the same command again"
+        ) from error
+    except ValueError as error:  # metadata that the hub refuses; an answer that is none of a hub's
+        what = f"cannot be {doing}: {' '.join(str(error).split())}"
+        raise InputError(what, where=where, fix=f"Correct it, if it is here; {on} may be no hub") from error
+    except (HTTPError, EntryNotFoundError) as error:
         fix = "Check the network; the same command goes on where this one stopped"
         raise InputError(f"cannot be {doing}: {on} is not reached ({_first(error)})", where=where, fix=fix) from error
 
