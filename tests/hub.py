@@ -64,7 +64,7 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The state of the server at `url`."""
+    """The state of the server at `url`; a dataset is a repository `datasets/OWNER/NAME`."""
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -130,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             self.batch(json.loads(body))
         elif parts[:2] == ["api", "models"]:
             self.api("/".join(parts[2:4]), parts[4:], body)
+        elif parts[:2] == ["api", "datasets"]:
+            self.api("/".join(parts[1:4]), parts[4:], body)
         elif parts[2:3] == ["resolve"]:
             self.resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
@@ -292,6 +294,10 @@ def served() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+NOBODY = Hub("http://127.0.0.1:9")
+"""A hub that is not reached: nothing listens on the port of discarding."""
 
 
 def settings(hub: Hub, cache: Path) -> dict[str, str]:

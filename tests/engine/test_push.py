@@ -171,7 +171,7 @@ def test_errors_of_the_hub_are_one_line(outputs: Path, server: hub.Hub, monkeypa
     server.refuse = (500, "out of order")
     assert "answers 500 (" in fault("me/net")
     server.refuse = None
-    assert "is not reached" in fault("me/net", "--endpoint", "http://127.0.0.1:9")
+    assert "is not reached" in fault("me/net", "--endpoint", hub.NOBODY.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in fault("me/net")
     assert "me/net" not in server.repositories

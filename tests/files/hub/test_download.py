@@ -163,11 +163,10 @@ def test_a_malformed_name_never_touches_the_network(text: str, server: hub.Hub) 
 
 def test_without_a_network_what_was_downloaded_earlier_serves(server: hub.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = fetched("hub:me/tiny")
-    dead = hub.Hub("http://127.0.0.1:9")  # the port of discarding: nothing listens
-    hub.use(dead, folder.parents[3], monkeypatch)
+    hub.use(hub.NOBODY, folder.parents[3], monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder.parents[2]))
     again, said = fetched("hub:me/tiny")
-    assert again == folder and said == [f"{dead.url} is not reached: hub:me/tiny is what was downloaded earlier"]
+    assert again == folder and said == [f"{hub.NOBODY.url} is not reached: hub:me/tiny is what was downloaded earlier"]
     assert "is not reached" in fault("hub:me/other") and "Check the network" in fault("hub:me/other")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert fetched("hub:me/tiny")[0] == folder

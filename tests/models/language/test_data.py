@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.errors import DataError, ModelError, RecipeError
+from bitwright.errors import DataError, InputError, ModelError, RecipeError
 from bitwright.models.language import corpus, data
 from bitwright.models.language.data import cut, load_texts, write_own
-from tests import tiny
+from tests import hub, tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -174,7 +174,38 @@ def test_the_hub_needs_a_package_that_is_named(monkeypatch):
     assert "pip install datasets" in catch("hub:Owner/name")
 
 
-@pytest.mark.parametrize("source", ["hub:", "hub:a:b:c:d", "hub:a:train[:5"])
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("hub:a", ("a", None, None, "train", "text")),
+        ("hub:me/books@v1", ("me/books", None, "v1", "train", "text")),
+        ("hub:me/books/raw@refs/pr/1:test[:9]:body", ("me/books", "raw", "refs/pr/1", "test[:9]", "body")),
+    ],
+)
+def test_a_dataset_has_a_configuration_a_revision_a_split_and_a_column(source, parts):
+    assert data.Dataset.parse(source) == parts
+    assert data.Dataset.parse(str(data.Dataset.parse(source))) == parts
+
+
+def test_a_dataset_is_recorded_at_its_commit(tmp_path, monkeypatch):
+    with hub.served() as server:
+        hub.use(server, tmp_path, monkeypatch)
+        books = server.add("datasets/me/books", {"train.jsonl": b"{}"})
+        first = books.refs["main"]
+        later = books.commit({"more.jsonl": b"{}"}, "v2")
+        assert str(data.Dataset.parse("hub:me/books").resolved()) == f"hub:me/books@{first}:train:text"
+        assert str(data.Dataset.parse("hub:me/books@v2:test").resolved()) == f"hub:me/books@{later}:test:text"
+        assert data.Dataset.parse(f"hub:me/books@{first}").resolved().revision == first
+        with pytest.raises(InputError, match="no such revision"):
+            data.Dataset.parse("hub:me/books@v3").resolved()
+        with pytest.raises(InputError, match="no such repository"):
+            data.Dataset.parse("hub:me/absent").resolved()
+    hub.use(hub.NOBODY, tmp_path, monkeypatch)
+    assert data.Dataset.parse("hub:me/books@v2").resolved().revision == "v2", "without a network, as it was named"
+    assert data.pinned("stdlib") == "stdlib"
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:a:b:c:d", "hub:a:train[:5", "hub:a@", "hub:a@b@c"])
 def test_a_malformed_hub_name_is_an_error(source):
     assert "Write hub:NAME" in catch(source)
 

@@ -17,12 +17,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import DataError, ModelError, RecipeError
+from bitwright.files import hub
 from bitwright.files.plain import parse, read
 from bitwright.models.language import corpus
 
@@ -49,15 +50,15 @@ def load_texts(source: str | Path) -> list[str]:
     A source is a file of UTF-8 text (one document), a .jsonl file ({"text": ...} per line), a
     folder (its .jsonl, .md, .py and .txt files in sorted order, at any depth, hidden folders
     left out), "stdlib" (the calibration part of `corpus`) or "hub:NAME[:split[:column]]" (a
-    dataset of the Hugging Face hub; "hub:OWNER/NAME/CONFIG" names a configuration; split is
-    "train" and column "text" unless given). A Path is always a file or folder.
+    dataset of the Hugging Face hub; "hub:OWNER/NAME/CONFIG@REVISION" names a configuration and a
+    branch, tag or commit; split is "train" and column "text" unless given). A Path is always a file or folder.
 
     Raises DataError for a source that is missing, blank, not UTF-8, not valid JSON Lines or
     larger than READ_LIMIT.
     """
     if source == "stdlib":
         return corpus.read("calibration")
-    if isinstance(source, str) and source.startswith("hub:"):
+    if isinstance(source, str) and source.startswith(hub.PREFIX):
         texts = read_hub(source)
     else:
         texts = read_path(Path(source).expanduser())
@@ -149,25 +150,80 @@ def read_row(line: str, where: str) -> str:
     return text
 
 
-def read_hub(source: str) -> list[str]:
-    """Read one column of a hub dataset, "hub:NAME[:split[:column]]"; raises DataError.
+class Dataset(NamedTuple):
+    """What "hub:OWNER/NAME[/CONFIG][@REVISION][:split[:column]]" means."""
 
-    The split may be a slice, as in "hub:NAME:train[:1000]". Downloads what is not yet here.
-    """
-    match = re.fullmatch(r"hub:([^:]+)(?::([^:\[\]]+(?:\[[^\[\]]*\])?))?(?::([^:]+))?", source)
-    if match is None:
-        fix = "Write hub:NAME, hub:NAME:split or hub:NAME:split:column."
-        raise DataError("not a dataset's name", where=source, fix=fix)
-    name, split, column = match[1], match[2] or "train", match[3] or "text"
+    repo: str
+    config: str | None
+    revision: str | None
+    split: str
+    column: str
+
+    @classmethod
+    def parse(cls, source: str) -> Dataset:
+        """Read a name; DataError where it is none."""
+        match = re.fullmatch(r"hub:([^:@]+)(?:@([^:@\s]+))?(?::([^:\[\]]+(?:\[[^\[\]]*\])?))?(?::([^:]+))?", source)
+        if match is None:
+            fix = "Write hub:NAME, hub:NAME:split or hub:NAME:split:column; hub:NAME@REVISION for a revision."
+            raise DataError("not a dataset's name", where=source, fix=fix)
+        owner, _, rest = match[1].partition("/")
+        name, _, config = rest.partition("/")
+        repo = f"{owner}/{name}" if name else owner
+        return cls(repo, config or None, match[2], match[3] or "train", match[4] or "text")
+
+    def __str__(self) -> str:
+        config = f"/{self.config}" if self.config else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hub:{self.repo}{config}{revision}:{self.split}:{self.column}"
+
+    def resolved(self) -> Dataset:
+        """The same at the commit that its revision means now; as it is where the hub is not reached, or it lies here.
+
+        Raises InputError where the hub has no such dataset or revision.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+        if Path(self.repo).is_dir():
+            return self
+        api = HfApi()
+        with hub.explained(str(self), "downloaded", api.endpoint):
+            try:
+                return self._replace(revision=api.dataset_info(self.repo, revision=self.revision).sha)
+            except (HTTPError, OfflineModeIsEnabled) as error:
+                if getattr(error, "response", None) is not None:
+                    raise  # it was reached, and refuses
+                return self  # what was downloaded earlier may be here
+
+
+def pinned(source: str) -> str:
+    """A source of texts as a certificate names it: a dataset of the hub at a commit; any other as it is."""
+    if not source.startswith(hub.PREFIX):
+        return source
+    table = Dataset.parse(source)
+    _datasets(source)
+    return str(table.resolved())
+
+
+def _datasets(source: str) -> Any:
+    """The library that reads datasets of the hub; DataError where it is not installed."""
     try:
         import datasets  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         fix = "Install it with: pip install datasets, or give a file or folder."
         raise DataError("reading from the hub needs the datasets package", where=source, fix=fix) from error
-    owner, _, rest = name.partition("/")
-    dataset, _, config = rest.partition("/")
+    return datasets
+
+
+def read_hub(source: str) -> list[str]:
+    """Read one column of a hub dataset, "hub:NAME[@REVISION][:split[:column]]"; raises DataError.
+
+    The split may be a slice, as in "hub:NAME:train[:1000]". Downloads what is not yet here.
+    """
+    repo, config, revision, split, column = Dataset.parse(source)
+    datasets = _datasets(source)
     try:
-        table = datasets.load_dataset(f"{owner}/{dataset}" if dataset else owner, config or None, split=split)
+        table = datasets.load_dataset(repo, config, split=split, revision=revision)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         what = f"it cannot be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         raise DataError(what, where=source, fix="Check the name, the configuration and the split.") from error
@@ -182,7 +238,7 @@ def read_hub(source: str) -> list[str]:
         texts.append(text)
         size += len(text)
         if size > READ_LIMIT:
-            fix = f"Give a part of it, as in hub:{name}:{split.split('[')[0]}[:1000]."
+            fix = f"Give a part of it, as in hub:{repo}:{split.split('[')[0]}[:1000]."
             raise too_large(f"over {READ_LIMIT:,} characters", source, fix)
     return texts
 
@@ -194,12 +250,12 @@ def too_large(size: str, where: str, fix: str) -> DataError:
 
 def suggest(path: Path) -> str:
     """Say what a missing path may have meant: a name like it beside it, or the folder that is missing too."""
-    hub = "" if path.suffix or path.is_absolute() else f" A dataset of the hub is written hub:{path.as_posix()}."
+    named = "" if path.suffix or path.is_absolute() else f" A dataset of the hub is written hub:{path.as_posix()}."
     if not path.parent.is_dir():
-        return f"There is no folder {path.parent} either.{hub}"
+        return f"There is no folder {path.parent} either.{named}"
     beside = sorted(entry.name for entry in path.parent.iterdir())
     close = difflib.get_close_matches(path.name, [*beside, "stdlib"], n=3)
-    return f"Did you mean {' or '.join(close)}?" if close else f"Nothing beside it has a name like that.{hub}"
+    return f"Did you mean {' or '.join(close)}?" if close else f"Nothing beside it has a name like that.{named}"
 
 
 # ---- from texts to windows --------------------------------------------------------------

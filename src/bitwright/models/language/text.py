@@ -14,12 +14,13 @@ import torch
 from bitwright import machine
 from bitwright.errors import DataError, ModelError, about
 from bitwright.events import Event, Note, Progress, Started
+from bitwright.files import hub
 from bitwright.files.folder import read_config, require_finite
 from bitwright.files.plain import fingerprint
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.blocks import release
-from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, share_seen, write_own
+from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, pinned, share_seen, write_own
 from bitwright.models.language.facts import SEEN
 from bitwright.models.language.memory import WRITTEN, evaluates
 from bitwright.models.model import Plan
@@ -62,6 +63,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def read_heldout(folder: Path, source: str, count: int, length: int, tokenizer: Any = None) -> Windows:
     """Held-out windows of a source for the tokenizer of `folder`, which is loaded unless given: it may be large."""
+    source = pinned(source)
     texts = corpus.read("heldout") if source == "stdlib" else load_texts(source)
     windows = cut(texts, tokenizer or load_tokenizer(folder), count=count, length=length, source=source)
     require_fit(folder, windows.ids)
@@ -109,11 +111,12 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
     tokenizer = load_tokenizer(plan.source)
     held = c.heldout or ("stdlib" if c.source == "stdlib" else None)
     with about("calibration.source"):
-        texts = load_texts(c.source)
+        source = pinned(c.source)
+        texts = load_texts(source)
         part: Part = "calibration" if held is None else "all"
-        calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=c.source, part=part)
+        calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=source, part=part)
         if held is None:
-            heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=c.source, part="heldout")
+            heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=source, part="heldout")
     if held is not None:
         with about("calibration.heldout"):
             heldout = read_heldout(plan.source, held, c.heldout_windows, c.length, tokenizer)
@@ -135,7 +138,11 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
 
 def _summary(calibration: Windows, heldout: Windows) -> dict[str, Any]:
     return {
-        kind: {"source": Path(w.source).name, "sha256": w.hash, **w.lint.summary()}
+        kind: {
+            "source": w.source if w.source.startswith(hub.PREFIX) else Path(w.source).name,
+            "sha256": w.hash,
+            **w.lint.summary(),
+        }
         for kind, w in (("calibration", calibration), ("heldout", heldout))
     }
 
