@@ -123,7 +123,7 @@ class Calibration(_Table):
     """The text used for calibration and for the verdict."""
 
     source: str = "self"
-    """A text or JSONL file, folder, `hub:NAME@REVISION`, `stdlib` (this Python's own), or `self` (the model writes it)."""
+    """A text or JSONL file, folder, `hub:NAME@REVISION`, `stdlib` (Python's own), or `self` (the model writes it)."""
     windows: int = Field(128, ge=1)
     length: int = Field(256, ge=8)
     """Tokens in a window."""

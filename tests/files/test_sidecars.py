@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bitwright.engine import journal, partial
 from bitwright.files import sidecars
+from bitwright.models.language.model import TRIAL
 
 KEPT = [
     "LICENSE", "NOTICE.txt", "USE_POLICY.md", "added_tokens.json", "additional_chat_templates/tools.jinja",
@@ -20,6 +22,7 @@ OTHERS = {
     "original": ["original/consolidated.00.pth", "original/params.json"],
     "checkpoint-5": ["checkpoint-5/optimizer.pt", "checkpoint-5/trainer_state.json"],
 }  # fmt: skip
+WORK = ["journal.jsonl", "trial/config.json"]
 OURS = ["config.json", "README.md", "certificate.json"]
 WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tf_model.h5", "x.gguf"]
 HIDDEN = [".gitattributes", ".git/HEAD", ".cache/huggingface/x.json", "__pycache__/a.cpython-311.pyc"]
@@ -27,7 +30,7 @@ HIDDEN = [".gitattributes", ".git/HEAD", ".cache/huggingface/x.json", "__pycache
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in [*KEPT, *CODE, *OURS, *WEIGHTS, *HIDDEN, *(name for names in OTHERS.values() for name in names)]:
+    for name in [*KEPT, *CODE, *OURS, *WORK, *WEIGHTS, *HIDDEN, *(name for names in OTHERS.values() for name in names)]:
         path = tmp_path / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -45,10 +48,12 @@ def test_everything_is_kept_but_weights_code_and_what_belongs_to_tools(
 
 
 def test_what_is_left_is_said(folder: Path) -> None:
-    code, others = sidecars.left(folder, code=False)
+    code, others, work = sidecars.left(folder, code=False)
     assert all(name in code for name in CODE) and "--copy-code" in code
     assert all(name in others for name in OTHERS)
-    assert sidecars.left(folder, code=True) == [others]
+    assert work.endswith(": journal.jsonl, trial")
+    assert sidecars.left(folder, code=True) == [others, work]
+    assert {journal.NAME, partial.MARK, TRIAL} == {*sidecars.WORK}
 
 
 def test_a_link_out_of_the_folder_is_a_file_and_a_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def prepare(
     out: Path, repo: str, *, private: bool = False, revision: str | None = None, endpoint: str | None = None
 ) -> Push:
     """What `out`, an output with its certificate, is in a repository. Raises ModelError and InputError."""
-    on = upload.require_target(repo, revision, endpoint)
     certificate = load(out)
+    on = upload.require_target(repo, revision, endpoint)
     return Push(out, repo, on, kind_of(out).shelved(out), certificate, private, revision)
 
 

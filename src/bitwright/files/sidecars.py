@@ -17,6 +17,8 @@ from bitwright.files import hub
 
 CONFIG, CARD, CERTIFICATE = "config.json", "README.md", "certificate.json"
 """Files that an output has of its own."""
+WORK = ("journal.jsonl", "bitwright.lock", "trial")
+"""What unfinished work is called in an output; a file or folder of the source has no place there under these names."""
 WEIGHTS = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth", "*.ckpt"),
     *("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx.data", "*.onnx_data", "*.tflite", "*.npz", "*.tar", "*.nemo"),
@@ -28,25 +30,28 @@ PAPERS = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 
 
 class Sorted(NamedTuple):
-    """Names of files, relative to a model's folder: kept as they are, code, and folders that hold other weights."""
+    """Files, relative to a model's folder: kept as they are, and code; folders with other weights; names in `WORK`."""
 
     kept: list[str]
     code: list[str]
     others: list[str]
+    work: list[str]
 
 
 def sort(names: Iterable[str]) -> Sorted:
     """What becomes of the files of a model's folder that are not its weights, config or card; hidden ones are no part.
 
     >>> sort(["config.json", "merges.txt", "a.py", "onnx/model.onnx", "1_Pooling/config.json", ".git/HEAD"])
-    Sorted(kept=['1_Pooling/config.json', 'merges.txt'], code=['a.py'], others=['onnx'])
+    Sorted(kept=['1_Pooling/config.json', 'merges.txt'], code=['a.py'], others=['onnx'], work=[])
     """
     seen = sorted(name for name in names if not any(hidden(part) for part in PurePosixPath(name).parts))
     others = {name.split("/")[0] for name in seen if "/" in name and is_weights(name)}
-    rest = [n for n in seen if n.split("/")[0] not in others and not is_weights(n)]
+    work = sorted({name.split("/")[0] for name in seen} & {*WORK} - others)
+    left = {*others, *work}
+    rest = [name for name in seen if name.split("/")[0] not in left and not is_weights(name)]
     rest = [name for name in rest if name not in (CONFIG, CARD, CERTIFICATE)]
     code = [name for name in rest if fits(name, CODE)]
-    return Sorted([name for name in rest if name not in code], code, sorted(others))
+    return Sorted([name for name in rest if name not in code], code, sorted(others), work)
 
 
 def hidden(part: str) -> bool:
@@ -95,6 +100,8 @@ def left(folder: Path, code: bool) -> list[str]:
         lines.append(f"code is not copied, as loading would run it: {names} (--copy-code copies it)")
     if found.others:
         lines.append(f"folders with weights of their own are not copied: {', '.join(found.others)}")
+    if found.work:
+        lines.append(f"not copied, as unfinished work is called so: {', '.join(found.work)}")
     return lines
 
 

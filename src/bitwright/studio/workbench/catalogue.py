@@ -137,7 +137,7 @@ def resolve(config: Config, text: str, what: str = "model") -> Path:
     InputError for what lies elsewhere, or is not there; `what` says what it was given for.
     """
     if text.startswith("hub:"):
-        fix = "Download it first: huggingface-cli download OWNER/NAME --local-dir FOLDER below an opened folder"
+        fix = "Download it first: hf download OWNER/NAME --local-dir FOLDER below an opened folder"
         raise InputError("the studio does not download models", where=text, fix=fix)
     try:
         given = Path(text).expanduser()
