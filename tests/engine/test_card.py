@@ -87,7 +87,7 @@ def test_it_says_nothing_of_the_machine_that_made_it(made: Path) -> None:
 
 
 def test_the_program_in_it_loads_the_model(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made)
+    monkeypatch.chdir(made / "out")
     [program] = re.findall(r"```python\n(.*?)```", (made / "out" / "README.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(program, names)
@@ -113,8 +113,8 @@ def test_the_same_certificate_gives_the_same_bytes(made: Path) -> None:
     text = (made / "again" / "README.md").read_text()
     assert card.of(planned.job, json.loads(written), written) == text
     first = (made / "out" / "README.md").read_text()
-    varied = re.compile(r"`[0-9a-f]{64}`|out\b|again\b")
-    assert varied.sub("", first) == varied.sub("", text)
+    varied = re.compile(r"`[0-9a-f]{64}`$", re.MULTILINE)
+    assert varied.sub("", first, 1) == varied.sub("", text, 1)
 
 
 def test_a_changed_certificate_no_longer_has_its_card(made: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The model card of an output: what the hub's pages and search read of it, and what people do, from its certificate.
 
-The metadata are those of https://huggingface.co/docs/hub/model-cards; the same certificate gives the same bytes.
+The metadata are those of https://huggingface.co/docs/hub/model-cards.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ from typing import Any, NamedTuple
 
 from bitwright import words
 from bitwright.engine.plan import has_experts, runtimes
-from bitwright.engine.report.certificate import Certificate, certificate_path, data, fallbacks, floats, lint, saved
+from bitwright.engine.report.certificate import (
+    Certificate,
+    certificate_path,
+    data,
+    fallbacks,
+    floats,
+    lint,
+    saved,
+    short_scheme,
+)
 from bitwright.engine.report.certificate import scheme as scheme_of
 from bitwright.engine.report.certificate import words as words_of
 from bitwright.engine.report.judgement import cautions, headline
-from bitwright.engine.report.measures import measures, speed
+from bitwright.engine.report.measures import measures
 from bitwright.engine.report.text import cell, table
 from bitwright.files import hub, sidecars
 from bitwright.files.folder import read_config
@@ -37,13 +46,18 @@ class Source(NamedTuple):
 
 
 def of(plan: Plan, certificate: Certificate, written: str) -> str:
-    """The card of a finished plan; `written` is the certificate as its file has it."""
+    """The card of a finished plan; `written` is the certificate as its file has it.
+
+    Another run of the same plan gives the same card, but for the certificate's hash: times are left out.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
+    certificate = {key: value for key, value in certificate.items() if key != "speed"}
     source = read_source(plan.model.kind.source_card(plan.source))
     base, named = base_model(plan.source, source.metadata)
     kind, about = plan.model.kind, source.metadata
     loads = runtimes(plan)
+    here = plan.out.name if kind.ending else "."  # a file by its name; a folder from within
     known = {key: value for key in KEPT if (value := plain(about.get(key)))}
     tags = [tag for tag in _list(plain(about.get("tags"))) if tag != "quantized"]
     metadata = ModelCardData(
@@ -58,7 +72,7 @@ def of(plan: Plan, certificate: Certificate, written: str) -> str:
     card = ModelCard.from_template(
         metadata,
         template_str=template,
-        title=cell(plan.out.stem),
+        title=cell(f"{certificate['source']['folder'].removesuffix(kind.ending)}, {short_scheme(certificate)}"),
         source_name=cell(certificate["source"]["folder"]),
         base=base,
         named=named,
@@ -69,12 +83,12 @@ def of(plan: Plan, certificate: Certificate, written: str) -> str:
         done=[cell(line) for line in _done(certificate)],
         figures=_figures(certificate),
         runtimes=[cell(line) for line in loads],
-        usage=_usage(plan, loads),
+        usage=_usage(plan, loads, here),
         papers=[path.name for path in sidecars.papers(plan.source)],
         license=known.get("license"),
         certificate=certificate_path(plan.out).name,
         digest=hashlib.sha256(written.encode()).hexdigest(),
-        checked="." if plan.model.kind.holds == "tensors" else plan.out.name,
+        here=here,
         fault=cell(source.fault),
         kept=source.text.strip(),
     )
@@ -151,12 +165,11 @@ def _figures(certificate: Certificate) -> str:
     before, after = (words.megabytes(certificate[part]["bytes"]) for part in ("source", "output"))
     rows = [(fact.label, fact.before, fact.value, fact.detail) for fact in measures(certificate)]
     rows += [("Weights", before, after, saved(certificate))]
-    rows += [(fact.label, fact.before, fact.value, fact.detail) for fact in speed(certificate)]
     return table(("Measure", "Float", "This model", "95 % interval, and of what"), rows)
 
 
-def _usage(plan: Plan, loads: list[str]) -> list[tuple[str, str, str]]:
+def _usage(plan: Plan, loads: list[str], here: str) -> list[tuple[str, str, str]]:
     """(runtime, language, program) for each runtime that the container promises."""
-    known = plan.container.usage(plan.out.name, has_experts(plan))
+    known = plan.container.usage(here, has_experts(plan))
     promised = [line for line in loads if not line.startswith("not ")]
     return [(name, *told) for name, told in known.items() if any(re.search(rf"\b{name}\b", p) for p in promised)]

@@ -88,7 +88,7 @@ class Container(ABC):
         """Which runtimes load it as it stands, and what limits them; what does not is said with `not` before it."""
 
     def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
-        """Language and program that load the output `name`, by runtime; `runtimes` says which of them do."""
+        """Language and program that load what lies at `name`, by runtime; `runtimes` says which of them do."""
         return {}
 
 
