@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import bitwright as bw
 from bitwright.engine import card
 from bitwright.files import hub
 from bitwright.models.demos import digits
+from tests import tiny
 
 DEMO = Path(bw.__file__).parent / "content" / "demo-model"
 OPTIONS: dict[str, Any] = dict(
@@ -93,6 +95,29 @@ def test_the_program_in_it_loads_the_model(made: Path, monkeypatch: pytest.Monke
     exec(program, names)
     ids = names["tokenizer"]("import ", return_tensors="pt").input_ids
     assert names["model"](input_ids=ids).logits.shape == (*ids.shape, 1024)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "shown"),
+    [
+        ("llama", {"bits": 2, "group": 32}, ["With transformers"]),
+        ("llama", {"output": "float"}, ["With transformers", "With vLLM"]),
+        ("mixtral", {"group": 32}, ["With transformers", "With vLLM"]),
+    ],
+)
+def test_only_runtimes_that_read_it_are_shown(
+    kind: str, options: dict[str, Any], shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bw.quantize(tiny.make(kind, tmp_path / "model"), tmp_path / "out", **OPTIONS | options)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.findall("^(With .*):$", text, re.MULTILINE) == shown
+    monkeypatch.chdir(tmp_path / "out")
+    [program] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that quantization_config is given, and stands in the file too
+        exec(program, names)
+    assert names["model"].config.model_type == kind
 
 
 def test_the_rest_of_the_source_is_there_but_its_code(made: Path) -> None:

@@ -214,6 +214,15 @@ def test_what_is_no_hub_is_one_line(outputs: Path, server: hub.Hub) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_weights_of_another_model_in_the_repository_stop_it(outputs: Path, server: hub.Hub) -> None:
+    earlier = {"model-00001-of-00002.safetensors": b"1", "model.safetensors.index.json": b"{}", "x.txt": b""}
+    server.add("me/tiny", earlier)
+    result = run(outputs / "out", "me/tiny", "--yes")
+    assert result.exit_code == 2 and ", ".join(sorted(earlier)[:2]) in result.stderr, result.output
+    assert server.tree("me/tiny") == earlier
+    assert run(outputs / "net.onnx", "me/tiny", "--yes").exit_code == 0, "a network is another thing"
+
+
 def test_a_file_that_the_repository_ignores_is_missed(outputs: Path, server: hub.Hub) -> None:
     server.add("me/net", {}, ignored={"net.certificate.json"})
     with pytest.raises(InputError, match=r"net.certificate.json is not in the commit.*gitignore"):

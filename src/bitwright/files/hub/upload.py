@@ -10,7 +10,9 @@ from typing import Any
 
 import bitwright
 from bitwright.errors import InputError
-from bitwright.files import hub
+from bitwright.files import hub, sidecars
+
+TENSORS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def require_target(repo: str, revision: str | None, endpoint: str | None) -> str:
@@ -35,7 +37,8 @@ def upload(files: Mapping[str, Path], repo: str, *, private: bool, revision: str
 
     The repository and the branch `revision` are made where they are not there; nothing is seen before the commit, and
     what was sent by a call that was stopped is not sent again. Raises InputError where the hub refuses or is not
-    reached, where a repository that was to be private is public, and where the commit does not hold the very bytes.
+    reached, where a repository that was to be private is public or holds other weights, and where the commit does not
+    hold the very bytes.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -47,6 +50,7 @@ def upload(files: Mapping[str, Path], repo: str, *, private: bool, revision: str
             raise InputError("the repository exists and is public", where=repo, fix=fix)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
+        _require_room(api, repo, revision, files)
         added = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
         try:
             commit = api.create_commit(repo, added, commit_message=message, revision=revision)
@@ -54,6 +58,15 @@ def upload(files: Mapping[str, Path], repo: str, *, private: bool, revision: str
             raise error.__cause__ or error from error
         _require_there(api, repo, commit.oid, files)
     return str(commit.commit_url)
+
+
+def _require_room(api: Any, repo: str, revision: str | None, files: Mapping[str, Path]) -> None:
+    """InputError where other weights lie in the repository, which runtimes would read with ours or instead of them."""
+    there = {file.rfilename for file in api.model_info(repo, revision=revision).siblings or []}
+    other = sorted(name for name in there - {*files} if "/" not in name and sidecars.fits(name, TENSORS))
+    if other and any(sidecars.fits(name, TENSORS) for name in files):
+        fix = "Delete them there, or choose another name or --revision"
+        raise InputError(f"it holds other weights: {', '.join(other)}", where=repo, fix=fix)
 
 
 def _require_there(api: Any, repo: str, commit: str, files: Mapping[str, Path]) -> None:
