@@ -59,6 +59,7 @@ def test_a_model_at_a_revision(server: hub.Hub, tmp_path: Path) -> None:
 
 
 def test_a_network_with_its_card_and_terms(server: hub.Hub, tmp_path: Path) -> None:
+    assert " -> model-int.onnx\n" in run("plan hub:me/digits/onnx/model.onnx").stdout
     digits.write(tmp_path / "samples.npz", "calibration")
     out = tmp_path / "out.onnx"
     run(f"quantize hub:me/digits/onnx/model.onnx -o {out} --calib {tmp_path}/samples.npz --method rtn")

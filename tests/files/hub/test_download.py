@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_a_part_of_something_else_is_found_out_and_fetched_anew(server: hub.Hub,
     assert "another SHA-256" in fault("hub:me/tiny")
     assert (fetched("hub:me/tiny")[0] / "model.safetensors").read_bytes() == WEIGHTS
     assert not part.exists()
+
+
+def test_a_hash_that_is_none_leads_nowhere(server: hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = hub.described
+
+    def forged(name: str, data: bytes) -> dict[str, Any]:
+        found = honest(name, data)
+        return found | ({"lfs": found["lfs"] | {"sha256": "../../evil/" + "0" * 64}} if "lfs" in found else {})
+
+    monkeypatch.setattr(hub, "described", forged)
+    assert "is not a hash" in fault("hub:me/tiny")
+    assert not list(tmp_path.rglob("0" * 64 + "*"))
 
 
 def test_shards_are_those_of_the_index(server: hub.Hub) -> None:

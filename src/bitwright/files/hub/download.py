@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -104,9 +105,12 @@ class Cache(NamedTuple):
     files: Mapping[str, Any]
 
     def blob(self, file: str) -> Path:
-        """The content of a file, which all its names link to."""
+        """The content of a file, which all its names link to. InputError where the hub states no hash."""
         found = self.files[file]
-        return self.store / "blobs" / str(found.lfs.sha256 if found.lfs is not None else found.blob_id)
+        digest = str(found.lfs.sha256 if found.lfs is not None else found.blob_id)
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest):
+            raise InputError(f"{digest!r} is not a hash", where=file, fix="Give a hub that keeps its protocol")
+        return self.store / "blobs" / digest
 
     def holds(self, file: str) -> bool:
         """Whether the content of a file is here."""

@@ -68,7 +68,8 @@ class Networks(Kind):
         return recipe.data.source is not None
 
     def beside(self, source: Path) -> Path:
-        return source.with_name(f"{source.stem}-int.onnx")
+        name = f"{source.stem}-int.onnx"
+        return Path(name) if hub.origin(source) else source.with_name(name)
 
     def certificate(self, out: Path) -> Path:
         return _beside(out, sidecars.CERTIFICATE)
