@@ -74,6 +74,8 @@ class Hub:
     """How many downloads of large files end after half of what is left."""
     refuse: tuple[int, str] | None = None
     """Status and text of every answer, where not None."""
+    held: tuple[threading.Event, threading.Event] | None = None
+    """Where not None, large files that arrive set the first, and wait for the second."""
     owners: set[str] = field(default_factory=lambda: {"me"})
     """Whose repositories the token may write."""
 
@@ -117,6 +119,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         parts = path.strip("/").split("/")
         if self.command == "PUT" and parts[0] == "objects":
+            if self.hub.held is not None:
+                self.hub.held[0].set()
+                self.hub.held[1].wait()
             assert hashlib.sha256(body).hexdigest() == parts[1]
             self.hub.objects[parts[1]] = body
             self.say(200, "")

@@ -6,8 +6,10 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,26 @@ def test_what_is_there_already_is_not_sent_again(outputs: Path, server: hub.Hub)
     assert server.tree("me/other", "int4") == hub.read(outputs / "out") | {".gitattributes": b""}
     assert server.tree("me/other") == {".gitattributes": b""}
     assert not any(path.startswith("/objects") for path in changed(server))
+
+
+@pytest.mark.slow
+def test_stopped_it_leaves_the_repository_as_it_was_and_goes_on(outputs: Path, server: hub.Hub, tmp_path: Path) -> None:
+    arrives, goes_on = server.held = threading.Event(), threading.Event()
+    words = [sys.executable, "-m", "bitwright", "push", str(outputs / "out"), "me/tiny", "--yes"]
+    settings = os.environ | hub.settings(server, tmp_path)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=settings)
+    try:
+        assert arrives.wait(300)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+        goes_on.set()
+    assert process.returncode == 130
+    assert said == b"bitwright: stopped; finished work is kept, and the same command continues\n"
+    assert server.tree("me/tiny") == {".gitattributes": b""}
+    assert run(outputs / "out", "me/tiny", "--yes").exit_code == 0
+    assert server.tree("me/tiny") == hub.read(outputs / "out") | {".gitattributes": b""}
 
 
 def test_a_network_and_its_card_terms_and_certificate(outputs: Path, server: hub.Hub) -> None:
