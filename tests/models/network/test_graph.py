@@ -253,3 +253,31 @@ def test_attention_and_gpu_targets() -> None:
     assert {"matmul11", "matmul16"} <= place(graph, attention=True).nodes
     gpu = place(Graph(KINDS["upsample"]()), "gpu")
     assert {"conv0", "convtranspose2", "convtranspose5", "conv7"} <= gpu.nodes and len(gpu.activations) == 4
+
+
+def test_a_branch_that_follows_from_known_sizes_is_taken() -> None:
+    """As torch.jit exports x.squeeze() and nn.LSTM: an If on the rank, or on one size where others stay open."""
+    n = Net()
+    size = n.add("Gather", n.add("Shape", n.conv("x", 3, 8)), n.value([1], np.int64), axis=0)
+    rank = n.add("Size", n.add("Shape", "x"))
+    eight = n.add("Reshape", n.add("Shape", n.value(np.zeros(8, np.float32))), n.value([1], np.int64))
+    both = n.add("And", n.add("Equal", size, eight), n.add("Equal", rank, n.value(4, np.int64)))
+    ends = [helper.make_tensor_value_info("a", TensorProto.FLOAT, None)]
+    nodes = [helper.make_node("Conv", ["x", n.weight(4, 3, 1, 1)], ["a"], "inside"),
+             helper.make_node("Identity", ["x"], ["a"], "outside")]  # fmt: skip
+    yes, no = (helper.make_graph([node], node.name, [], ends) for node in nodes)
+    condition = n.add("Squeeze", both)
+    n.nodes.append(helper.make_node("If", [condition], ["y"], "either", then_branch=yes, else_branch=no))
+    graph = Graph(n.model(networks.IMAGE, ["y"]))
+    assert [(layer.op, layer.shape) for layer in graph.layers] == [("Conv", (4, 3, 1, 1))]
+    assert [node.op_type for node in graph.model.graph.node] == ["Conv"]
+
+
+def test_the_size_of_an_open_batch_is_not_taken_for_known() -> None:
+    n = Net()
+    first = n.add("Gather", n.add("Shape", "x"), n.value(0, np.int64), axis=0)
+    last = n.add("Gather", n.add("Shape", "x", start=-2), n.value(-1, np.int64), axis=0)
+    model = n.model(networks.IMAGE, [n.add("Cast", n.add("Add", first, last), to=TensorProto.FLOAT)], [])
+    graph = Graph(model)
+    assert float(run(graph.model, {"x": np.zeros((5, 3, 16, 16), np.float32)})[0]) == 21
+    assert [node.op_type for node in graph.model.graph.node] == ["Shape", "Gather", "Add", "Cast"]

@@ -265,7 +265,10 @@ def _fold_constants(model: onnx.ModelProto) -> int:
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
-    shapes = {v.name: static_shape(v) for v in [*graph.value_info, *graph.input, *graph.output]}
+    values = [*graph.value_info, *graph.input, *graph.output]
+    shapes = {v.name: static_shape(v) for v in values} | {name: list(t.dims) for name, t in constants.items()}
+    partly = {v.name: v for v in values}
+    sizes: dict[str, list[int | None]] = {}
     kept, folded = [], 0
     for node in graph.node:
         value: npt.NDArray[np.generic] | None = None
@@ -276,6 +279,10 @@ def _fold_constants(model: onnx.ModelProto) -> int:
             value = np.array(shape[start:end], np.int64)
         elif node.op_type == "Size" and shape is not None and not node.domain:
             value = np.array(math.prod(shape), np.int64)
+        elif node.op_type == "Shape" and node.input[0] in partly and not node.domain:
+            sizes[node.output[0]] = _sizes(node, partly[node.input[0]])
+        elif node.op_type == "Gather" and node.input[0] in sizes and node.input[1] in constants and not node.domain:
+            value = _chosen(sizes[node.input[0]], numpy_helper.to_array(constants[node.input[1]]))
         elif node.op_type in FOLDED and not node.domain and node.input:
             inputs = [name for name in node.input if name]
             if inputs and all(name in constants for name in inputs):
@@ -290,6 +297,24 @@ def _fold_constants(model: onnx.ModelProto) -> int:
     if folded:
         _replace(graph, kept)
     return folded
+
+
+def _sizes(node: onnx.NodeProto, value: onnx.ValueInfoProto) -> list[int | None]:
+    """What a Shape `node` says of `value`, None for an open dimension; empty where nobody knows its rank."""
+    dims = value.type.tensor_type.shape.dim
+    found = [None if is_open(dim) else int(dim.dim_value) for dim in dims]
+    start, end = attribute(node, "start", 0), attribute(node, "end", len(found))
+    assert isinstance(start, int) and isinstance(end, int)
+    return found[start:end]
+
+
+def _chosen(sizes: Sequence[int | None], index: npt.NDArray[np.generic]) -> npt.NDArray[np.generic] | None:
+    """What Gather takes out of a shape; None where one of it is open."""
+    places = [int(i) for i in index.reshape(-1)]
+    if not sizes or any(not -len(sizes) <= i < len(sizes) for i in places):
+        return None
+    found = [sizes[i] for i in places]
+    return None if None in found else np.array(found, np.int64).reshape(index.shape)
 
 
 def _compute(
