@@ -605,7 +605,7 @@ def test_bound_dimensions(bind: str, sides: list[int | None], tmp_path: Path, ba
         assert run(command, tmp_path).exit_code == 0, "neither needs to be told the sizes"
 
 
-@pytest.mark.parametrize(("kind", "op"), [("recurrent", "LSTM"), ("upsample", "ConvTranspose")])
+@pytest.mark.parametrize(("kind", "op"), [("transformer", "LayerNormalization"), ("upsample", "ConvTranspose")])
 def test_operators_without_integer_kernels_stay_float(kind: str, op: str, tmp_path: Path) -> None:
     """They are named with the reason in the plan and in the certificate."""
     model = networks.KINDS[kind]()

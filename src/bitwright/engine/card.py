@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bitwright import words
-from bitwright.engine.plan import has_experts, runtimes
 from bitwright.engine.report.certificate import (
     Certificate,
     certificate_path,
@@ -56,7 +55,7 @@ def of(plan: Plan, certificate: Certificate, written: str) -> str:
     source = read_source(plan.model.kind.source_card(plan.source))
     base, named = base_model(plan.source, source.metadata)
     kind, about = plan.model.kind, source.metadata
-    loads = runtimes(plan)
+    loads = plan.model.runtimes(plan)
     here = plan.out.name if kind.ending else "."  # a file by its name; a folder from within
     known = {key: value for key in KEPT if (value := plain(about.get(key)))}
     tags = [tag for tag in _list(plain(about.get("tags"))) if tag != "quantized"]
@@ -170,6 +169,6 @@ def _figures(certificate: Certificate) -> str:
 
 def _usage(plan: Plan, loads: list[str], here: str) -> list[tuple[str, str, str]]:
     """(runtime, language, program) for each runtime that the container promises."""
-    known = plan.container.usage(here, has_experts(plan))
+    known = plan.container.usage(here, plan.experts)
     promised = [line for line in loads if not line.startswith("not ")]
     return [(name, *told) for name, told in known.items() if any(re.search(rf"\b{name}\b", p) for p in promised)]

@@ -201,20 +201,9 @@ def summary(plan: Plan) -> dict[str, Any]:
         "stored_bits_per_weight": plan.stored_bits,
         "peak_memory_bytes": plan.memory,
         "seconds": estimate.seconds,
-        "runtimes": runtimes(plan),
+        "runtimes": model.runtimes(plan),
         "notes": plan.notes,
     }
-
-
-def runtimes(plan: Plan) -> list[str]:
-    """Which runtimes load the output as it is, and with what limits."""
-    found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], has_experts(plan))
-    return found
-
-
-def has_experts(plan: Plan) -> bool:
-    """Whether single experts of a layer are quantized."""
-    return any(getattr(item.part, "expert", None) is not None for item in plan.items.values())
 
 
 def lines(plan: Plan) -> list[str]:
@@ -232,5 +221,5 @@ def lines(plan: Plan) -> list[str]:
         f"{plan.stored_bits:.3f} stored bits per quantized weight"
     )
     found.append(f"  memory: about {plan.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine")
-    found.append(f"  loads in: {'; '.join(runtimes(plan))}")
+    found.append(f"  loads in: {'; '.join(plan.model.runtimes(plan))}")
     return found + [f"  note: {note}" for note in plan.notes]

@@ -15,6 +15,7 @@ import onnx.external_data_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bitwright.errors import FileError, ModelError, TensorError
+from bitwright.files import qoperator
 from bitwright.files.container import GraphContainer
 from bitwright.files.containers import registry
 from bitwright.files.layers import Floats, Layer
@@ -198,7 +199,7 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
 
     Our own reading, container by container, so that a file can be checked without the runtime that runs it.
     """
-    found: dict[str, Floats] = {}
+    found = qoperator.decode(model)
     for container in registry.all():
         if isinstance(container, GraphContainer):
             found |= container.decode(model)
@@ -213,8 +214,8 @@ def decode_layers(model: onnx.ModelProto, layers: Iterable[Layer]) -> dict[str, 
     found, nodes = decode(model), {node.name: node for node in model.graph.node}
     names = {}
     for layer in layers:
-        node = nodes.get(layer.name)
-        read = node.input[1] if node is not None and len(node.input) > 1 else ""
+        node = nodes.get(layer.node)
+        read = node.input[layer.slot] if node is not None and len(node.input) > layer.slot else ""
         name = next((name for name in (layer.weight, read) if name in found), None)
         if name is not None and found[name].shape == tuple(layer.shape):
             names[layer.weight] = found[name]

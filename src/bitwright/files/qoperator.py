@@ -33,7 +33,7 @@ WEIGHTS = {
     "MatMulIntegerToFloat": (Weight(1, 3, 5, -1),),
     "DynamicQuantizeMatMul": (Weight(1, 2, 3, -1),),
     "QAttention": (Weight(1, 4, 7, -1),),
-    "DynamicQuantizeLSTM": (Weight(1, 8, 9, None), Weight(2, 10, 11, None)),
+    "DynamicQuantizeLSTM": (Weight(1, 8, 9, 1), Weight(2, 10, 11, 1)),
     "MatMulInteger": (Weight(1, None, 3, None),),
     "ConvInteger": (Weight(1, None, 3, None),),
 }
@@ -62,6 +62,9 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
             values = numpy_helper.to_array(stored[codes]).astype(np.float32)
             shape = [1] * values.ndim
             shape[0 if transposed else weight.axis] = -1
+            if node.op_type == "DynamicQuantizeLSTM":  # turned, with scales for each direction
+                values = np.ascontiguousarray(values.swapaxes(1, 2))
+                shape = [values.shape[0], -1, 1]
             low = numpy_helper.to_array(stored[zero]).astype(np.float32) if zero else np.zeros(1, np.float32)
             step = numpy_helper.to_array(stored[scale]).astype(np.float32)
             found[codes] = (values - low.reshape(shape)) * step.reshape(shape)

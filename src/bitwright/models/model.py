@@ -238,6 +238,11 @@ class Plan:
         return list({self.model.tensor(item.part): item for item in reversed(self.items.values())}.values())[::-1]
 
     @property
+    def experts(self) -> bool:
+        """Whether single experts of a layer are quantized."""
+        return any(getattr(item.part, "expert", None) is not None for item in self.items.values())
+
+    @property
     def weights(self) -> int:
         """Weights that will be quantized, each counted once however many parts share it."""
         return sum(item.rows * item.columns for item in self.matrices)
@@ -327,6 +332,11 @@ class Model(ABC):
     def facts(self, plan: Plan) -> dict[str, Any]:
         """What the plan says of this kind alone, for `--json`."""
         return {}
+
+    def runtimes(self, plan: Plan) -> list[str]:
+        """Which runtimes load the plan's output as it is, and with what limits."""
+        found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], plan.experts)
+        return found
 
     # --- running
 

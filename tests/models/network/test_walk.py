@@ -34,7 +34,7 @@ def test_the_float_network_is_the_runtimes(kind: str) -> None:
         assert step.count == 2
         for x, x_hat in step:
             assert x is x_hat or np.array_equal(x, x_hat), "nothing was rounded"
-    assert seen == [layer.name for layer in graph.layers]
+    assert seen == [layer.name for layer in graph.matrices]
     for i, batch in enumerate(feeds):
         for name, value in Session(graph.model).run(batch).items():
             np.testing.assert_allclose(outputs[name][i][0], value, rtol=1e-4, atol=1e-5)

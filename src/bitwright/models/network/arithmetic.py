@@ -176,14 +176,14 @@ class Arithmetic:
 
     def _put(self, item: Item) -> None:
         self.items[item] = None
-        for name in item.outputs:
+        for name in filter(None, item.outputs):  # an output that is left out has no name
             self.writer[name] = item
         for name in item.inputs:
             self.readers[name].append(item)
 
     def _take(self, item: Item) -> None:
         del self.items[item]
-        for name in item.outputs:
+        for name in filter(None, item.outputs):
             del self.writer[name]
         for name in item.inputs:
             self.readers[name].remove(item)

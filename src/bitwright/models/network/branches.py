@@ -9,10 +9,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bitwright.errors import ModelError, RecipeError
-from bitwright.files.layers import attribute
+from bitwright.files.layers import PRODUCTS, attribute
 from bitwright.models.network.names import graphs, rename, taken, unused
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CONSTANT = "bitwright.constant."
 """Beginning of the keys under which a written network's metadata holds the values of inputs that never change."""
 

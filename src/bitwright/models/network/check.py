@@ -15,7 +15,7 @@ from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError, ModelError
 from bitwright.events import Event, Finding, Row
 from bitwright.files import qoperator
-from bitwright.files.layers import Floats, to_matrix
+from bitwright.files.layers import PRODUCTS, RECURRENT, Floats, to_matrix
 from bitwright.files.onnx import decode, decode_layers, read
 from bitwright.models.network.branches import CONSTANT
 from bitwright.models.network.graph import Graph, inputs_of
@@ -48,7 +48,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         return
     yield Finding("onnx.checker and ONNX Runtime", True, "accept it")
     yield from _scales(model)
-    decoded = decode(model) | qoperator.decode(model)
+    decoded = decode(model)
     yield _coverage(model, decoded)
     yield from _unread(model, decoded)
     if source is not None:
@@ -68,8 +68,8 @@ def _compare(
     graph: Graph, model: onnx.ModelProto, decoded: Mapping[str, Floats], path: Path, against: str
 ) -> Iterator[Event]:
     """A Row for each layer whose weight the quantized file holds; ModelError where it has decoded none of them."""
-    best, rows, found = -math.inf, 0, decode_layers(model, graph.layers)
-    for layer in graph.layers:
+    best, rows, found = -math.inf, 0, decode_layers(model, graph.matrices)
+    for layer in graph.matrices:
         names = (f"{layer.weight}{end}" for end in NAMED)
         stored = found.get(layer.weight, next((decoded[name] for name in names if name in decoded), None))
         back = None if stored is None else without_padding(stored, tuple(layer.shape))
@@ -113,9 +113,14 @@ def _scales(model: onnx.ModelProto) -> Iterator[Finding]:
 
 def _coverage(model: onnx.ModelProto, decoded: Mapping[str, Floats]) -> Finding:
     """How many products take a decoded weight or integers; none means that nothing was quantized."""
-    plain = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "LSTM", "GRU")
+    plain = (*PRODUCTS, "MatMulNBits")
     products = [n for n in model.graph.node if n.op_type in plain or n.op_type in qoperator.WEIGHTS]
-    done = [n for n in products if n.op_type not in plain or n.op_type == "MatMulNBits" or n.input[1] in decoded]
+
+    def quantized(node: onnx.NodeProto) -> bool:
+        packed = node.op_type not in plain or node.op_type == "MatMulNBits"
+        return packed or any(name in decoded for name in node.input[1 : 3 if node.op_type in RECURRENT else 2])
+
+    done = [n for n in products if quantized(n)]
     kinds = Counter(n.op_type for n in products if n not in done)
     left = ", ".join(f"{count} {op}" for op, count in kinds.items())
     integers = Counter(n.op_type for n in done if n.op_type not in plain)

@@ -31,21 +31,27 @@ COPIES = 7
 
 def positions(graph: Graph, layer: Layer) -> int:
     """How often the matrix of `layer` is used for one sample; open dimensions count once where there was no trial."""
+    if layer.recurrent:
+        return _numbers(graph, layer.input) // ((graph.values[layer.input][1] or (1,))[-1] or 1) or 1
     return _numbers(graph, layer.raw) // layer.outputs or 1
 
 
 def work(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of each layer for one sample; open dimensions count once."""
-    return {layer.name: positions(graph, layer) * layer.rows * layer.columns for layer in graph.layers}
+    """Multiply-accumulates of each node with layers for one sample; open dimensions count once."""
+    found: dict[str, int] = {}
+    for layer in graph.matrices:
+        found[layer.node] = found.get(layer.node, 0) + positions(graph, layer) * layer.rows * layer.columns
+    return found
 
 
 def share(graph: Graph, placement: Placement) -> float:
     """The share of all multiply-accumulates that `placement` does in integers, 0 to 1.
 
-    Besides the layers, recurrent layers and products of two activations count, which may stay float.
+    Besides the layers, products of two activations count, which may stay float.
     """
     cost = {node.name: _product(graph, node) for node in graph.model.graph.node} | work(graph)
-    return sum(each for name, each in cost.items() if name in placement.nodes) / (sum(cost.values()) or 1)
+    integer = placement.nodes | placement.dynamic
+    return sum(each for name, each in cost.items() if name in integer) / (sum(cost.values()) or 1)
 
 
 def _product(graph: Graph, node: onnx.NodeProto) -> int:

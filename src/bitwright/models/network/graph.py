@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.errors import ModelError, TensorError
-from bitwright.files.layers import Floats, Layer, Stream, attribute, from_matrix, to_matrix
+from bitwright.files.layers import RECURRENT, Floats, Layer, Stream, attribute, from_matrix, to_matrix
 from bitwright.files.onnx import read
 from bitwright.models.network.axes import batch_axes
 from bitwright.models.network.branches import fixed_inputs
@@ -64,6 +64,9 @@ class Graph:
             self.notes.append(
                 f"{plural(count, 'group')} of channels padded to multiples of {WIDTH} for integer kernels"
             )
+        for node in self.model.graph.node:  # what R multiplies is what such a node returns for each step
+            if node.op_type in RECURRENT and not node.domain and not node.output[0]:
+                node.output[0] = f"{node.name}.Y"
         self.sizes: dict[str, int] = {}
         """Numbers in each tensor for one sample, as far as a trial has shown them."""
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -139,13 +142,24 @@ class Graph:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The products by a constant float32 matrix, in the order of the graph."""
+        """The products by a constant float32 matrix, in the order of the graph; those of `recurrent` left aside."""
         found = [self._layer(node) for node in self.model.graph.node]
         return [layer for layer in found if layer is not None]
 
+    @cached_property
+    def recurrent(self) -> list[Layer]:
+        """The constant float32 matrices of LSTM, GRU and RNN, two for each node, in the order of the graph."""
+        return [layer for node in self.model.graph.node for layer in self._recurrent(node)]
+
+    @property
+    def matrices(self) -> list[Layer]:
+        """All that can be quantized, in the order of the graph."""
+        place = {node.name: i for i, node in enumerate(self.model.graph.node)}
+        return sorted([*self.layers, *self.recurrent], key=lambda layer: place[layer.node])
+
     def layer(self, name: str) -> Layer:
         """The layer called `name`; ModelError where there is none."""
-        for layer in self.layers:
+        for layer in self.matrices:
             if layer.name == name:
                 return layer
         raise ModelError(f"no layer {name}", where=self.where)
@@ -187,6 +201,25 @@ class Graph:
             dilations=_integers(node, "dilations"),
             auto_pad=str(attribute(node, "auto_pad", b"NOTSET"), "ascii"), nodes=tuple(nodes),  # type: ignore[call-overload]
         )  # fmt: skip
+
+    def _recurrent(self, node: onnx.NodeProto) -> list[Layer]:
+        """W and R of a recurrent node; a matrix that is read in another place, too, is none."""
+        if node.op_type not in RECURRENT or node.domain or node.input[0] in self._stored:
+            return []
+        output = next(name for name in node.output if name)
+        found = []
+        for slot, letter in ((1, "W"), (2, "R")):
+            weight = self._stored.get(node.input[slot])
+            if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) != 3:
+                continue
+            readers = self.consumers[weight.name]
+            if all(reader.op_type in RECURRENT and reader.input[slot] == weight.name for reader in readers):
+                found.append(Layer(
+                    name=f"{node.name}.{letter}", op=node.op_type, input=node.input[0], weight=weight.name,
+                    shape=tuple(weight.dims), raw=output, output=output, groups=int(weight.dims[0]),
+                    nodes=(node.name,), slot=slot,
+                ))  # fmt: skip
+        return found
 
     def _alone(self, name: str) -> onnx.NodeProto | None:
         """The only reader of tensor `name`, if there is just one."""
@@ -258,7 +291,7 @@ class Graph:
 
     def _forget(self) -> None:
         """Drop what was derived from the nodes."""
-        for fact in ("values", "constants", "producers", "consumers", "pinned", "layers"):
+        for fact in ("values", "constants", "producers", "consumers", "pinned", "layers", "recurrent"):
             self.__dict__.pop(fact, None)
 
     def apply(self, stream: Stream, factors: npt.ArrayLike) -> None:

@@ -44,6 +44,7 @@ from bitwright.models.tasks.verdict import require_classes
 from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Recipe
 from bitwright.rewrites import Subject, chosen
+from bitwright.words import plural
 
 Parts = tuple[Samples, Samples]
 """Samples that calibrate, and those that judge."""
@@ -108,23 +109,23 @@ class NetworkModel(Model):
     # --- planning
 
     def parts(self, recipe: Recipe) -> list[Layer]:
-        return self.graph.layers
+        return self.graph.matrices
 
     def names(self, part: Any) -> tuple[str, ...]:
-        return (part.weight, part.name)
+        return tuple(dict.fromkeys((part.weight, part.name, part.node)))
 
     def tensor(self, part: Any) -> str:
         return str(part.weight)
 
     def known(self) -> Sequence[str]:
-        return [name for layer in self.graph.layers for name in (layer.weight, layer.name)]
+        return [name for layer in self.graph.matrices for name in self.names(layer)]
 
     def leave(self, chosen: Mapping[str, Settings], recipe: Recipe, container: Any) -> dict[str, str]:
         """Layers at the entrance, and those that no integer kernel takes."""
         require_open(self.graph.model.graph, str(self.path))
         integer = bool(container.integer)
         learned = any(registry.get(layer.method).scope == "model" for layer in chosen.values())
-        kept = [layer.name for layer in self.graph.layers if layer.name not in chosen]
+        kept = [layer.name for layer in self.graph.matrices if layer.name not in chosen]
         if learned and (kept or not integer or recipe.max_drop is not None):
             raise RecipeError(
                 "learned step sizes train every layer in integers", where="method lsq",
@@ -133,7 +134,7 @@ class NetworkModel(Model):
             )  # fmt: skip
         if not integer:
             why = "MatMulNBits holds matrix products only"
-            return {layer.name: why for layer in self.graph.layers if layer.op != "MatMul"}
+            return {layer.name: why for layer in self.graph.matrices if layer.op != "MatMul"}
         found = turned([layer for layer in self.graph.layers if layer.name in chosen])
         if found and learned:
             name, why = next(iter(found.items()))
@@ -145,11 +146,14 @@ class NetworkModel(Model):
             why = "at the input: rounding it harms all layers"
             found |= dict.fromkeys(estimate.entrance(self.graph, kept), why)
         placement = self._place([*kept, *found])
-        self._unplaced = {name for name in chosen if name not in placement.nodes and name not in found}
-        return found | {name: placement.floats[name] for name in chosen if name in self._unplaced}
+        taken = placement.nodes | placement.small | set(found)
+        self._unplaced = {name for name in chosen if name not in taken}
+        reasons = {layer.name: placement.floats.get(layer.node, "") for layer in self.graph.matrices}
+        return found | {name: reasons[name] for name in chosen if name in self._unplaced}
 
     def _place(self, floats: Sequence[str]) -> Placement:
-        return place(self.graph, self.network.target, keep=floats)
+        # Packed codes are for size alone: integer kernels take one byte each.
+        return place(self.graph, self.network.target, keep=floats, dynamic=self.network.storage != "int4")
 
     def placement(self, plan: Plan) -> Placement:
         """Where integers flow in the plan."""
@@ -247,10 +251,13 @@ class NetworkModel(Model):
             placement = self.placement(plan)
             kind = "uint8" if self.network.target == "x86" else "int8"
             lines.append(f"{estimate.share(self.graph, placement):.0%} of the multiply-accumulates run in integers")
+            if placement.dynamic:
+                told = "round what they read and their state when they run (DynamicQuantizeLSTM)"
+                lines.append(f"{plural(len(placement.dynamic), 'LSTM')} {told}")
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
             )
-            reasons = Counter(({**placement.floats, **plan.floats}).values())
+            reasons = Counter(self._floats(plan).values())
             lines += [
                 f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
                 for why, count in reasons.most_common(6)
@@ -264,11 +271,23 @@ class NetworkModel(Model):
             lines.append(f"{len(first):,} samples{calls} to calibrate, {len(second):,} for the verdict ({first.kind})")
         return lines
 
+    def runtimes(self, plan: Plan) -> list[str]:
+        found = super().runtimes(plan)
+        if self.placement(plan).dynamic:  # an operator of ONNX Runtime alone
+            return [f"{found[0]} (DynamicQuantizeLSTM is its own operator)"]
+        return found
+
+    def _floats(self, plan: Plan) -> dict[str, str]:
+        """Every node that computes in float, and why."""
+        matrices = {layer.name for layer in self.graph.recurrent}
+        kept = {name: why for name, why in plan.floats.items() if name not in matrices}
+        return {**self.placement(plan).floats, **kept}
+
     def facts(self, plan: Plan) -> dict[str, Any]:
         placement = self.placement(plan)
         return {
             "activations": list(placement.activations),
-            "float": {**placement.floats, **plan.floats},
+            "float": self._floats(plan),
             "integer_share": estimate.share(self.graph, placement),
         }
 

@@ -14,8 +14,10 @@ from typing import Literal
 import onnx
 
 from bitwright.errors import RecipeError
-from bitwright.files.layers import Layer, Placement, attribute
+from bitwright.files.layers import PRODUCTS, RECURRENT, Layer, Placement, attribute
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.names import graphs
+from bitwright.models.network.recurrent import is_plain
 
 Target = Literal["x86", "arm", "gpu"]
 TARGETS: tuple[Target, ...] = ("x86", "arm", "gpu")
@@ -28,6 +30,7 @@ DIRECT = {"Pad"}
 """Moving operators without a fusion rule that have 8-bit kernels: they are written on the codes themselves."""
 UNARY = {"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"}
 MIXING = {"Add", "Mul", "Concat"}
+REQUESTED = "kept float on request"
 SILENT = {"Shape", "Constant", "ConstantOfShape", "Range", "Size", "NonZero", "Identity", "Dropout"}
 
 
@@ -43,19 +46,23 @@ class Unit:
     layer: Layer | None = None
 
 
-def place(graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), attention: bool = False) -> Placement:
+def place(
+    graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), attention: bool = False, dynamic: bool = True
+) -> Placement:
     """The placement for `target` ("x86" and "arm": ONNX Runtime's CPU kernels; "gpu": TensorRT, layer inputs only).
 
-    Nodes named in `keep` (node or layer names) stay float. `attention` also quantizes products of two activations.
+    Nodes named in `keep` (node or layer names) stay float. `attention` also quantizes products of two activations,
+    `dynamic` False lets LSTMs compute in float.
     Raises RecipeError for an unknown target or a name in `keep` that no node has.
     """
     if target not in TARGETS:
         fix = f"Choose one of: {', '.join(TARGETS)}"
         raise RecipeError(f"no target is called {target!r}", where="target", fix=fix, key="network.target")
-    names = {node.name for node in graph.model.graph.node}
+    names = {node.name for node in graph.model.graph.node} | {layer.name for layer in graph.recurrent}
     if unknown := sorted(set(keep) - names):
         raise RecipeError(f"no node is called {unknown[0]!r}", where="keep", fix="Names are printed by the plan")
     units, floats = _units(graph, target, frozenset(keep), attention)
+    small, rounding, reasons = _recurrent(graph, target, frozenset(keep), dynamic)
     chosen = _choose(units, target, frozenset(graph.constants))
     integer = [unit for i, unit in enumerate(units) if i in chosen]
     activations: dict[str, None] = {}
@@ -83,6 +90,7 @@ def place(graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), a
     absorbed |= {name for unit in integer if unit.layer is not None for name in unit.layer.nodes[1:]} - nodes
     for name in absorbed:
         floats[name] = "on the float output of an integer product"
+    floats = {name: why for name, why in floats.items() if name not in rounding} | reasons
     graph_outputs = {value.name for value in graph.model.graph.output}
     return Placement(
         target=target,
@@ -91,9 +99,33 @@ def place(graph: Graph, target: Target = "x86", *, keep: Collection[str] = (), a
         nodes=frozenset(nodes),
         fused=fused,
         direct=frozenset(unit.node.name for unit in integer if unit.kind == "direct"),
+        small=frozenset(small),
+        dynamic=frozenset(rounding),
         floats=floats,
         rounded=tuple(name for name in activations if name in graph_outputs),
     )
+
+
+def _recurrent(
+    graph: Graph, target: Target, keep: frozenset[str], dynamic: bool
+) -> tuple[set[str], set[str], dict[str, str]]:
+    """Layers of recurrent nodes that are quantized, the LSTMs that round their inputs, and why all others are float."""
+    small = {layer.name for layer in graph.recurrent if target != "gpu" and not keep & {layer.name, layer.node}}
+    rounding, floats = set(), {}
+    for node in graph.model.graph.node:
+        if node.op_type not in RECURRENT or node.domain:
+            continue
+        op, mine = node.op_type, [layer for layer in graph.recurrent if layer.node == node.name]
+        chosen = [layer for layer in mine if layer.name in small]
+        if dynamic and op == "LSTM" and len(chosen) == 2 and is_plain(node):
+            rounding.add(node.name)
+        elif target == "gpu":
+            floats[node.name] = f"{op} is left to TensorRT"
+        elif chosen:
+            floats[node.name] = f"of {op} the weights alone are quantized: no integer kernel does the rest"
+        else:
+            floats[node.name] = REQUESTED if mine else f"{op} whose matrices are not constants of its own"
+    return small, rounding, floats
 
 
 def _units(graph: Graph, target: Target, keep: frozenset[str], attention: bool) -> tuple[list[Unit], dict[str, str]]:
@@ -106,7 +138,7 @@ def _units(graph: Graph, target: Target, keep: frozenset[str], attention: bool) 
         if not _float_values(graph, node):
             continue
         if node.name in keep:
-            floats[node.name] = "kept float on request"
+            floats[node.name] = REQUESTED
             continue
         layer = layers.get(node.name)
         kind, reason = _kind(graph, node, layer, target, attention)
@@ -159,6 +191,9 @@ def _kind(graph: Graph, node: onnx.NodeProto, layer: Layer | None, target: Targe
         if any(name in graph.constants for name in node.input):
             return "", "MatMul with a constant that is not a [K, N] matrix on its right"
         return ("product", "") if attention else ("", "product of two activations, kept float")
+    inside = (step for inner in graphs(onnx.GraphProto(node=[node])) for step in inner.node)
+    if op not in PRODUCTS and any(step.op_type in PRODUCTS for step in inside):
+        return "", f"layers inside of {op}, which is decided when the network runs"
     if target == "gpu":
         return "", f"{op} is left to TensorRT"
     if op not in MOVING | DIRECT | UNARY | MIXING:

@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.errors import TensorError
+from bitwright.files.layers import PRODUCTS
 from bitwright.models.network.names import graphs, rename, taken, unused
 
 NAMES: dict[int, str] = {
@@ -14,7 +15,6 @@ NAMES: dict[int, str] = {
     TensorProto.BFLOAT16: "bfloat16",
     TensorProto.DOUBLE: "float64",
 }
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 TYPES = ("to", "dtype", "output_datatype", "stash_type")
 """Attributes that hold the number of a tensor's type."""
 

@@ -42,7 +42,7 @@ def rank(
     """
     feeds = [batch.feeds for batch in batches]
     feeds = feeds[: max(1, LOOK // max(1, size_of(feeds[0], graph.axes)))]
-    names = [name for name in plan.items if name in sink.placement.nodes]
+    names = [name for name in plan.items if name in sink.placement.nodes | sink.placement.small]
     before = [Session(graph.model).run(batch) for batch in feeds]
 
     def noise(model: Any) -> float:

@@ -22,7 +22,10 @@ from bitwright.files.onnx import LIMIT, write
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 Results = dict[str, npt.NDArray[np.generic]]
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-INTEGER = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "MatMulNBits")
+INTEGER = (
+    "QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
+    "MatMulNBits",
+)  # fmt: skip
 PRODUCTS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN")
 """Float kernels that multiply matrices, as ONNX Runtime names them after its own fusions."""
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 
 from bitwright.core.observe import Affine
@@ -15,6 +16,7 @@ from bitwright.errors import RecipeError
 from bitwright.files.layers import Layer, Placement
 from bitwright.models.model import Item
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.recurrent import operands, rows_of
 from bitwright.models.network.session import Feeds, Session
 from bitwright.models.network.unfold import unfold
 
@@ -81,16 +83,21 @@ def later_uses(
     shared = {weight: found for weight, found in uses(items).items() if len(found) > 1}
     asking = [i.part for found in shared.values() for i in found[1:] if i.method.needs == "moments"]
     asking = [layer for layer in asking if layer.op != "ConvTranspose"]
+    nodes = {node.name: node for node in graph.model.graph.node}
     records: dict[str, list[Stats]] = {}
     if asking and feeds:
-        names = list(dict.fromkeys(layer.input for layer in asking))
-        session = Session(graph.with_outputs(names), optimize=False, where=graph.where)
-        inner = [name for name in names if name not in graph.inputs]
+        names = list(dict.fromkeys(name for layer in asking for name in _seen(layer, nodes[layer.node])))
+        held = {name: graph.constant(name) for name in names if name in graph.constants}
+        inner = [name for name in names if name not in graph.inputs and name not in held]
+        session = Session(graph.with_outputs(inner), optimize=False, where=graph.where)
         sums = {layer.name: Moments(layer) for layer in asking}
         for batch in feeds:
-            values = {**batch, **(session.run(batch, inner) if inner else {})}
+            values = {**held, **batch, **(session.run(batch, inner) if inner else {})}
             for layer in asking:
                 affine = rounding(layer, placement, affines)
+                if layer.recurrent:
+                    sums[layer.name].add(rows_of(layer, nodes[layer.node], values))
+                    continue
                 x = np.asarray(values[layer.input])
                 sums[layer.name].add(x if affine is None else np.asarray(affine.fake(x)))
         records = {name: found.stats(centred) for name, found in sums.items()}
@@ -98,6 +105,11 @@ def later_uses(
         weight: [Use(i.part, rounding(i.part, placement, affines), records.get(i.name, [])) for i in found[1:]]
         for weight, found in shared.items()
     }
+
+
+def _seen(layer: Layer, node: onnx.NodeProto) -> list[str]:
+    """The tensors that say what a layer multiplies."""
+    return [name for name in operands(layer, node) if name] if layer.recurrent else [layer.input]
 
 
 def rounding(layer: Layer, placement: Placement, affines: Mapping[str, Affine]) -> Affine | None:

@@ -24,6 +24,8 @@ def unfold(layer: Layer, x: Array) -> torch.Tensor | None:
     if layer.op == "ConvTranspose":
         return None
     t = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    if layer.recurrent:  # `x` are its rows
+        return t
     if layer.op != "Conv":
         return t.reshape(1, -1, t.shape[-1])
     rank = len(layer.kernel)

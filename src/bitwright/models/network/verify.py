@@ -98,5 +98,5 @@ def twin(graph: Graph, sink: LayerSink) -> dict[str, Array]:
 
 def _readers(graph: Graph, sink: LayerSink) -> dict[str, Layer]:
     """{weight: a layer that reads its codes}."""
-    others = spared(graph.layers, sink.placement)
-    return {layer.weight: layer for layer in graph.layers if layer.name not in others}
+    others = spared(graph.matrices, sink.placement)
+    return {layer.weight: layer for layer in graph.matrices if layer.name not in others}

@@ -23,6 +23,7 @@ from bitwright.files.layers import Layer, Placement, spared
 from bitwright.models.language.blocks import Activations
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.prepare import captured
+from bitwright.models.network.recurrent import dynamic_lstm, rows_of
 from bitwright.models.network.session import Session
 
 Array = npt.NDArray[Any]
@@ -70,10 +71,17 @@ class Step:
         return self._walk.count
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        """The layer's input, batch by batch: (of the float network, of the quantized one)."""
-        reader = self._walk.nodes[self.layer.name]
-        for i in range(self._walk.count):
-            yield self._walk.value(self.layer.input, i), self._walk.seen(self.layer.input, i, reader)
+        """The layer's input, batch by batch: (of the float network, of the quantized one).
+
+        Of a recurrent layer they are the rows that it multiplies, [directions, rows, columns].
+        """
+        layer, walk = self.layer, self._walk
+        reader = walk.nodes[layer.node]
+        for i in range(walk.count):
+            if layer.recurrent:
+                yield walk.rows(layer, i, False), walk.rows(layer, i, True)
+            else:
+                yield walk.value(layer.input, i), walk.seen(layer.input, i, reader)
 
     def settle(self, weight: Array | None = None, bias: Array | None = None) -> None:
         """Give the quantized network its weight (in the stored shape) and bias; None leaves one as it is."""
@@ -85,6 +93,12 @@ class Step:
     def outputs(self) -> Iterator[tuple[Array, Array]]:
         """The product with the settled weight and bias, batch by batch: (float, quantized), before any activation."""
         layer, nodes = self.layer, self._walk.nodes
+        if layer.recurrent:
+            before = self._walk.graph.constant(layer.weight)
+            after = self._walk.twin.get(layer.weight, before)
+            for x, x_hat in self:
+                yield np.hstack([*(x @ before.swapaxes(1, 2))]), np.hstack([*(x_hat @ after.swapaxes(1, 2))])
+            return
         first = nodes[layer.name]
         second = nodes[layer.nodes[1]] if layer.op == "MatMul" and layer.bias is not None else None
         for i in range(self._walk.count):
@@ -115,17 +129,21 @@ class Walk:
         self.graph, self.placement, self.affines, self.feeds, self.folder = graph, placement, affines, feeds, folder
         self.count = len(feeds)
         self.nodes = {node.name: node for node in graph.model.graph.node}
-        self.spared = spared(graph.layers, placement)
+        others = spared(graph.matrices, placement)
+        self.exact = {(la.node, name) for la in graph.matrices if la.name in others for name in (la.weight, la.bias)}
+        """Nodes and constants that they read as they were."""
         self.twin: dict[str, Array] = {}
         """Constants in which the quantized network differs."""
-        self._learnt = {name for layer in graph.layers for name in (layer.weight, layer.bias) if name}
+        self._learnt = {name for layer in graph.matrices for name in (layer.weight, layer.bias) if name}
         """Constants in which the networks may differ."""
         self._sessions: dict[str, Session] = {}
         self._columns: dict[str, Column] = {}
 
     def steps(self) -> Generator[Step, None, dict[str, list[tuple[Array, Array]]]]:
         """Yield a Step before each layer; returns {output name: [(float, quantized) of each batch]}."""
-        layers = {layer.name: layer for layer in self.graph.layers}
+        layers: dict[str, list[Layer]] = {}
+        for layer in self.graph.matrices:
+            layers.setdefault(layer.node, []).append(layer)
         left = self._uses()
         self._columns.clear()
         for name in self.graph.inputs:
@@ -133,8 +151,8 @@ class Walk:
             for batch in self.feeds:
                 column.append(batch[name], batch[name])
         for node in self.nodes.values():
-            if node.name in layers:
-                yield Step(self, layers[node.name])
+            for layer in layers.get(node.name, ()):
+                yield Step(self, layer)
             self._execute(node)
             self._sessions.pop(node.name, None)
             for name in set(self._reads(node)):
@@ -165,10 +183,32 @@ class Walk:
             return np.asarray(affine.fake(x), np.float32)
         return x
 
+    def rows(self, layer: Layer, i: int, quantized: bool) -> Array:
+        """Batch `i` of what a recurrent `layer` multiplies, [directions, rows, columns], in one of the networks.
+
+        What R multiplies is made by the node itself, with the matrices as far as they are settled.
+        """
+        node = self.nodes[layer.node]
+        values = {name: self._operand(name, i, quantized, node) for name in node.input if name}
+        if layer.slot == 2:
+            values[node.output[0]] = self.compute(node, i, quantized)[0]
+        return rows_of(layer, node, values)
+
+    def _operand(self, name: str, i: int, quantized: bool, reader: onnx.NodeProto) -> Any:
+        """Batch `i` of an input of `reader`, constants included; None for one that is left out."""
+        if name in self._columns:
+            return self.seen(name, i, reader) if quantized else self.value(name, i)
+        if quantized and name in self.twin and (reader.name, name) not in self.exact:
+            return self.twin[name]
+        return self.graph.constant(name) if name else None
+
     def compute(
         self, node: onnx.NodeProto, i: int, quantized: bool, given: Mapping[str, Array] | None = None
     ) -> list[Array]:
         """The outputs of one node on batch `i`, in one of the networks; `given` replaces tensors."""
+        if quantized and node.name in self.placement.dynamic:
+            made = dynamic_lstm(node, [self._operand(name, i, True, node) for name in node.input])
+            return [y for y, name in zip(made, node.output, strict=False) if name]
         values: dict[str, Array] = {}
         names = self._reads(node)
         for name in names:
@@ -176,7 +216,7 @@ class Walk:
                 values[name] = given[name]
             elif name in self._columns:
                 values[name] = self.seen(name, i, node) if quantized else self.value(name, i)
-            elif quantized and name in self.twin and node.name not in self.spared:
+            elif quantized and name in self.twin and (node.name, name) not in self.exact:
                 values[name] = self.twin[name]
             elif name in self._learnt:
                 values[name] = self.graph.constant(name)
@@ -190,7 +230,7 @@ class Walk:
         integer = node.name in self.placement.nodes
         outputs = [name for name in node.output if name]
         split = any(self._columns[n].split for n in self._reads(node) if n in self._columns)
-        split = split or any(n in self.twin for n in node.input) or integer
+        split = split or any(n in self.twin for n in node.input) or integer or node.name in self.placement.dynamic
         columns = {name: Column(self.folder, split) for name in outputs}
         for i in range(self.count):
             exact = self.compute(node, i, False)

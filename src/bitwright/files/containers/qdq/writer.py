@@ -25,6 +25,8 @@ from bitwright.core.grid import Grid
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.errors import ModelError, TensorError
+from bitwright.files.containers.qdq import recurrent
+from bitwright.files.containers.qdq.recurrent import DOMAIN, decoding, dynamic_lstm
 from bitwright.files.layers import Floats, Layer, Network, Placement, attribute, from_matrix, names_read, spared
 from bitwright.files.opset import INT4, upgrade
 
@@ -103,7 +105,11 @@ class _Writer:
         self.model, self.placement, self.weights = graph.model, placement, weights
         self.storage, self.float_bias = storage, float_bias
         self.layers = {layer.name: layer for layer in graph.layers}
-        self.spared = spared(graph.layers, placement)
+        self.spared = spared(graph.matrices, placement)
+        self.recurrent: dict[str, list[Layer]] = {}
+        for layer in graph.matrices:
+            if layer.recurrent and layer.weight in weights and layer.name not in self.spared:
+                self.recurrent.setdefault(layer.node, []).append(layer)
         self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.affine = {name: activations[name] for name in placement.activations if name in activations}
         if missing := [name for name in placement.activations if name not in activations]:
@@ -253,7 +259,9 @@ class _Writer:
             self._direct(source, node)
             return
         small = layer is not None and layer.weight in self.weights and layer.name not in self.spared
-        if layer is not None and (small or source.name in self.placement.nodes):
+        if source.name in self.recurrent:
+            self._recurrent(self.recurrent[source.name], node)
+        elif layer is not None and (small or source.name in self.placement.nodes):
             self._layer(layer, node)
         elif source.name in self.placement.nodes:
             data = MOVES.get(source.op_type)
@@ -337,6 +345,35 @@ class _Writer:
             node.input.append(self._bias(layer, scale))
         elif layer.bias is not None and layer.op != "MatMul" and not self.float_bias:
             node.input[2] = self._bias(layer, scale)
+
+    def _recurrent(self, layers: list[Layer], node: onnx.NodeProto) -> None:
+        """Redirect the matrices of an LSTM, GRU or RNN; its output is left out where nobody reads it."""
+        if node.output[0] not in self.used:
+            node.output[0] = ""
+
+        def keep(name: str, values: npt.NDArray[np.generic], kind: int | None) -> str:
+            return self._constant(self._name(name), values, kind)
+
+        codes, kinds = {}, {}
+        for layer in layers:
+            tensor = self.weights[layer.weight]
+            values, scale, zero = whole(tensor, layer.weight)
+            if zero is not None or scale.shape[1] > 1:
+                raise TensorError("recurrent matrices have one scale per row, without zero", where=layer.weight,
+                                  fix="Use block 'channel' and a zero of 'none'")  # fmt: skip
+            codes[layer.weight], kinds[layer.weight] = (values, scale), self._kind(tensor, values, zero, layer.weight)
+        if node.name in self.placement.dynamic:
+            dynamic_lstm(node, layers, codes, keep)
+            return
+        for layer in layers:
+            weight = layer.weight
+            if weight not in self.written:
+                readers = sum(o.weight == weight for others in self.recurrent.values() for o in others)
+                exact = self.used[weight] > readers
+                self.written[weight] = self._name(f"{weight}_decoded") if exact else weight
+                between = self._name(f"{weight}_cast")
+                self.nodes += decoding(layer, codes[weight], kinds[weight], self.written[weight], between, keep)
+            node.input[layer.slot] = self.written[weight]
 
     def _joined(self, layer: Layer) -> bool:
         """Whether MatMul and its bias are written as Gemm.
@@ -448,6 +485,8 @@ class _Writer:
         source = self.model
         out.ir_version = source.ir_version
         out.opset_import.MergeFrom(source.opset_import)
+        if self.placement.dynamic and not any(entry.domain == DOMAIN for entry in out.opset_import):
+            out.opset_import.add(domain=DOMAIN, version=1)
         out.producer_name, out.producer_version = "bitwright", bitwright.__version__
         out.domain, out.model_version, out.doc_string = source.domain, source.model_version, source.doc_string
         kept = {entry.key: entry.value for entry in source.metadata_props}
@@ -503,10 +542,10 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
 def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     """The float32 values of every constant behind a DequantizeLinear of `model`, by the name its readers use.
 
-    Per tensor, per axis and in blocks; weights, biases and constants alike.
+    Per tensor, per axis and in blocks; weights, biases and constants alike; and the matrices of recurrent layers.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    out: dict[str, Floats] = {}
+    out = recurrent.decode(model)
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
             continue
