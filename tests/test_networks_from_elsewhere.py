@@ -6,6 +6,7 @@ runs with other samples than those it was made with, and answers nearly as the f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from typer.testing import CliRunner
 from bitwright.cli import app
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Session
+from bitwright.models.samples.open import open_samples
+from bitwright.models.samples.preprocess import Feeding
+from bitwright.recipe import Recipe
 from tests import networks
+from tests.models.samples.sources import save_wav
 from tests.networks import IMAGE, Net
 
 CASES = networks.shared("cases", "onnx")
@@ -398,12 +403,89 @@ def test_state_is_carried_and_a_scalar_is_given_once(tmp_path: Path) -> None:
     onnx.save(streaming(), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", frame=frames(24, 6), rate=np.int64(3))
     said = run("plan {tmp}/net.onnx --calib {tmp}/data.npz", tmp_path)
-    assert "state is stateN of the call before" in said and "18 samples of 6 calls to calibrate" in said
+    assert "state is stateN of the call before" in said and "18 samples of up to 6 calls to calibrate" in said
     before, after = go_through(tmp_path)
     for x, y in zip(calls(before), calls(after), strict=True):
         assert np.abs(x["output"] - y["output"]).max() < 0.05
         assert np.abs(x["stateN"] - y["stateN"]).max() < 0.05
     assert "SQNR of stateN" in run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/data.npz", tmp_path)
+
+
+def clips(folder: Path) -> list[int]:
+    """WAV files below `folder`; how many frames of 16 samples, 12 apart, each holds."""
+    counts = [1 + i % 4 for i in range(24)]
+    for i, count in enumerate(counts):
+        codes = np.random.default_rng(i).normal(size=16 + 12 * (count - 1) + i % 3) * 8000
+        save_wav(folder / f"{i:02}_clip.wav", codes.astype(int))
+    return counts
+
+
+def test_clips_are_cut_into_calls_that_carry_state(tmp_path: Path) -> None:
+    onnx.save(streaming(), tmp_path / "net.onnx")
+    counts = clips(tmp_path / "clips")
+    (tmp_path / "recipe.toml").write_text(
+        "[network]\nconstant = { rate = 3 }\n[data.audio]\nframe = 16\nstep = 12\n[data]\nheldout_samples = 4\n"
+    )
+    words = "{tmp}/net.onnx --calib {tmp}/clips --recipe {tmp}/recipe.toml"
+    said = run(f"plan {words}", tmp_path)
+    assert "state is stateN of the call before" in said and "18 samples of up to 4 calls to calibrate" in said
+    run(f"quantize {words} -o {{tmp}}/out.onnx", tmp_path)
+    said = run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/clips --recipe {tmp}/recipe.toml", tmp_path)
+    assert float(said.partition("SQNR of stateN")[2].split()[0]) > 25
+    # Frames come in order, and the state begins at zero with each clip.
+    graph = Graph.open(tmp_path / "net.onnx", constant={"rate": 3})
+    feeding = Feeding(graph.axes, graph.fixed, {"state": "stateN"}, Session(tmp_path / "net.onnx").run)
+    data = Recipe.load(tmp_path / "recipe.toml").data.model_copy(update={"order": "given", "batch": 1})
+    seen = list(open_samples(tmp_path / "clips", graph.inputs, data, feeding=feeding))
+    assert [batch.goes_on for batch in seen] == [call > 0 for count in counts for call in range(count)]
+    assert all(batch.feeds["state"].any() == batch.goes_on for batch in seen)
+    assert np.array_equal(seen[1].feeds["frame"][:, 12:], seen[2].feeds["frame"][:, :4])
+    assert seen[0].labels is None
+
+
+@pytest.mark.parametrize(
+    ("audio", "said"),
+    [
+        ("frame = 8", "8 samples, but input 'frame' is [?, 16]"),
+        ("step = 8", "a step without frames"),
+        ('frame = 16\nfeatures = "logmel"', "features"),
+        ("frame = 0", "frame"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(audio: str, said: str, tmp_path: Path) -> None:
+    onnx.save(streaming(), tmp_path / "net.onnx")
+    clips(tmp_path / "clips")
+    recipe = f"[network]\nconstant = {{ rate = 3 }}\n[data.audio]\n{audio}\n"
+    (tmp_path / "recipe.toml").write_text(recipe)
+    words = f"plan {tmp_path}/net.onnx --calib {tmp_path}/clips --recipe {tmp_path}/recipe.toml"
+    refused = CliRunner().invoke(app, words.split())
+    assert refused.exit_code == 2 and said in refused.output and len(refused.output.splitlines()) == 1
+    (tmp_path / "recipe.toml").write_text(recipe.replace("[data.audio]", 'state = { state = "none" }\n[data.audio]'))
+    refused = CliRunner().invoke(app, words.split())
+    assert refused.exit_code == 2 and len(refused.output.splitlines()) == 1
+
+
+def test_frames_need_state(tmp_path: Path) -> None:
+    onnx.save(networks.KINDS["speech"](), tmp_path / "net.onnx")
+    clips(tmp_path / "clips")
+    (tmp_path / "recipe.toml").write_text("[data.audio]\nframe = 400\n")
+    words = f"plan {tmp_path}/net.onnx --calib {tmp_path}/clips --recipe {tmp_path}/recipe.toml"
+    refused = CliRunner().invoke(app, words.split())
+    assert refused.exit_code == 2 and "frames for a network without state" in refused.output
+
+
+def test_lines_of_json_carry_state_too(tmp_path: Path) -> None:
+    onnx.save(streaming(), tmp_path / "net.onnx")
+    rows = [{"frame": frames(1 + i % 3, seed=i).tolist(), "rate": 3} for i in range(24)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = run("plan {tmp}/net.onnx --calib {tmp}/data.jsonl", tmp_path)
+    assert "state is stateN of the call before" in said and "18 samples of up to 3 calls" in said
+    run("quantize {tmp}/net.onnx --calib {tmp}/data.jsonl -o {tmp}/out.onnx", tmp_path)
+    assert "SQNR of stateN" in run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/data.jsonl", tmp_path)
+    rows[3] |= {"label": 1}
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(row | {"label": 1}) for row in rows))
+    refused = CliRunner().invoke(app, f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.jsonl".split())
+    assert refused.exit_code == 2 and "labels for samples of 3 calls" in refused.output
 
 
 def test_a_branch_that_an_input_chooses_is_taken_when_the_recipe_says_its_value(tmp_path: Path) -> None:

@@ -168,6 +168,11 @@ class Sound(_Table):
     """Convert files of another rate and record how many; otherwise they are an error."""
     length: int | None = Field(None, ge=1)
     """Samples (at `rate`) to which each clip is cut or zero-padded; None: its own length, in batches of one."""
+    frame: int | None = Field(None, ge=1)
+    """Samples that one call of a streaming network takes: clips are cut into such frames, one call after the other, and
+    the state begins anew with each clip. None: a clip is one call."""
+    step: int | None = Field(None, ge=1)
+    """Samples from the beginning of one frame to that of the next; None: `frame`. Fewer let frames overlap."""
     features: Literal["raw", "logmel"] = "raw"
     """What the network reads: the waveform in [-1, 1), or log(max(mel spectrogram, floor))."""
     n_fft: int = Field(400, ge=2)

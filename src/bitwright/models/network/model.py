@@ -267,7 +267,7 @@ class NetworkModel(Model):
         if self.samples:
             first, second = self.samples
             lines += [f"state: {name} is {output} of the call before" for name, output in first.states.items()]
-            calls = f" of {first.calls} calls" if first.calls > 1 else ""
+            calls = f" of up to {first.calls} calls" if first.calls > 1 else ""
             lines.append(f"{len(first):,} samples{calls} to calibrate, {len(second):,} for the verdict ({first.kind})")
         return lines
 

@@ -28,7 +28,8 @@ class Sound:
     """How one network takes sound; every choice but an absent rate is made.
 
     `length` is in samples at `rate`, None for each clip's own. `axes` is the shape of one input: "w" (wave) or "m"
-    (mels) and "f" (frames), and "1" for an axis of one: ("1", "m", "f") is [1, mels, frames].
+    (mels) and "f" (frames), and "1" for an axis of one: ("1", "m", "f") is [1, mels, frames]. `frame` is what one call
+    takes of the wave, `step` how far apart calls begin; None where a clip is one call.
     """
 
     rate: int | None
@@ -44,10 +45,13 @@ class Sound:
     normalize: bool
     axes: tuple[str, ...]
     dtype: np.dtype[Any]
+    frame: int | None = None
+    step: int = 0
 
     def settings(self) -> dict[str, Any]:
         """For the certificate: everything that decides the values."""
         names = ["rate", "resample", "length", "features", "normalize"]
+        names += [] if self.frame is None else ["frame", "step"]
         if self.features == "logmel":
             names += ["n_fft", "hop", "mels", "scale", "centre", "floor"]
         words = {"1": "1", "w": "samples", "m": "mels", "f": "frames"}
@@ -95,12 +99,20 @@ def resolve(table: recipe.Sound, name: str, dtype: Any, shape: Shape) -> Sound:
         whole = table.n_fft % 2 if table.centre else table.n_fft  # n_fft // 2 are padded on each side
         fixed = None if frames is None else (frames - 1) * table.hop + whole
         fixed = max(fixed, 1) if fixed is not None else None
+    if table.frame is not None:
+        if rank == 2:
+            raise wrong("frame", "frames of log-mel features", "Give its arrays as .npz, [samples, calls, ...]")
+        if fixed is not None and fixed != table.frame:
+            raise wrong("frame", f"{table.frame} samples, but input {name!r} is {show(shape)}", f"Set it to {fixed}")
+        fixed = None  # a clip is as long as it is
+    elif table.step is not None:
+        raise wrong("step", "a step without frames", "Set data.audio.frame, too")
     length = table.length if table.length is not None else fixed
     if rank == 1 and fixed is not None and length != fixed:
         raise wrong("length", f"{length} samples, but input {name!r} is {show(shape)}", "Leave it out, or correct it")
     plan = Sound(
         table.rate, table.resample, length, table.features, table.n_fft, table.hop, table.mels, table.scale,
-        table.centre, table.floor, table.normalize, tuple(axes), dtype,
+        table.centre, table.floor, table.normalize, tuple(axes), dtype, table.frame, table.step or table.frame or 0,
     )  # fmt: skip
     if frames is not None and length is not None and _frames(plan, length) != frames:
         what = f"{length} samples give {_frames(plan, length)} frames, but input {name!r} is {show(shape)}"
@@ -108,6 +120,11 @@ def resolve(table: recipe.Sound, name: str, dtype: Any, shape: Shape) -> Sound:
     if plan.resample and plan.rate is None:
         raise wrong("rate", "resample without a rate", "Set data.audio.rate to the network's")
     return plan
+
+
+def calls(samples: int, plan: Sound) -> int:
+    """How many calls a clip of so many samples makes; what is left behind the last whole frame is not fed."""
+    return 1 if plan.frame is None else max(1, 1 + (samples - plan.frame) // plan.step)
 
 
 def check_rate(rate: int, path: Path, plan: Sound) -> None:
@@ -120,6 +137,7 @@ def check_rate(rate: int, path: Path, plan: Sound) -> None:
 def read(data: bytes, path: Path, plan: Sound, notes: Notes, name: str) -> Array:
     """One clip as the network's input without batch axis; what was changed is noted under `name`.
 
+    Of a streaming network it is the inputs of all calls, [calls, ...].
     Raises DataError naming `path` for a file that is damaged, silent, of another rate, or shorter than a window.
     """
     rate, channels = wav.decode(data, path)
@@ -142,8 +160,16 @@ def read(data: bytes, path: Path, plan: Sound, notes: Notes, name: str) -> Array
     values = _features(wave, plan.rate or rate, path, plan)
     if plan.normalize:
         values = (values - values.mean(dtype=np.float64)) / max(float(values.std(dtype=np.float64)), 1e-7)
-    sizes = iter(values.shape)
-    return np.ascontiguousarray(values.reshape([1 if axis == "1" else next(sizes) for axis in plan.axes]), plan.dtype)
+    first: list[int] = []
+    if plan.frame is not None:
+        if len(values) < plan.frame:
+            notes.add("clip padded with zeros to one frame", name)
+            values = np.pad(values, (0, plan.frame - len(values)))
+        values = np.lib.stride_tricks.sliding_window_view(values, plan.frame)[:: plan.step]
+        first = [len(values)]
+    sizes = iter(values.shape[len(first) :])
+    whole = values.reshape([*first, *(1 if axis == "1" else next(sizes) for axis in plan.axes)])
+    return np.ascontiguousarray(whole, plan.dtype)
 
 
 def _features(wave: Array, rate: int, path: Path, plan: Sound) -> Array:

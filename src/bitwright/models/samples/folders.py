@@ -16,9 +16,14 @@ from bitwright.models.samples.preprocess import Array, Feeds, Notes
 
 
 class Reader(Protocol):
-    """What makes an array of a file's bytes."""
+    """What makes an array of a file's bytes; or, where it `streams`, one for each call, [calls, ...]."""
 
     kind: str
+    calls: int
+    """Most calls of a file that was looked at."""
+
+    @property
+    def streams(self) -> bool: ...
 
     def look(self, data: bytes, path: Path) -> None:
         """Check the file; the first one settles what the recipe and the network left open."""
@@ -33,6 +38,7 @@ class PictureReader:
     """Images; where nobody states a size, that of the first one looked at holds for all."""
 
     kind = "images"
+    streams, calls = False, 1
 
     def __init__(self, plan: images.Picture) -> None:
         self.plan = plan
@@ -55,13 +61,18 @@ class SoundReader:
     kind = "sounds"
 
     def __init__(self, plan: audio.Sound) -> None:
-        self.plan = plan
+        self.plan, self.calls = plan, 1
+
+    @property
+    def streams(self) -> bool:
+        return self.plan.frame is not None
 
     def look(self, data: bytes, path: Path) -> None:
-        rate, _ = wav.decode(data, path)
+        rate, channels = wav.decode(data, path)
         audio.check_rate(rate, path, self.plan)
         if self.plan.rate is None:
             self.plan = replace(self.plan, rate=rate)
+        self.calls = max(self.calls, audio.calls(len(channels) * (self.plan.rate or rate) // rate, self.plan))
 
     def read(self, data: bytes, path: Path, notes: Notes, name: str) -> Array:
         return audio.read(data, path, self.plan, notes, name)
@@ -85,10 +96,17 @@ class Files:
         entry: str,
         dropped: Notes,
         kind: str | None = None,
+        carried: tuple[str, ...] = (),
     ) -> None:
         self.paths, self.names, self.labels = paths, names, labels
         self.reader, self.entry, self.dropped = reader, entry, dropped
-        self.kind = kind or reader.kind
+        self.kind, self.carried = kind or reader.kind, carried
+        self.streamed = frozenset({entry}) if reader.streams else frozenset()
+
+    @property
+    def calls(self) -> int:
+        """See `Source`."""
+        return self.reader.calls
 
     def inspect(self, chosen: Sequence[int]) -> str:
         """See `Source`: headers of images, whole WAV files."""
@@ -151,27 +169,34 @@ def pick(folder: Path, files: Sequence[Path], suffixes: Sequence[str]) -> tuple[
     return kept, classes, dropped
 
 
-def picture_folder(folder: Path, files: Sequence[Path], plan: images.Picture, entry: str) -> Files:
+def picture_folder(
+    folder: Path, files: Sequence[Path], plan: images.Picture, entry: str, carried: tuple[str, ...] = ()
+) -> Files:
     """Images; the label is the name of the class folder, where there are any."""
     kept, classes, dropped = pick(folder, files, images.SUFFIXES)
     labels = classes if any(name is not None for name in classes) else None
-    return Files(kept, _names(folder, kept), labels, PictureReader(plan), entry, dropped)
+    return Files(kept, _names(folder, kept), labels, PictureReader(plan), entry, dropped, carried=carried)
 
 
-def sound_folder(folder: Path, files: Sequence[Path], plan: audio.Sound, entry: str, *, texts: bool) -> Files:
+def sound_folder(
+    folder: Path, files: Sequence[Path], plan: audio.Sound, entry: str, *, texts: bool, carried: tuple[str, ...] = ()
+) -> Files:
     """WAV files; the label is the name of the class folder, else the file name's part before the first "_".
 
+    Clips that are cut into calls have no labels: outputs are compared call by call.
     With `texts`, NAME.txt beside NAME.wav is what is said in it and comes before both. DataError names a file without
     one where others have it.
     """
     kept, classes, dropped = pick(folder, [path for path in files if not (texts and _is_text(path))], audio.SUFFIXES)
     labels: list[Any] | None = classes
     beside = [path.with_suffix(".txt") for path in kept]
-    if texts and any(path.exists() for path in beside):
+    if plan.frame is not None:
+        labels = None
+    elif texts and any(path.exists() for path in beside):
         labels = [" ".join(_text(path).split()) for path in beside]
     elif all(name is None for name in classes):
         labels = [path.stem.split("_")[0] for path in kept] if all("_" in path.stem for path in kept) else None
-    return Files(kept, _names(folder, kept), labels, SoundReader(plan), entry, dropped)
+    return Files(kept, _names(folder, kept), labels, SoundReader(plan), entry, dropped, carried=carried)
 
 
 def _names(folder: Path, paths: Sequence[Path]) -> list[str]:

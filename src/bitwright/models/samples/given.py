@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ class Given:
     kind = "feeds"
     batched = True
     forward = True
+    carried: Sequence[str] = ()
+    streamed: Collection[str] = ()
+    calls = 1
 
     def __init__(self, items: Iterable[Any], inputs: Inputs, axes: Axes, limit: int | None) -> None:
         self.inputs, self.axes, self.dropped, self._items = inputs, axes, Notes(), items

@@ -9,7 +9,7 @@ how it was prepared, and what was changed or left out stands in `Samples.summary
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -58,12 +58,8 @@ class Samples:
         self.inputs, self.axes, self.name, self.kind = inputs, feeding.axes, name, source.kind
         self._source, self._data, self._notes, self._dropped = source, data, Notes(), Notes()
         self._feeding = feeding
-        self.states: dict[str, str] = {}
+        self.states: dict[str, str] = {name: feeding.states[name] for name in source.carried}
         """{input: output} of the state that is carried from call to call, because the source has none."""
-        self.calls = 1
-        if isinstance(source, Arrays) and source.carried:
-            self.states = {name: feeding.states[name] for name in source.carried}
-            self.calls = source.calls
         self._sizes: list[int] = source.sizes if isinstance(source, Given) else [1] * len(source.names)
         self.task = data.task or guess_task(source.labels)
         self._labels, self.classes = self._read_labels(source.labels)
@@ -83,6 +79,7 @@ class Samples:
             what = f"{total}, none left after the first {skip}" if skip else total
             raise DataError(what, where=name, fix="Give more")
         self.hash = source.inspect(self._chosen)
+        self.calls = source.calls
         self._remark()
 
     def __len__(self) -> int:
@@ -239,15 +236,16 @@ class Samples:
             yield self._stack(group)
             return
         step = self._feeding.step
-        assert isinstance(self._source, Arrays) and step is not None
+        assert step is not None
         streamed = self._source.streamed
+        calls = next((len(group[0][1][name]) for name in streamed), 1)
         state = {name: self._zeros(name, len(group)) for name in self.states}
-        for call in range(self.calls):
+        for call in range(calls):
             now = [(i, {name: x[call] if name in streamed else x for name, x in feeds.items()}) for i, feeds in group]
             batch = self._stack(now)
             feeds = batch.feeds | state
             yield Batch(feeds, batch.labels, batch.names, goes_on=call > 0)
-            if call + 1 < self.calls:
+            if call + 1 < calls:
                 outputs = step(feeds)
                 state = {name: np.asarray(outputs[output]) for name, output in self.states.items()}
 
@@ -343,18 +341,18 @@ def _open(path: Path, inputs: Inputs, feeding: Feeding, data: Data) -> Source:
             raise DataError("that is text, for language models", where=str(path), fix=f"Give {KINDS}")
         raise DataError("no such file or folder", where=str(path), fix=suggest(path))
     if path.is_dir():
-        return _open_folder(path, inputs, data)
+        return _open_folder(path, inputs, feeding.states, data)
     kind = path.suffix.lower()
     if kind in (".npy", ".npz"):
         return Arrays(path, inputs, feeding.axes, feeding.states)
     if kind == ".jsonl":
-        return JsonLines(path, inputs, feeding.axes)
+        return JsonLines(path, inputs, feeding.axes, feeding.states)
     if kind == ".json":
         return _open_coco(path, inputs, data)
     raise DataError("samples are not read from files of this kind", where=str(path), fix=f"Give {KINDS}")
 
 
-def _open_folder(path: Path, inputs: Inputs, data: Data) -> Source:
+def _open_folder(path: Path, inputs: Inputs, states: Collection[str], data: Data) -> Source:
     files = folders.walk(path)
     kinds = [any(file.suffix.lower() in kind.SUFFIXES for file in files) for kind in (images, audio)]
     if all(kinds):
@@ -363,14 +361,20 @@ def _open_folder(path: Path, inputs: Inputs, data: Data) -> Source:
         found = ", ".join(sorted({file.suffix for file in files if file.suffix})[:6])
         what = f"it holds no images or WAV files (but {found})" if found else "it holds no images or WAV files"
         raise DataError(what, where=str(path), fix=f"Give {KINDS}")
-    name, (dtype, shape) = _only(inputs, path)
+    carried = tuple(name for name in inputs if name in states)
+    name, (dtype, shape) = _only({name: facts for name, facts in inputs.items() if name not in carried}, path)
     if kinds[1]:
+        if data.audio.frame is not None and not carried:
+            raise RecipeError(
+                "frames for a network without state", where="data.audio.frame",
+                fix="Leave it out, or say in [network] state what is carried from call to call", key="data.audio.frame",
+            )  # fmt: skip
         plan = audio.resolve(data.audio, name, dtype, shape)
-        return folders.sound_folder(path, files, plan, name, texts=data.task == "words")
+        return folders.sound_folder(path, files, plan, name, texts=data.task == "words", carried=carried)
     annotations = coco.find(path) if data.task in (None, "detect") else None
     if annotations is not None:
         return _open_coco(annotations, inputs, data)
-    return folders.picture_folder(path, files, images.resolve(data.image, name, dtype, shape), name)
+    return folders.picture_folder(path, files, images.resolve(data.image, name, dtype, shape), name, carried)
 
 
 def _open_coco(path: Path, inputs: Inputs, data: Data) -> Source:

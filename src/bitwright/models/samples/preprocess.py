@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Protocol
@@ -84,6 +84,21 @@ class Source(Protocol):
     forward: bool
     """Whether samples can only be read in ascending order."""
     dropped: Notes
+
+    @property
+    def carried(self) -> Sequence[str]:
+        """Inputs that it has no values for, because they are state that is carried from call to call."""
+        ...
+
+    @property
+    def streamed(self) -> Collection[str]:
+        """Inputs whose rows hold one array per call, [calls, ...]."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """Most calls of a sample, as far as it was looked at."""
+        ...
 
     def inspect(self, chosen: Sequence[int]) -> str:
         """Check what can be checked without decoding; return the SHA-256 of the chosen samples' bytes in order."""

@@ -4,7 +4,7 @@ An LSTM becomes com.microsoft.DynamicQuantizeLSTM where ONNX Runtime can run tha
 products with what it reads rounded by its own range; W and R [directions, inputs, 4 * hidden] with a scale per column.
 Everything else takes its matrix from Cast and Mul: w = float(code) * scale. ONNX Runtime computes both once when it
 loads the file. It does not do so with DequantizeLinear, which it keeps for integer kernels: measured, an LSTM of 256
-units then decodes its matrices at each run and takes up to 2.7 times as long (bench/recurrent.py).
+units then decodes its matrices at each run and takes more than twice as long (bench/recurrent.py).
 """
 
 from __future__ import annotations
