@@ -7,7 +7,8 @@ FOLDER holds language models (folders with a config.json) and .onnx files. Langu
 3 bits with all defaults, on 32 windows of the beginning of --text and judged on its end; --elsewhere is text of another
 domain; bench/quality.py sets other quantizers beside them, at the largest group that fits all matrices. Networks get
 drawn samples: pages of text for PP-OCR, smooth pictures for MTCNN, chirps in noise for Silero VAD;
-bench/against_static.py sets ONNX Runtime's quantizer beside them. tests/test_real_models.py runs a small part.
+bench/against_static.py sets ONNX Runtime's static quantizer beside them; beside those with state stands its dynamic
+one. tests/test_real_models.py runs a small part.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+from onnxruntime.quantization import quantize_dynamic
 from PIL import Image, ImageDraw
 from quality import SHARED, Job, measure, table
 
@@ -78,8 +80,8 @@ NETWORKS = (
     ("silero*", 16, lambda count: {"input": chirps(count, CALLS, 576)}, RATE, ["sequence=576"]),
 )
 """Pattern of a file's name, samples that judge it, all its samples, its recipe, and sizes of its open dimensions."""
-STATEFUL = ("silero_vad.onnx", "silero_vad_16k*", "silero_vad_op*")
-"""Networks with state or constants, which ONNX Runtime's quantizer is not given."""
+STATEFUL = ("silero*",)
+"""Networks with state, which ONNX Runtime's static quantizer is not given."""
 
 
 def call(*words):
@@ -172,10 +174,27 @@ def network_rows(source, place):
         f"| {plan['integer_share']:.0%} | {speed['ratio']:.2f} | {said} |",
         flush=True,
     )
-    if not any(fnmatch(source.name, pattern) for pattern in STATEFUL):
+    if any(fnmatch(source.name, pattern) for pattern in STATEFUL):
+        print(dynamic(source, out, data[1], place), flush=True)
+    else:
         words = [sys.executable, PEER, source, out, *data, "--repeat", "40"]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         print(done.stdout or done.stderr[-300:], flush=True)
+
+
+def dynamic(source, out, held, place):
+    """ONNX Runtime's quantize_dynamic beside `out`: size, and lowest SQNR of both with the state that each carries."""
+    peer = place / f"{source.stem}-dynamic.onnx"
+    try:
+        quantize_dynamic(source, peer, extra_options={"EnableSubgraph": True})
+    except ValueError as error:
+        return f"quantize_dynamic: {str(error).splitlines()[0]}"
+    recipe, lowest = place / f"{source.stem}.toml", []
+    for file in (out, peer):
+        _, events, _ = call("measure", source, file, "--heldout", held, "--recipe", recipe)
+        lowest.append(min(events[-1]["sqnr_db"].values()))
+    size = peer.stat().st_size / source.stat().st_size
+    return f"quantize_dynamic: size {size:.0%}, lowest SQNR {lowest[1]:.1f} dB; of ours {lowest[0]:.1f} dB"
 
 
 def main():

@@ -482,10 +482,14 @@ def test_lines_of_json_carry_state_too(tmp_path: Path) -> None:
     assert "state is stateN of the call before" in said and "18 samples of up to 3 calls" in said
     run("quantize {tmp}/net.onnx --calib {tmp}/data.jsonl -o {tmp}/out.onnx", tmp_path)
     assert "SQNR of stateN" in run("measure {tmp}/net.onnx {tmp}/out.onnx --heldout {tmp}/data.jsonl", tmp_path)
-    rows[3] |= {"label": 1}
-    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(row | {"label": 1}) for row in rows))
-    refused = CliRunner().invoke(app, f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.jsonl".split())
-    assert refused.exit_code == 2 and "labels for samples of 3 calls" in refused.output
+    for wrong, told in (
+        ([row | {"label": 1} for row in rows], "labels for samples of 3 calls"),
+        ([*rows, {"frame": [], "rate": 3}], "line 25: inputs of 0 calls"),
+        ([*rows, {"frame": 3, "rate": 3}], "line 25: inputs of 0 calls"),
+    ):
+        (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+        refused = CliRunner().invoke(app, f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.jsonl".split())
+        assert refused.exit_code == 2 and told in refused.output
 
 
 def test_a_branch_that_an_input_chooses_is_taken_when_the_recipe_says_its_value(tmp_path: Path) -> None:

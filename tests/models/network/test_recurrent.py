@@ -282,6 +282,13 @@ def test_what_the_runtime_refuses_is_one_line(tmp_path: Path) -> None:
     assert len(refused.output.strip().splitlines()) == 1
 
 
+def test_learned_steps_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    save(recurrent("GRU")(), tmp_path)
+    words = f"plan {tmp_path}/net.onnx --calib {tmp_path}/data.npz --recipe {tmp_path}/recipe.toml --method lsq"
+    refused = CliRunner().invoke(app, words.split())
+    assert refused.exit_code == 2 and "layer: learned step sizes" in refused.output and "GRU" in refused.output
+
+
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_a_stopped_run_ends_in_the_same_bytes(op: str, tmp_path: Path) -> None:
     save(recurrent(op, 2)(), tmp_path)

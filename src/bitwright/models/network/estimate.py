@@ -32,7 +32,8 @@ COPIES = 7
 def positions(graph: Graph, layer: Layer) -> int:
     """How often the matrix of `layer` is used for one sample; open dimensions count once where there was no trial."""
     if layer.recurrent:
-        return _numbers(graph, layer.input) // ((graph.values[layer.input][1] or (1,))[-1] or 1) or 1
+        inputs = (graph.values.get(graph.producers[layer.raw].input[1], ("", None))[1] or (1,))[-1]
+        return _numbers(graph, layer.input) // (inputs or 1) or 1
     return _numbers(graph, layer.raw) // layer.outputs or 1
 
 

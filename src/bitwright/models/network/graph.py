@@ -17,6 +17,7 @@ from bitwright.files.layers import RECURRENT, Floats, Layer, Stream, attribute, 
 from bitwright.files.onnx import read
 from bitwright.models.network.axes import batch_axes
 from bitwright.models.network.branches import fixed_inputs
+from bitwright.models.network.names import taken, unused
 from bitwright.models.network.pad import WIDTH, pad_channels
 from bitwright.models.network.prepare import captured, fed, infer, prepare
 from bitwright.words import plural
@@ -66,7 +67,7 @@ class Graph:
             )
         for node in self.model.graph.node:  # what R multiplies is what such a node returns for each step
             if node.op_type in RECURRENT and not node.domain and not node.output[0]:
-                node.output[0] = f"{node.name}.Y"
+                node.output[0] = unused(f"{node.name}.Y", taken(self.model.graph))
         self.sizes: dict[str, int] = {}
         """Numbers in each tensor for one sample, as far as a trial has shown them."""
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}

@@ -132,6 +132,12 @@ class NetworkModel(Model):
                 fix="Leave out max_drop, float layers and activations = none, or choose another method",
                 key="layer.method",
             )  # fmt: skip
+        if learned and self.graph.recurrent:
+            first = self.graph.recurrent[0]
+            raise RecipeError(
+                f"learned step sizes train every layer in integers, but {first.op} cannot learn", where=first.node,
+                fix="Choose another method", key="layer.method",
+            )  # fmt: skip
         if not integer:
             why = "MatMulNBits holds matrix products only"
             return {layer.name: why for layer in self.graph.matrices if layer.op != "MatMul"}
@@ -252,7 +258,7 @@ class NetworkModel(Model):
             kind = "uint8" if self.network.target == "x86" else "int8"
             lines.append(f"{estimate.share(self.graph, placement):.0%} of the multiply-accumulates run in integers")
             if placement.dynamic:
-                told = "round what they read and their state when they run (DynamicQuantizeLSTM)"
+                told = "as DynamicQuantizeLSTM, which rounds what it reads and its state when it runs"
                 lines.append(f"{plural(len(placement.dynamic), 'LSTM')} {told}")
             lines.append(
                 f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"

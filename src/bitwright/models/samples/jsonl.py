@@ -65,8 +65,10 @@ class JsonLines:
         if not self.names and not self.carried:
             self._find_calls(row)
         check_names([name for name in row if name != self._key], self.inputs, where)
-        if len({len(row[name]) if isinstance(row[name], list) else 0 for name in self.streamed} or {1}) != 1:
-            raise DataError("inputs of different numbers of calls", where=where, fix="Give as many lists of each")
+        counts = {len(row[name]) if isinstance(row[name], list) else 0 for name in self.streamed}
+        if 0 in counts or len(counts) > 1:
+            what = f"inputs of {' and '.join(map(str, sorted(counts)))} calls"
+            raise DataError(what, where=where, fix="Give a list for each call, as many of each input")
         return row
 
     def _find_calls(self, row: dict[str, Any]) -> None:
