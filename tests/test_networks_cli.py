@@ -200,7 +200,30 @@ def test_demo(task: str, name: str, tmp_path: Path) -> None:
         assert json.loads((out / f"{name}.certificate.json").read_text())["rows"][0]["format"] == "int4_narrow channel"
 
 
-@pytest.mark.parametrize("task", ["vision", "language"])
+@pytest.mark.slow
+def test_demo_of_a_detector(tmp_path: Path) -> None:
+    """A raw head on drawn scenes: mAP before and after, and pictures with the boxes of both in the report."""
+    out = tmp_path / "demo"
+    found = events(f"demo --task detect -o {out}", tmp_path)
+    done = next(event for event in found if event["event"] == "finished")["certificate"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "data", "report.html", "scenes.certificate.json", "scenes.onnx"
+    ]  # fmt: skip
+    verdict = done["verdict"]
+    assert verdict["images"] == 300 and verdict["map_float"] > 0.6
+    assert verdict["map_quantized"] > verdict["map_float"] - 0.01
+    assert verdict["boxes_agreement"] > 0.95
+    assert done["output"]["bytes"] < 0.6 * done["source"]["bytes"]
+    shown = done["pictures"]["shown"]
+    assert len(shown) == 4 and all(picture["truth"] and picture["float"] for picture in shown)
+    page = (out / "report.html").read_text()
+    assert all(picture["jpeg"] in page for picture in shown) and page.count('class="box true"') == sum(
+        len(picture["truth"]) for picture in shown
+    )
+    run("check {tmp}/demo/scenes.onnx", tmp_path)
+
+
+@pytest.mark.parametrize("task", ["vision", "detect", "language"])
 def test_a_demo_that_fails_does_not_bar_the_way(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bitwright.engine import run as loop
 

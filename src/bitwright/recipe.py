@@ -189,6 +189,49 @@ class Sound(_Table):
     """Normalize each clip's waveform or features to mean 0 and standard deviation 1."""
 
 
+class Detection(_Table):
+    """How boxes are read from a detector's outputs. Without `boxes` they are final: the network suppresses itself."""
+
+    boxes: Literal["xyxy", "xywh", "cxcywh"] | None = None
+    """A raw head's four numbers of a box: two corners, a corner and a size, or a centre and a size."""
+    layout: Literal["rows", "columns"] | None = None
+    """A box per row, [images, boxes, values] (as YOLOv5), or per column, [images, values, boxes] (as YOLOv8); None:
+    what the number of classes says."""
+    objectness: bool = False
+    """A score of its own, before those of the classes, says whether there is an object (YOLOv5, YOLOX)."""
+    scores: Literal["probability", "logit", "softmax"] = "probability"
+    """Scores are used as they are, or pass a sigmoid each, or a softmax over all."""
+    background: Literal["none", "first", "last"] = "none"
+    """One score more than there are classes, for no object."""
+    relative: bool = False
+    """Boxes are shares of the input's width and height instead of pixels."""
+    threshold: float = Field(0.001, ge=0, lt=1)
+    """Boxes with a lower score are none."""
+    nms: float = Field(0.5, ge=0, le=1)
+    """Of two boxes of one class with a larger intersection over union, the better one is kept; 1 keeps both."""
+    pictures: int = Field(0, ge=0, le=12)
+    """Held-out images kept in the certificate, for the report to show with their boxes."""
+
+    @model_validator(mode="after")
+    def _raw(self) -> Detection:
+        """Check that a raw head's settings come with what its boxes are."""
+        raw = [key for key in type(self).model_fields if key not in ("boxes", "pictures")]
+        given = next((key for key in raw if getattr(self, key) != type(self).model_fields[key].default), None)
+        if self.boxes is None and given:
+            fix = 'Set boxes = "xyxy", "xywh" or "cxcywh", or leave it out'
+            raise PydanticCustomError("unknown", "{key} is for a raw head", {"key": given, "fix": fix})
+        return self
+
+
+class Match(_Table):
+    """How embeddings are judged: by pairs of samples that are of one identity or of two."""
+
+    output: str | None = None
+    """The output that is the embedding; None: the only one with a row of numbers per sample."""
+    pairs: str | None = None
+    """A text file of pairs: two names of samples and 1 or 0 in each line; None: drawn from the labels by `seed`."""
+
+
 class Data(_Table):
     """The samples that calibrate a network's activations, and those for its verdict."""
 
@@ -196,8 +239,9 @@ class Data(_Table):
     """A folder of images or WAV files (one subfolder per class), a COCO folder or .json, .npy, .npz or .jsonl."""
     heldout: str | None = None
     """Samples for the verdict; by default those of `source` that are not used for calibration."""
-    task: Literal["classify", "words", "detect", "none"] | None = None
-    """What the verdict measures; None: what the labels imply."""
+    task: Literal["classify", "words", "detect", "match", "none"] | None = None
+    """What the verdict measures; None: what the labels imply, which is never "match" (embeddings; a label is then an
+    identity)."""
     samples: int = Field(256, ge=1)
     """Most samples used for calibration."""
     heldout_samples: int | None = Field(None, ge=1)
@@ -213,6 +257,8 @@ class Data(_Table):
     """Index of CTC's blank in `classes`."""
     image: Picture = Picture()
     audio: Sound = Sound()
+    detection: Detection = Detection()
+    match: Match = Match()
 
 
 class Network(_Table):
@@ -397,6 +443,8 @@ TABLES: dict[str, Any] = {
     "network": Network,
     "image": Picture,
     "audio": Sound,
+    "detection": Detection,
+    "match": Match,
 }
 """Tables of a recipe, by the last part of their key."""
 MOVED = {

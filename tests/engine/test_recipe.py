@@ -66,7 +66,7 @@ datas = st.builds(
     Data,
     source=st.none() | text,
     heldout=st.none() | text,
-    task=st.none() | st.sampled_from(["classify", "words", "detect", "none"]),
+    task=st.none() | st.sampled_from(["classify", "words", "detect", "match", "none"]),
     samples=sides,
     order=st.sampled_from(["spread", "given"]),
     classes=st.lists(text, max_size=4).map(tuple),

@@ -80,6 +80,36 @@ def boxes(certificate, lost=0.005):
     return measuring(certificate, task="detect", **found)
 
 
+def raw(certificate):
+    """A raw detector with pictures, one of which somebody tampered with."""
+    changed = boxes(certificate)
+    changed["verdict"] |= {"boxes_float": 9, "boxes_quantized": 10, "boxes_same": 8, "boxes_agreement": 16 / 19}
+    truth, best, worse = [
+        [1.0, 2.0, 21.0, 12.0, "lynx"],
+        [[1.5, 2.0, 21, 12, "dog", 0.9]],
+        [[1.5, 2.5, 21, 12, "lynx", 0.3]],
+    ]
+    one = {"name": "a.png", "jpeg": "QUJD", "height": 20, "width": 40, "truth": [truth], "float": best + worse}
+    two = one | {"name": "b.png", "jpeg": 'x" onload="alert(1)', "truth": None}
+    return changed | {"pictures": {"score": 0.25, "shown": [part | {"quantized": []} for part in (one, two)]}}
+
+
+def faces(certificate, cosine=0.9991):
+    found = {
+        "embeddings": 32,
+        "width": 8,
+        "cosine": cosine,
+        "cosine_interval": 0.0002,
+        "cosine_worst": 0.9954,
+        "pairs": 600,
+    }
+    found |= {"match_float": 0.985, "match_float_low": 0.97, "match_quantized": 0.983, "match_change": -0.002}
+    found |= {"match_change_interval": 0.004, "match_gained": 1, "match_lost": 2, "match_kept_threshold": 0.981}
+    for name in ("eer", "tar"):
+        found |= {f"{name}_float": 0.02, f"{name}_quantized": 0.03, f"{name}_change": 0.01}
+    return measuring(certificate, task="match", **found)
+
+
 def signals(certificate, sqnr=30.0):
     return measuring(certificate, task="none", sqnr_db={"mask": sqnr, "depth": 40.0})
 
@@ -120,7 +150,7 @@ def hostile(certificate):
     }
 
 
-VARIANTS = (dict, slower, speech, boxes, signals, unmeasured, mixed, lost, hostile)
+VARIANTS = (dict, slower, speech, boxes, raw, faces, signals, unmeasured, mixed, lost, hostile)
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=lambda f: f.__name__)
 
 
@@ -184,10 +214,43 @@ def test_slower_than_float_is_said_at_the_top_of_everything(real):
         (signals, 34.9, "Close to the float model"),
         (signals, 5.0, "Clearly damaged"),
         (signals, -3.0, "Broken"),
+        (faces, 0.9991, "Practically the float model: mean cosine 0.99910 ± 0.00020 of the embeddings of 32 samples"),
+        (faces, 0.9989, "Close to the float model"),
+        (faces, 0.9, "Clearly damaged"),
+        (faces, math.nan, "Broken: mean cosine"),
     ],
 )
 def test_without_scores_the_task_or_the_outputs_decide(real, variant, value, expected):
     assert report.headline(variant(real, value)).startswith(expected)
+
+
+def test_faces_show_pairs_and_rates(real):
+    certificate = faces(real)
+    text = words(report.to_html([certificate]))
+    assert "a mean cosine of 0.99910 ± 0.00020" in text and "went from 98.50 to 98.30 %" in text
+    assert "98.10 % at the float network's threshold" in text and "Equal error rate 2.00 to 3.00 %" in text
+    assert "At least 0.999" in words(report.to_html([certificate])).replace("at least", "At least")
+    certificate["verdict"]["match_float_low"] = 0.48
+    assert report.headline(certificate).startswith("The float model itself predicts nothing: it tells 98.5 %")
+
+
+def test_pictures_carry_boxes_and_nothing_else(real):
+    html = report.to_html([raw(real)])
+    page = Page(html)
+    images = [found for tag, found in page.tags if tag == "image"]
+    assert [found.get("href") for found in images] == ["data:image/jpeg;base64,QUJD", None]
+    assert "onload" not in html
+    assert [found["href"] for tag, found in page.tags if tag == "use"] == [
+        *[f"#{images[0]['id']}"] * 2, f"#{images[1]['id']}"
+    ]  # fmt: skip
+    places = [(found["x"], found["y"], found["width"]) for tag, found in page.tags if found.get("class") == "box true"]
+    assert places == [("2.50%", "10.00%", "50.00%")]
+    labels = [found["aria-label"] for found in page.drawings if "png" in found.get("aria-label", "")]
+    assert [" ".join(label.split()) for label in labels[:3]] == [
+        "a.png, annotated: lynx", "a.png, float: dog 0.90, lynx 0.30", "a.png, quantized: nothing"
+    ]  # fmt: skip
+    assert "dog" in page.text and page.text.count("lynx") == 1, "of two boxes in one place the better one is named"
+    assert "What it finds" not in report.to_html([boxes(real)])
 
 
 def test_speech_is_judged_by_frames_and_shows_its_word_errors(real):

@@ -339,13 +339,15 @@ def demo(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for the result; an earlier demo there is replaced.")
     ] = Path("demo-output"),
-    task: Annotated[str, typer.Option(help="language, vision (digits) or speech (spoken words).")] = "language",
+    task: Annotated[
+        str, typer.Option(help="language, vision (digits), speech (spoken words) or detect (digits in scenes).")
+    ] = "language",
     bits: Annotated[
-        int | None, typer.Option(min=2, max=8, help="Bits per weight. Default: 4, or 8 for vision and speech.")
+        int | None, typer.Option(min=2, max=8, help="Bits per weight. Default: 4 for language, 8 for the others.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a bundled model offline, with data from this machine: Python's library, scikit-learn, its own speech."""
+    """Quantize a bundled model offline, on data from this machine: Python's library, digits, its own speech, scenes."""
 
     def work(show: Show) -> None:
         import shutil

@@ -39,6 +39,13 @@ def speech(folder: Path | None, layer: dict[str, Any]) -> tuple[Path, Recipe]:
     return _network("words", folder, write, layer)
 
 
+def detect(folder: Path | None, layer: dict[str, Any]) -> tuple[Path, Recipe]:
+    """A network that finds digits, and scenes drawn with scikit-learn's images of them."""
+    from bitwright.models.demos import scenes
+
+    return _network("scenes", folder, lambda place, part: scenes.write(place, part, scenes.COUNTS[part]), layer)
+
+
 def _network(
     name: str, folder: Path | None, write: Callable[[Path, Part], Path], layer: dict[str, Any]
 ) -> tuple[Path, Recipe]:
@@ -75,7 +82,7 @@ def _weights(model: Path) -> list[Path]:
 
 
 TASKS: dict[str, Callable[[Path | None, dict[str, Any]], tuple[Path, Recipe]]] = {
-    "language": language, "vision": vision, "speech": speech
+    "language": language, "vision": vision, "speech": speech, "detect": detect
 }  # fmt: skip
 """(folder for data, settings of layers) -> the model and its recipe, by task."""
 

@@ -18,8 +18,8 @@ def test_forms() -> None:
     table = np.concatenate([CORNERS, SCORES[..., None], LABELS[..., None]], axis=2)
     outputs = {"labels": LABELS, "boxes": CORNERS, "scores": SCORES}
     for form in (outputs, {"out": table}):
-        one, two = read_boxes(form, 2, first=1)
-        assert one.boxes.tolist() == CORNERS[0].tolist() and one.classes.tolist() == [0, 1]
+        one, two = read_boxes(form, 2)
+        assert one.boxes.tolist() == CORNERS[0].tolist() and one.classes.tolist() == [1, 2]
         assert len(two.boxes) == 1, "rows without a score are padding"
     alone = read_boxes({name: array[0] for name, array in outputs.items()}, 1)
     assert alone[0].scores.tolist() == SCORES[0].tolist()
@@ -44,4 +44,16 @@ def test_pairs_add_up() -> None:
     assert found == whole.summary()
     assert (found["map_float"], found["images"], found["objects"]) == (1, 2, 3)
     assert found["map_quantized"] < 1 and found["map_change"] == pytest.approx(found["map_quantized"] - 1)
-    assert len(whole.lines()) == 3
+    assert (found["boxes_float"], found["boxes_quantized"], found["boxes_same"]) == (2, 2, 1)
+    assert len(whole.lines()) == 4
+
+
+def test_agreement_needs_no_truth() -> None:
+    outputs = {"boxes": CORNERS, "scores": SCORES, "labels": LABELS}
+    before = read_boxes(outputs, 2)
+    other = read_boxes(outputs | {"labels": LABELS[:, ::-1]}, 2)
+    same, apart = Boxes.between(None, before, before), Boxes.between(None, before, other)
+    assert (same.summary()["boxes_agreement"], apart.summary()["boxes_agreement"]) == (1, 0)
+    assert "map_float" not in same.summary() and len((same + apart).lines()) == 1
+    assert (same + apart).summary()["boxes_agreement"] == 0.5
+    assert Boxes.between(None, before[:0], before[:0]).summary()["boxes_agreement"] == 1

@@ -17,7 +17,7 @@ from bitwright.engine.report.certificate import (
     stale,
     worst,
 )
-from bitwright.engine.report.figures import MAX_BARS, bars, disagreement, histogram, scatter
+from bitwright.engine.report.figures import MAX_BARS, bars, disagreement, histogram, pictures, scatter
 from bitwright.engine.report.judgement import (
     JUDGEMENTS,
     SCALES,
@@ -58,6 +58,7 @@ __all__ = [
     "load",
     "measured",
     "measures",
+    "pictures",
     "ranking",
     "readers",
     "remarks",

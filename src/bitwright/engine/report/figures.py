@@ -113,6 +113,42 @@ def histogram(certificate: Certificate) -> dict[str, Any] | None:
     }
 
 
+SHOTS = (("truth", "Annotated", "true"), ("float", "Float", "float"), ("quantized", "Quantized", "quant"))
+"""What is drawn over a picture: key in the certificate, words, and name of the colour."""
+
+
+def pictures(certificate: Certificate) -> dict[str, Any] | None:
+    """Pictures with boxes: of each, panels of boxes in percent of its sides; None where the certificate has none."""
+    kept = certificate.get("pictures")
+    if not kept or not kept["shown"]:
+        return None
+    digest = next(iter(certificate["output"]["sha256"].values()))
+    rows = []
+    for place, shot in enumerate(kept["shown"]):
+        sides = shot["width"], shot["height"]
+        panels = [
+            {"title": title, "tone": tone, "boxes": _boxes(shot[key], *sides)}
+            for key, title, tone in SHOTS
+            if shot[key] is not None
+        ]
+        # Anything but base64 would be another address than that of the bytes themselves.
+        jpeg = shot["jpeg"] if re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", shot["jpeg"]) else ""
+        rows.append({"id": f"shot-{digest[:12]}-{place}", "name": shot["name"], "jpeg": jpeg, "panels": panels,
+                     "ratio": sides[0] / sides[1]})  # fmt: skip
+    return {"rows": rows, "score": kept["score"]}
+
+
+def _boxes(boxes: list[Any], width: float, height: float) -> list[dict[str, Any]]:
+    """Boxes in percent, the best first; `named` where no better one has its name at that place already."""
+    found: list[dict[str, Any]] = []
+    for x1, y1, x2, y2, name, *score in sorted(boxes, key=lambda box: -box[5] if len(box) > 5 else 0):
+        x, y, w, h = 100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height
+        near = any(other["named"] and abs(other["x"] - x) < 12 and abs(other["y"] - y) < 6 for other in found)
+        told = {"name": name, "score": "".join(f" {value:.2f}" for value in score), "named": not near}
+        found.append({"x": x, "y": y, "w": w, "h": h, **told})
+    return found
+
+
 def _round(value: float) -> float:
     """The largest 1, 2 or 5 times a power of ten that is not above `value`."""
     power: float = 10.0 ** math.floor(math.log10(value))

@@ -44,10 +44,12 @@ JUDGEMENTS = tuple(
 SCALES = {
     "kl": Scale("Mean KL", "nats", (0.005, 0.02, 0.1, 0.5)),
     "map": Scale("mAP lost", "points", (0.2, 1, 3, 10)),
+    "cosine": Scale("Mean cosine", "", (0.999, 0.995, 0.98, 0.9), most=False),
     "sqnr": Scale("Output SQNR", "dB", (35, 25, 15, 5), most=False),
 }
 """The one table of thresholds. KL is compared wherever outputs are scores, not perplexity or accuracy: samples that
-both models find hard cannot hide a change. Of other outputs boxes are judged by mAP, the rest by their SQNR."""
+both models find hard cannot hide a change. Of other outputs boxes are judged by mAP, embeddings by how far they turn
+(for the same reason: not by verification accuracy), the rest by their SQNR."""
 CLOSE = 1
 """The last rank that counts as close to the float model."""
 
@@ -61,6 +63,8 @@ def loss(certificate: Certificate) -> tuple[str, float] | None:
         return "kl", number(verdict["kl"])
     if "map_float" in verdict:
         return "map", round(100 * (number(verdict["map_float"]) - number(verdict["map_quantized"])), 6)
+    if "cosine" in verdict:
+        return "cosine", number(verdict["cosine"])
     value = lowest_output(verdict["sqnr_db"])[1]
     return "sqnr", math.inf if value is None else value
 
@@ -93,7 +97,7 @@ def told(certificate: Certificate) -> str:
         weights = ", weights only" if leaves_out_activations(certificate) else ""
         return f"mean KL {kl_text(verdict)} per {kind(certificate).sample(verdict)} (95 % interval{weights})"
     first = measures(certificate)[0]
-    return f"{first.label[0].lower() if name == 'sqnr' else first.label[0]}{first.label[1:]} {first.text}"
+    return f"{first.label[0].lower()}{first.label[1:]} {first.text}"
 
 
 def headline(certificate: Certificate) -> str:

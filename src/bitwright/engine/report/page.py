@@ -24,7 +24,7 @@ from bitwright.engine.report.certificate import (
     short_scheme,
     words,
 )
-from bitwright.engine.report.figures import bars, disagreement, histogram, scatter
+from bitwright.engine.report.figures import bars, disagreement, histogram, pictures, scatter
 from bitwright.engine.report.judgement import (
     JUDGEMENTS,
     SCALES,
@@ -43,7 +43,7 @@ from bitwright.words import megabytes, milliseconds, plural, share, some
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
-    *(scheme, share, short_scheme, some, source, words),
+    *(pictures, scheme, share, short_scheme, some, source, words),
 )
 """What the template calls."""
 

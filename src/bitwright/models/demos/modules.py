@@ -1,6 +1,6 @@
 """The torch definitions of the bundled demo networks: one place for training, learned steps and tests.
 
-Both are small on purpose and yet hold what an integer converter has to master: batch norm after every convolution (to
+All are small on purpose and yet hold what an integer converter has to master: batch norm after every convolution (to
 fold), residual sums (two scales meet), depthwise layers (channel ranges that differ widely), pooling and a linear head.
 The bundled ONNX files have this module's parameter names, so `load` puts their weights back into a module.
 """
@@ -108,6 +108,57 @@ class Words(nn.Module):
         return logits
 
 
+class Scenes(nn.Module):
+    """Digits in drawn scenes: pixels [N, 1, 96, 96] in 0 .. 1 -> boxes [N, 14, 144], one per cell of 8 x 8 pixels.
+
+    A raw head as YOLOv8's (columns of cx, cy, width, height in pixels, then a probability for each of ten classes),
+    decoded as in YOLOX (arXiv 2107.08430): a centre from the cell's corner, the exponential of a size. Two branches,
+    for boxes and classes, stand on residual and depthwise-separable layers.
+    """
+
+    grid: Tensor
+
+    def __init__(self, width: int = 16, cells: int = 12, step: int = 8) -> None:
+        super().__init__()
+        wide, self.step = 3 * width, step
+        self.stem = nn.Sequential(convolution(1, width, stride=2), convolution(width, 2 * width, stride=2))
+        self.fine = Residual(
+            convolution(2 * width, 2 * width, groups=2 * width),
+            convolution(2 * width, 2 * width, 1),
+            convolution(2 * width, 2 * width, relu=False),
+        )
+        self.narrow = convolution(2 * width, wide, stride=2)
+        self.coarse = nn.Sequential(*(self._block(wide) for _ in range(3)))
+        self.boxes = nn.Sequential(self._branch(wide), nn.Conv2d(wide, 4, 1))
+        self.classes = nn.Sequential(self._branch(wide), nn.Conv2d(wide, 10, 1))
+        y, x = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
+        self.register_buffer("grid", torch.stack([x, y]).flatten(1)[None].float(), persistent=False)
+
+    @staticmethod
+    def _block(wide: int) -> Residual:
+        return Residual(
+            convolution(wide, wide, 5, groups=wide),
+            convolution(wide, wide, 1),
+            convolution(wide, wide, 5, groups=wide),
+            convolution(wide, wide, 1, relu=False),
+        )
+
+    @staticmethod
+    def _branch(wide: int) -> nn.Sequential:
+        return nn.Sequential(convolution(wide, wide, groups=wide), convolution(wide, wide, 1))
+
+    def raw(self, scene: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, 1, 96, 96] -> boxes [N, 4, 144] in pixels (cx, cy, width, height) and class logits [N, 10, 144]."""
+        x = self.coarse(self.narrow(self.fine(self.stem(scene))))
+        boxes, logits = self.boxes(x).flatten(2), self.classes(x).flatten(2)
+        return torch.cat([boxes[:, :2] + self.grid, boxes[:, 2:].exp()], 1) * self.step, logits
+
+    def forward(self, scene: Tensor) -> Tensor:
+        """[N, 1, 96, 96] -> [N, 14, 144]."""
+        boxes, logits = self.raw(scene)
+        return torch.cat([boxes, logits.sigmoid()], 1)
+
+
 def load(network: Network, path: Path) -> Network:
     """Fill `network` with the initializers of the ONNX file at `path` that was exported from it; eval mode.
 
@@ -128,7 +179,7 @@ def load(network: Network, path: Path) -> Network:
     return network.eval()
 
 
-def export(network: nn.Module, example: Tensor, path: Path, inputs: str) -> None:
+def export(network: nn.Module, example: Tensor, path: Path, inputs: str, outputs: str = "logits") -> None:
     """Write `network` as a float ONNX file, opset 17, with batch norm kept as nodes of its own.
 
     `example` is a batch of the input called `inputs`; only the size of the batch stays open. The classic exporter needs
@@ -145,8 +196,8 @@ def export(network: nn.Module, example: Tensor, path: Path, inputs: str) -> None
             (example,),
             str(path),
             input_names=[inputs],
-            output_names=["logits"],
-            dynamic_axes={name: {0: "batch"} for name in (inputs, "logits")},
+            output_names=[outputs],
+            dynamic_axes={name: {0: "batch"} for name in (inputs, outputs)},
             opset_version=17,
             dynamo=False,
             do_constant_folding=False,

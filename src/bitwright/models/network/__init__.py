@@ -120,6 +120,9 @@ class Networks(Kind):
     def sample(self, verdict: Mapping[str, Any]) -> str:
         return facts.row_name(verdict)
 
+    def baseless(self, verdict: Mapping[str, Any]) -> str | None:
+        return facts.baseless(verdict)
+
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)
 

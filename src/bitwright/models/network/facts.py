@@ -24,9 +24,22 @@ def measures(v: Verdict) -> list[Fact]:
         spread = measured(100 * number(v["wer_increase"]), 100 * number(v["wer_increase_interval"]))
         change = f"{signed(spread)} points, over {plural(v['words'], 'word')}"
         found.append(Fact("Word errors", *_pair(v, "wer"), change, "quant"))
+    if "cosine" in v:
+        spread = measured(number(v["cosine"]), number(v["cosine_interval"]))
+        detail = f"of the embeddings of {plural(v['embeddings'], 'sample')}; {number(v['cosine_worst']):.4f} at worst"
+        found.append(Fact("Mean cosine", "", spread, detail, "error"))
+    if "match_float" in v:
+        spread = measured(100 * number(v["match_change"]), 100 * number(v["match_change_interval"]))
+        counts = f"{v['match_gained']:,} gained, {v['match_lost']:,} lost of {plural(v['pairs'], 'pair')}"
+        kept = f"{100 * number(v['match_kept_threshold']):.2f} % at the float network's threshold"
+        told = f"{signed(spread)} points, {counts}; {kept}"
+        found.append(Fact("Verification accuracy", *_pair(v, "match"), told, "quant"))
     if "map_float" in v:
         change = f"{points(v, 'map')}, over {plural(v['images'], 'image')}"
         found.append(Fact("mAP", *_pair(v, "map"), change, "quant"))
+    if "boxes_same" in v:
+        detail = f"{v['boxes_same']:,} the same, of {v['boxes_float']:,} and {v['boxes_quantized']:,} sure ones"
+        found.append(Fact("Boxes that agree", "", f"{100 * number(v['boxes_agreement']):.2f} %", detail))
     if "kl" in v:
         low, high = 100 * number(v["top1_agreement_low"]), 100 * number(v["top1_agreement_high"])
         detail = f"of {rows} have the same best class (95 % interval {low:.2f} to {high:.2f} %)"
@@ -39,9 +52,21 @@ def measures(v: Verdict) -> list[Fact]:
     if "cer_float" in v:
         same = f"the same text on {v['same']:,} of {plural(v['clips'], 'clip')}"
         found.append(Fact("Character errors", *_pair(v, "cer"), same, "quant"))
+    if "eer_float" in v:
+        found.append(Fact("Equal error rate", *_pair(v, "eer"), points(v, "eer"), "quant"))
+    if "tar_float" in v:
+        told = f"{points(v, 'tar')}; true acceptances where 1 % are false"
+        found.append(Fact("TAR at 1 % FAR", *_pair(v, "tar"), told, "quant"))
     if "ap50_float" in v:
         found += [Fact(f"AP {n}", *_pair(v, f"ap{n}"), points(v, f"ap{n}"), "quant") for n in (50, 75)]
     return found
+
+
+def baseless(v: Verdict) -> str | None:
+    """Embeddings of the float network that tell pairs apart no better than guessing."""
+    if "match_float" not in v or number(v["match_float_low"]) > 0.5:
+        return None
+    return f"it tells {100 * number(v['match_float']):.1f} % of the pairs apart, where guessing tells half"
 
 
 def row_name(verdict: Verdict) -> str:
@@ -100,6 +125,10 @@ def describe(part: Verdict) -> list[str]:
         lines.append(f"{plural(len(part['per_class']), 'class', 'classes')}, {each} samples each")
     elif part["classes"]:
         lines.append(plural(len(part["classes"]), "class", "classes"))
+    if pairs := part.get("pairs"):
+        whence = f"of {pairs['file']}" if pairs["file"] else f"drawn by seed {part['seed']}"
+        among = f" among {plural(part['identities'], 'identity', 'identities')}" if "identities" in part else ""
+        lines.append(f"{pairs['same']:,} pairs of one identity and {pairs['different']:,} of two{among}, {whence}")
     order = f"spread over the classes, seed {part['seed']}" if part["order"] == "spread" else "in the order given"
     lines.append(f"chosen {order}; {part['batch']:,} at once")
     for what, settings in part["preprocessing"].items():

@@ -36,7 +36,7 @@ from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
 from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
-from bitwright.models.network.verdict import judge
+from bitwright.models.network.verdict import judge, rehearse
 from bitwright.models.network.walk import Walk
 from bitwright.models.samples.open import Batch, Samples, open_parts
 from bitwright.models.samples.preprocess import Feeding, size_of
@@ -222,13 +222,18 @@ class NetworkModel(Model):
         feeds, count = first.first()
         attempt(self.graph, layers, rounded, feeds, count)
         require_same(self.graph, self.path, feeds)
-        judged = first.task != "none" and (first.task != "detect" or first.labelled)
+        with about("data.heldout"):
+            rehearse(self.samples[1], plan.recipe.data, self.path)
+        judged = first.task != "none" and (first.task not in ("detect", "match") or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(
                 f"{first.name} has no labels to measure a drop with", where="max_drop",
                 fix='Give labels, or set data.task = "classify" for the agreement on the best class, or leave it out',
                 key="max_drop",
             )  # fmt: skip
+        if plan.recipe.max_drop is not None and first.paired:
+            with about("data.source"):
+                _ = first.pairs
 
     def _require_classes(self) -> None:
         """Raise DataError for labels that the network has no class for, where its scores are [samples, classes]."""
@@ -378,8 +383,8 @@ class NetworkModel(Model):
         from bitwright.models.network.settle import as_trained
 
         first = next(iter(plan.items.values()))
-        labels = {b.labels is not None and all(isinstance(n, int) for n in b.labels) for b in self._batches}
-        lessons = [(b.feeds, np.array(b.labels, np.int64) if labels == {True} else None) for b in self._batches]
+        classes = self.samples is not None and self.samples[0].task == "classify" and self.samples[0].labelled
+        lessons = [(b.feeds, np.array(b.labels, np.int64) if classes else None) for b in self._batches]
         losses: list[float] = []
         made = finetune(
             self.graph, sink.placement, lessons, first.format.bits, options=first.options, solve=first.method.solve,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from bitwright.errors import DataError, RecipeError
@@ -22,7 +23,9 @@ from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.state import find_states
 from bitwright.models.network.verify import check_answers
 from bitwright.models.samples.open import Batch, Samples, open_samples
-from bitwright.models.samples.preprocess import Feeding
+from bitwright.models.samples.preprocess import Feeding, size_of
+from bitwright.models.tasks.boxes import SURE, sure, told
+from bitwright.models.tasks.heads import Head
 from bitwright.models.tasks.verdict import Verdict, compare
 from bitwright.recipe import Data, Recipe
 
@@ -36,6 +39,7 @@ def judge(
     """The answers of both networks on held-out samples, and their speed: what the certificate says of a network."""
     written, heldout = plan.partial / plan.out.name, samples[1] if samples else None
     simulated = verdict = speed = None
+    pictures = None
     if heldout is not None:
         first = list(islice(heldout, LOOK))
         simulated = check_answers(plan, graph, sink, [batch.feeds for batch in first])
@@ -43,6 +47,7 @@ def judge(
         verdict = measure(heldout, plan.recipe.data, plan.source, written).summary()
         yield Progress("certify", 3, 4, "profiling")
         speed = _speed(plan.source, written, *heldout.first())
+        pictures = _pictures(heldout, plan.recipe.data, plan.source, written)
     parts = dict(zip(("calibration", "heldout"), samples, strict=True)) if samples else None
     return {
         "data": parts and {name: part.summary for name, part in parts.items()},
@@ -51,6 +56,7 @@ def judge(
         },
         "verdict": verdict,
         "simulation": simulated,
+        "pictures": pictures,
         "speed": speed,
         "float_nodes": dict(sink.placement.floats),
     }
@@ -74,14 +80,65 @@ def measure(
         states = [{i: found[o] for i, o in samples.states.items()} if batch.goes_on else {} for found in outputs]
         feeds = [batch.feeds | state for state in states or ({}, {})]
         outputs = [session.run(fed) for session, fed in zip(sessions, feeds, strict=True)]
-        part = compare(
-            samples.task, outputs[0], outputs[1], batch.labels,
-            count=len(batch.names), classes=samples.classes or (), blank=data.blank,
-        )  # fmt: skip
+        part = _compared(samples, data, outputs[0], outputs[1], batch.labels, len(batch.names))
         total = part if total is None else total + part
     if total is None:
         raise DataError("no samples to measure on", where="data.heldout", fix="Give some", key="data.heldout")
-    return total
+    return total.verified(samples.pairs) if samples.paired else total
+
+
+def rehearse(samples: Samples, data: Data, source: Path) -> None:
+    """The float network on the smallest batch, compared with itself: raises what measuring would end with."""
+    feeds, _ = samples.first()
+    count = size_of(feeds, samples.axes)
+    outputs = Session(source).run(feeds)
+    if all(np.isfinite(x).all() for x in outputs.values() if np.asarray(x).dtype.kind == "f"):  # else the run names it
+        _compared(samples, data, outputs, outputs, samples.labels and samples.labels[:count], count)
+    if samples.paired:
+        _ = samples.pairs  # made here, so that too few of them are found here
+    if data.detection.pictures and samples.task == "detect" and samples.sides is None:
+        raise RecipeError(
+            f"{samples.name} holds no pictures to show", where="data.detection.pictures",
+            fix="Leave it out, or give a COCO folder", key="data.detection.pictures",
+        )  # fmt: skip
+
+
+def _compared(
+    samples: Samples, data: Data, before: Results, after: Results, labels: Sequence[Any] | None, count: int
+) -> Verdict:
+    """One batch of outputs of both networks, as the samples' task compares them."""
+    return compare(
+        samples.task, before, after, labels, count=count, classes=samples.classes or (), blank=data.blank,
+        output=data.match.output if samples.task == "match" else None, head=_head(samples, data),
+    )  # fmt: skip
+
+
+def _head(samples: Samples, data: Data) -> Head:
+    """How a detector's outputs are read on these samples."""
+    return Head(data.detection, len(samples.classes) if samples.classes else None, samples.sides)
+
+
+def _pictures(samples: Samples, data: Data, before: Path, after: Path) -> dict[str, Any] | None:
+    """The first samples as pictures, with the true boxes and the sure ones of both networks, if the recipe asks so."""
+    most = data.detection.pictures if samples.task == "detect" else 0
+    if not most:
+        return None
+    sessions, head = [Session(path) for path in (before, after)], _head(samples, data)
+    names, found = samples.classes or (), []
+    for batch in samples:
+        count = min(len(batch.names), most - len(found))
+        both = [head.read(session.run(batch.feeds), len(batch.names)) for session in sessions]
+        for i, (a, b) in enumerate(zip(*(map(sure, boxes[:count]) for boxes in both), strict=True)):
+            jpeg, (height, width) = samples.picture(batch.feeds, i)
+            truth = None if batch.labels is None else told(batch.labels[i].boxes, batch.labels[i].classes, names)
+            boxes = {
+                "truth": truth,
+                **{key: told(x.boxes, x.classes, names, x.scores) for key, x in (("float", a), ("quantized", b))},
+            }
+            found.append({"name": batch.names[i], "jpeg": jpeg, "height": height, "width": width, **boxes})
+        if len(found) == most:
+            break
+    return {"score": SURE, "shown": found}
 
 
 def compare_on(a: Path, b: Path, heldout: str, recipe: Recipe) -> Generator[Event, None, Verdict]:
@@ -114,6 +171,7 @@ def drop(verdict: Verdict) -> Drop:
     for before, after, name, sign in (
         ("wer_float", "wer_quantized", "word error rate", -1),
         ("map_float", "map_quantized", "mAP", 1),
+        ("match_float", "match_quantized", "verification accuracy", 1),
     ):
         if before in found:
             change = 100 * sign * (float(found[before]) - float(found[after]))

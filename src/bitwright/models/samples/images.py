@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SHOWN = 320
+"""Most pixels on a side of a picture that is shown."""
 EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -133,6 +135,19 @@ def read(data: bytes, path: Path, plan: Picture, notes: Notes, name: str) -> Arr
         pixels = pixels[:, :, ::-1]
     planes = [values[pixels[:, :, channel]] for channel, values in enumerate(plan.table)]
     return np.stack(planes, axis=0 if plan.layout == "NCHW" else -1)
+
+
+def jpeg(array: Array, plan: Picture) -> bytes:
+    """A picture that `read` made, as people see it: a JPEG file with at most SHOWN pixels on a side."""
+    pixels = array if plan.layout == "NHWC" else np.moveaxis(array, 0, -1)
+    pixels = (pixels.astype(np.float64) * plan.std + plan.mean) / plan.scale
+    codes = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    codes = codes[:, :, 0] if plan.mode == "L" else codes[:, :, ::-1] if plan.mode == "BGR" else codes
+    picture = pillow().Image.fromarray(np.ascontiguousarray(codes))
+    picture.thumbnail((SHOWN, SHOWN))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=90, subsampling=0)
+    return stream.getvalue()
 
 
 def place(plan: Picture, height: int, width: int) -> tuple[float, float, int, int]:

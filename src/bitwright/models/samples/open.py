@@ -8,9 +8,11 @@ how it was prepared, and what was changed or left out stands in `Samples.summary
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from bitwright.models.samples.arrays import Arrays
 from bitwright.models.samples.given import Given
 from bitwright.models.samples.jsonl import JsonLines
 from bitwright.models.samples.labels import guess_task, number_classes, text_of
+from bitwright.models.samples.pairs import MOST, Pair, draw_pairs, read_pairs
 from bitwright.models.samples.preprocess import Feeding, Feeds, Inputs, Notes, Source, part, size_of, spread
 from bitwright.models.tasks.detection import Annotations
 from bitwright.recipe import Data
@@ -47,7 +50,8 @@ class Batch:
 class Samples:
     """Chosen samples of one source; walk them as often as you like. Made by `open_samples`.
 
-    `len` counts samples. `task` is "classify", "words", "detect" or "none"; `classes` the names behind class numbers.
+    `len` counts samples. `task` is "classify", "words", "detect", "match" or "none"; `classes` the names behind class
+    numbers.
     `labelled` says whether batches carry labels.
     """
 
@@ -88,6 +92,49 @@ class Samples:
     @property
     def labelled(self) -> bool:
         return self._labels is not None
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) of the pictures that the network sees; None where the source holds none."""
+        reader = getattr(self._source, "reader", None)
+        return reader.plan.size if isinstance(reader, folders.PictureReader) else None
+
+    def picture(self, feeds: Feeds, place: int) -> tuple[str, tuple[int, int]]:
+        """One sample of a batch as the network sees it: a JPEG file in base64, and (height, width) of the input.
+
+        Only where there are `sides`.
+        """
+        assert isinstance(self._source, folders.Files) and isinstance(self._source.reader, folders.PictureReader)
+        plan, entry = self._source.reader.plan, self._source.entry
+        data = images.jpeg(feeds[entry].take(place, self.axes[entry] or 0), plan)
+        assert plan.size is not None
+        return base64.b64encode(data).decode("ascii"), plan.size
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Pairs of the chosen samples, by their places among them: those of the recipe's file, or drawn from labels.
+
+        Raises DataError where there are too few of either kind, or the file names other samples.
+        """
+        names = self._chosen_names
+        if self._data.match.pairs is not None:
+            return read_pairs(Path(self._data.match.pairs).expanduser(), names)
+        return draw_pairs(names, self.labels or [], self._data.seed, self.name)
+
+    @property
+    def paired(self) -> bool:
+        """Whether the task judges pairs, and there is what says which are of one identity."""
+        known = self.labelled or self._data.match.pairs is not None
+        return self.task == "match" and known and self.calls == 1
+
+    @property
+    def _chosen_names(self) -> list[str]:
+        """One per chosen sample; of feeds that hold several, with a number."""
+        found = []
+        for index in self._chosen:
+            name, size = self._source.names[index], self._sizes[index]
+            found += [name] if size == 1 else [f"{name} row {row}" for row in range(size)]
+        return found
 
     @property
     def available(self) -> int:
@@ -142,12 +189,19 @@ class Samples:
             "labelled": self.labelled,
             "classes": classes,
             "per_class": counts,
+            **(self._told_pairs() if "pairs" in self.__dict__ else {}),
             "inputs": {name: [str(np.dtype(dtype)), list(shape)] for name, (dtype, shape) in self.inputs.items()},
             "preprocessing": self._source.settings(),
             "sha256": self.hash,
             "dropped": self._source.dropped.rows() + self._dropped.rows(),
             "notes": self._notes.rows(),
         }
+
+    def _told_pairs(self) -> dict[str, Any]:
+        """What the verdict's pairs are."""
+        file, same = self._data.match.pairs, sum(pair.same for pair in self.pairs)
+        told = {"pairs": {"same": same, "different": len(self.pairs) - same, "file": file, "most": MOST}}
+        return told | ({"identities": len(set(self.labels))} if self.labels is not None else {})
 
     def _read_labels(self, raw: Sequence[Any] | None) -> tuple[list[Any] | None, tuple[str, ...] | None]:
         """Labels as the task needs them, and the names of classes."""
@@ -164,6 +218,9 @@ class Samples:
         if self.task == "words":
             texts = [tuple(text_of(label, declared, self.name) for label in row) for row in rows]
             return list(texts) if self._source.batched else [text for (text,) in texts], declared
+        if self.task == "match":  # any labels that tell one from another will do
+            place = {label: number for number, label in enumerate(dict.fromkeys(flat))}
+            flat, declared = [place[label] for label in flat], None
         numbers, names = number_classes(flat, declared, self.name)
         if (
             names
@@ -308,13 +365,15 @@ def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tu
     if data.source is None:
         fix = f"Give --calib: {KINDS}"
         raise RecipeError("no samples to calibrate with", where="data.source", fix=fix, key="data.source")
+    # Pairs in a file are of the verdict's samples.
+    plain = data.model_copy(update={"match": data.match.model_copy(update={"pairs": None})})
     if data.heldout is None:
         axes = (feeding or Feeding.of(inputs)).axes
         least = max([1, *(inputs[name][1][axis] or 1 for name, axis in axes.items() if axis is not None)])
         with about("data.source"):
             every = open_samples(data.source, inputs, data, feeding=feeding, count=least)
             count = data.samples if every.available > data.samples else max(1, every.available * 3 // 4)
-            first = open_samples(data.source, inputs, data, feeding=feeding, count=count)
+            first = open_samples(data.source, inputs, plain, feeding=feeding, count=count)
             rest = data.heldout_samples
             return first, open_samples(data.source, inputs, data, feeding=feeding, skip=count, count=rest)
     if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
@@ -322,7 +381,7 @@ def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tu
         what = "the verdict would use the calibration samples"
         raise RecipeError(what, where="data.heldout", fix=fix, key="data.heldout")
     with about("data.source"):
-        first = open_samples(data.source, inputs, data, feeding=feeding, count=data.samples)
+        first = open_samples(data.source, inputs, plain, feeding=feeding, count=data.samples)
     with about("data.heldout"):
         second = open_samples(data.heldout, inputs, data, feeding=feeding, count=data.heldout_samples)
     if first.classes and second.classes and first.classes != second.classes:

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from bitwright.core.measure import Error, kl
 from bitwright.errors import DataError
+from bitwright.models.samples.pairs import Pair
 from bitwright.models.samples.preprocess import Array
-from bitwright.models.tasks.boxes import Boxes, read_boxes
+from bitwright.models.tasks.boxes import Boxes
 from bitwright.models.tasks.estimate import Change, Mean, Share
+from bitwright.models.tasks.heads import Head
+from bitwright.models.tasks.match import Embeddings, Verification, embedding_of, rows_of
 from bitwright.models.tasks.words import Words, hypotheses
+from bitwright.recipe import Detection
 
 FLOOR = 1e-7
 """Smallest probability taken for a class where outputs are probabilities, so that a 0 gives no infinite KL."""
@@ -161,9 +165,17 @@ class Verdict:
     top5: Accuracy | None = None
     words: Words | None = None
     boxes: Boxes | None = None
+    embeddings: Embeddings | None = None
+    verification: Verification | None = None
+    """Of pairs over all batches: see `verified`."""
+
+    def verified(self, pairs: Sequence[Pair]) -> Verdict:
+        """With what the embeddings of all samples, in their order, say about `pairs` of them."""
+        assert self.embeddings is not None
+        return replace(self, verification=Verification.between(self.embeddings, pairs))
 
     def __add__(self, other: Verdict) -> Verdict:
-        parts = ("scores", "top1", "top5", "words", "boxes")
+        parts = ("scores", "top1", "top5", "words", "boxes", "embeddings")
         return Verdict(
             self.task,
             self.samples + other.samples,
@@ -172,7 +184,9 @@ class Verdict:
         )
 
     def _parts(self) -> list[Any]:
-        parts = (self.top1, self.top5, self.words, self.boxes, self.scores, self.signals)
+        parts = (
+            self.top1, self.top5, self.words, self.boxes, self.verification, self.embeddings, self.scores, self.signals,
+        )  # fmt: skip
         return [part for part in parts if part is not None]
 
     def summary(self) -> dict[str, Any]:
@@ -197,17 +211,23 @@ def compare(
     classes: Sequence[str] = (),
     blank: int = 0,
     output: str | None = None,
-    first: int = 0,
+    head: Head | None = None,
 ) -> Verdict:
     """One batch: the outputs {name: array} of the float network and of the quantized one, and the labels.
 
-    `task` is that of `Samples`; "classify" and "words" look at `output` (default: the first one), "detect" at what
-    `read_boxes` finds, classes counted from `first`. `classes` are the words or symbols of "words", with CTC's blank at
-    `blank`. `count` is the number of samples where there are no labels (default: the output's first axis).
+    `task` is that of `Samples`; "classify" and "words" look at `output` (default: the first one), "match" at it (by
+    default the only one that is an embedding), "detect" at the boxes that `head` reads. `classes` are the words or
+    symbols of "words", with CTC's blank at `blank`. `count` is the number of samples where there are no labels
+    (default: the output's first axis).
 
     Raises DataError where outputs contradict the labels, the classes or each other, and for NaN or infinity.
     """
     signals = Signals.between(before, after)
+    if task == "match":
+        size = len(labels) if labels is not None else count if count is not None else len(next(iter(before.values())))
+        name = embedding_of(before, output, size)
+        pair = (rows_of(x) for x in _pair(before, after, name))
+        return Verdict(task, size, signals, embeddings=Embeddings.of(*pair))
     name = output if output is not None else next(iter(before))
     if name not in before:
         raise DataError("no such output", where=repr(name), fix=f"Known: {', '.join(before)}")
@@ -222,9 +242,9 @@ def compare(
         words = Words.between(labels, *(hypotheses(x, classes, blank, size) for x in (a, b)))
         return Verdict(task, size, signals, Scores.between(a, b), words=words)
     if task == "detect":
-        if labels is None:
-            return Verdict(task, size, signals)
-        boxes = Boxes.between(labels, *(read_boxes(x, size, first) for x in (before, after)))
+        head = head or Head(Detection())
+        head.require(before, size)
+        boxes = Boxes.between(labels, *(head.read(x, size) for x in (before, after)))
         return Verdict(task, size, signals, boxes=boxes)
     return Verdict(task, size, signals)
 

@@ -44,6 +44,7 @@ BUNDLED = {
     ),
     "digits/model.onnx": Bundled("Digits (vision)", "vision"),
     "words/model.onnx": Bundled("Words (speech)", "speech"),
+    "scenes/model.onnx": Bundled("Scenes (detection)", "detect"),
 }  # fmt: skip
 """The bundled models by their place below the content."""
 SOURCES = ("self", "stdlib")
@@ -70,7 +71,7 @@ class Model:
 
 
 def bundled(config: Config, path: Path) -> str | None:
-    """The demonstration that a model belongs to: language, vision or speech; None for any other model."""
+    """The demonstration that a model belongs to: language, vision, speech or detect; None for any other model."""
     return next((own.task for place, own in BUNDLED.items() if path == (config.content / place).resolve()), None)
 
 
