@@ -64,10 +64,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.toml").write_text(MATCH)
     done = run(QUANTIZE, folder)
     assert done.exit_code == 0, done.output
+    (folder / "said.txt").write_text(done.output)
     return folder
 
 
 def test_embeddings_are_judged_by_cosine_and_pairs(embedded: Path) -> None:
+    assert "verified on 36 pairs of one identity and 36 of two" in (embedded / "said.txt").read_text()
     found = certificate(embedded)
     verdict, heldout = found["verdict"], found["data"]["heldout"]
     assert heldout["pairs"] == {"same": 36, "different": 36, "file": None, "most": 3000}

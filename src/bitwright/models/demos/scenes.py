@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bitwright.models.demos import digits
 from bitwright.models.demos.digits import CLASSES, Part
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[Any]
 MODEL = Path(__file__).parents[2] / "content" / "scenes" / "model.onnx"
 """The bundled network; see the card beside it."""
 INPUT = "scene"
@@ -101,7 +101,8 @@ def _stretch(image: Floats, height: int, width: int) -> Floats:
 def _weights(size: int, to: int) -> Floats:
     """The matrix [to, size] of linear interpolation between the centres of pixels."""
     place = np.clip((np.arange(to) + 0.5) * size / to - 0.5, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+    found: Floats = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+    return found
 
 
 def _touch(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
@@ -120,7 +121,7 @@ def scenes(part: Part, count: int) -> list[Scene]:
 
 def feed(drawn: list[Scene]) -> npt.NDArray[np.float32]:
     """Scenes as the network takes them: float32 [n, 1, SIDE, SIDE] in 0 .. 1."""
-    return np.stack([scene.pixels for scene in drawn])[:, None].astype(np.float32) / 255
+    return np.stack([scene.pixels for scene in drawn])[:, None].astype(np.float32) / np.float32(255)
 
 
 def write(folder: Path, part: Part, count: int) -> Path:

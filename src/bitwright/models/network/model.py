@@ -280,6 +280,9 @@ class NetworkModel(Model):
             lines += [f"state: {name} is {output} of the call before" for name, output in first.states.items()]
             calls = f" of up to {first.calls} calls" if first.calls > 1 else ""
             lines.append(f"{len(first):,} samples{calls} to calibrate, {len(second):,} for the verdict ({first.kind})")
+            if second.paired:
+                same = sum(pair.same for pair in second.pairs)
+                lines.append(f"verified on {same:,} pairs of one identity and {len(second.pairs) - same:,} of two")
         return lines
 
     def runtimes(self, plan: Plan) -> list[str]:

@@ -124,7 +124,8 @@ def _pictures(samples: Samples, data: Data, before: Path, after: Path) -> dict[s
     if not most:
         return None
     sessions, head = [Session(path) for path in (before, after)], _head(samples, data)
-    names, found = samples.classes or (), []
+    names = samples.classes or ()
+    found: list[dict[str, Any]] = []
     for batch in samples:
         count = min(len(batch.names), most - len(found))
         both = [head.read(session.run(batch.feeds), len(batch.names)) for session in sessions]

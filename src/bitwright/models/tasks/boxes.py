@@ -125,8 +125,8 @@ class Boxes:
         """From the true boxes and those of the two networks, one of each per image."""
         found = cls(Matches(), Matches(), Agreement())
         for place, (a, b) in enumerate(zip(before, after, strict=True)):
-            matches = [Matches.of(x, truth[place]) for x in (a, b)] if truth is not None else [Matches(), Matches()]
-            found += cls(*matches, Agreement.of(a, b))
+            first, second = (Matches() if truth is None else Matches.of(x, truth[place]) for x in (a, b))
+            found += cls(first, second, Agreement.of(a, b))
         return found
 
     def __add__(self, other: Boxes) -> Boxes:

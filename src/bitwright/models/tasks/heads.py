@@ -15,7 +15,7 @@ import numpy as np
 from bitwright.errors import DataError
 from bitwright.models.samples.preprocess import Array
 from bitwright.models.tasks.boxes import ROLES, read_boxes
-from bitwright.models.tasks.detection import LIMIT, Detections, iou
+from bitwright.models.tasks.detection import LIMIT, Detections
 from bitwright.recipe import Detection
 
 CANDIDATES = 1000
@@ -154,7 +154,7 @@ class Head:
         for kind, chance in enumerate(chances.T):
             likely = np.flatnonzero((chance >= self.table.threshold) & (chance > 0))
             order = likely[np.argsort(-chance[likely], kind="stable")][:CANDIDATES]
-            kept = order[suppress(corners[order], self.table.nms)[:LIMIT]]
+            kept = order[suppress(corners[order], self.table.nms)]
             boxes.append(corners[kept])
             scores.append(chance[kept])
             classes.append(np.full(len(kept), kind))
@@ -162,16 +162,22 @@ class Head:
 
 
 def suppress(boxes: Array, most: float) -> Array:
-    """Places of the boxes [n, 4], best first, that overlap no better one that is kept by an IoU above `most`.
+    """Places of the boxes [n, 4], best first, that overlap no better one that is kept by an IoU above `most`; the first
+    LIMIT of them.
 
     (Greedy, as torchvision's `nms` and ONNX's NonMaxSuppression are.)
     """
-    kept, left = [], np.arange(len(boxes))
+    x1, y1, x2, y2 = boxes.T
+    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    left = np.arange(len(boxes))
+    kept: list[int] = []
     while len(left) and len(kept) < LIMIT:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        overlap = iou(boxes[best : best + 1], boxes[left], np.zeros(len(left), bool))[0]
-        left = left[overlap <= most]
+        a, left = int(left[0]), left[1:]
+        kept.append(a)
+        wide = np.maximum(np.minimum(x2[a], x2[left]) - np.maximum(x1[a], x1[left]), 0)
+        tall = np.maximum(np.minimum(y2[a], y2[left]) - np.maximum(y1[a], y1[left]), 0)
+        inter = wide * tall
+        left = left[inter <= most * (area[a] + area[left] - inter)]
     return np.array(kept, np.int64)
 
 

@@ -7,7 +7,7 @@ and judged on the last tenth, ten times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,7 @@ def true_acceptance(scores: Array, same: Array, far: float) -> float:
     return float((scores[same] > limit).mean())
 
 
-def embedding_of(outputs: dict[str, Array], name: str | None, samples: int) -> str:
+def embedding_of(outputs: Mapping[str, Array], name: str | None, samples: int) -> str:
     """The output that is an embedding: the one called `name`, or the only one with a row of numbers per sample.
 
     Raises DataError where there is none, or several.
