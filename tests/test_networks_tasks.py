@@ -80,7 +80,12 @@ def test_embeddings_are_judged_by_cosine_and_pairs(embedded: Path) -> None:
     assert verdict["match_change"] == verdict["match_quantized"] - verdict["match_float"]
     assert "tar_float" not in verdict, "36 pairs are too few for one in a hundred"
     words = run("report {tmp}/out.onnx --format md", embedded).stdout
-    for text in ("mean cosine 0.99", "Verification accuracy", "Equal error rate", "36 pairs of one identity and 36 of"):
+    for text in (
+        "mean cosine 0.99",
+        "Accuracy of verification",
+        "EER (equal error rate)",
+        "36 pairs of one identity and 36 of",
+    ):
         assert text in words
     assert "cosine of" in run("report {tmp}/out.onnx --format html", embedded).stdout
 
@@ -145,6 +150,7 @@ def recipe(text: str) -> Callable[[Path], None]:
         (recipe(MATCH + "[data.match]\npairs = 'none.txt'"), ("none.txt: cannot be read",)),
         (recipe(MATCH + "[data.match]\npair = 'x'"), ("unknown option 'pair'", "Did you mean pairs?")),
         (recipe(MATCH.replace("match", "matches")), ("data.task", "Did you mean match?")),
+        (recipe('[data]\ntask = "words"\nclasses = ["a", "b"]\n'), ("data.classes: ", "[1, 12]", "2 words or symbols")),
     ],
 )
 def test_a_wrong_setup_is_one_line(damage: Callable[[Path], None], words: tuple[str, ...], tmp_path: Path) -> None:
@@ -173,6 +179,16 @@ def test_without_folders_cosines_are_all_there_is(tmp_path: Path) -> None:
     assert "--max-drop" not in done.output
     refused = run(f"{QUANTIZE} --max-drop 1".replace("out.onnx", "new.onnx"), tmp_path)
     assert refused.exit_code == 2 and "no labels to measure a drop with" in refused.stderr
+
+
+def test_identities_are_no_classes_to_learn(tmp_path: Path) -> None:
+    """More people than numbers in an embedding: a method that trains takes the float network for its teacher."""
+    onnx.save(encoder(width=8), tmp_path / "net.onnx")
+    faces(tmp_path / "data", people=10, each=3)
+    (tmp_path / "recipe.toml").write_text(MATCH + '[layer]\nmethod = "lsq"\n[layer.options]\nepochs = 1\n')
+    done = run(QUANTIZE.replace(" --method rtn", ""), tmp_path)
+    assert done.exit_code == 0, done.output
+    assert certificate(tmp_path)["verdict"]["pairs"] >= 4
 
 
 # ---- raw detectors --------------------------------------------------------------------------

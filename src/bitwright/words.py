@@ -72,9 +72,9 @@ def without_unit(before: str, after: str) -> tuple[str, str]:
 
 
 def apart(text: str) -> tuple[str, str]:
-    """`95.1 ± 1.1 %` -> `95.1 %`, `± 1.1 %`."""
+    """`95.1 ± 1.1 %` -> `95.1 %`, `± 1.1 %`; `0.9 ± 0.1` -> `0.9`, `± 0.1`."""
     value, sign, spread = text.partition(" ± ")
-    return (f"{value} {spread.split()[-1]}", f"± {spread}") if sign else (text, "")
+    return (" ".join([value, *spread.split()[1:]]), f"± {spread}") if sign else (text, "")
 
 
 def level(value: float | None) -> str:

@@ -25,15 +25,15 @@ def measures(v: Verdict) -> list[Fact]:
         change = f"{signed(spread)} points, over {plural(v['words'], 'word')}"
         found.append(Fact("Word errors", *_pair(v, "wer"), change, "quant"))
     if "cosine" in v:
-        spread = measured(number(v["cosine"]), number(v["cosine_interval"]))
-        detail = f"of the embeddings of {plural(v['embeddings'], 'sample')}; {number(v['cosine_worst']):.4f} at worst"
-        found.append(Fact("Mean cosine", "", spread, detail, "error"))
+        mean, half, worst = (number(v[f"cosine{key}"]) for key in ("", "_interval", "_worst"))
+        width = f"{half:.1g}" if math.isfinite(half) else "∞"
+        told = f"± {width} over {plural(v['embeddings'], 'embedding')}, {worst:.4f} at worst"
+        found.append(Fact("Mean cosine", "", f"{mean:.5f}" if math.isfinite(mean) else "not finite", told, "error"))
     if "match_float" in v:
         spread = measured(100 * number(v["match_change"]), 100 * number(v["match_change_interval"]))
         counts = f"{v['match_gained']:,} gained, {v['match_lost']:,} lost of {plural(v['pairs'], 'pair')}"
-        kept = f"{100 * number(v['match_kept_threshold']):.2f} % at the float network's threshold"
-        told = f"{signed(spread)} points, {counts}; {kept}"
-        found.append(Fact("Verification accuracy", *_pair(v, "match"), told, "quant"))
+        told = f"{signed(spread)} points, {counts}"
+        found.append(Fact("Accuracy of verification", *_pair(v, "match"), told, "quant"))
     if "map_float" in v:
         change = f"{points(v, 'map')}, over {plural(v['images'], 'image')}"
         found.append(Fact("mAP", *_pair(v, "map"), change, "quant"))
@@ -53,7 +53,9 @@ def measures(v: Verdict) -> list[Fact]:
         same = f"the same text on {v['same']:,} of {plural(v['clips'], 'clip')}"
         found.append(Fact("Character errors", *_pair(v, "cer"), same, "quant"))
     if "eer_float" in v:
-        found.append(Fact("Equal error rate", *_pair(v, "eer"), points(v, "eer"), "quant"))
+        kept = f"{100 * number(v['match_kept_threshold']):.2f} %"
+        found.append(Fact("EER (equal error rate)", *_pair(v, "eer"), points(v, "eer"), "quant"))
+        found.append(Fact("At the old threshold", "", kept, "of the pairs right, with the float network's threshold"))
     if "tar_float" in v:
         told = f"{points(v, 'tar')}; true acceptances where 1 % are false"
         found.append(Fact("TAR at 1 % FAR", *_pair(v, "tar"), told, "quant"))
