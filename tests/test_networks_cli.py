@@ -207,7 +207,7 @@ def test_demo_of_a_detector(tmp_path: Path) -> None:
     found = events(f"demo --task detect -o {out}", tmp_path)
     done = next(event for event in found if event["event"] == "finished")["certificate"]
     assert sorted(path.name for path in out.iterdir()) == [
-        "data", "report.html", "scenes.certificate.json", "scenes.onnx"
+        "data", "report.html", "scenes.README.md", "scenes.certificate.json", "scenes.onnx"
     ]  # fmt: skip
     verdict = done["verdict"]
     assert verdict["images"] == 300 and verdict["map_float"] > 0.6
