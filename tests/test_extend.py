@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, TensorError
 from bitwright.files import containers
 from bitwright.files.container import Place, Stored, TensorContainer
-from bitwright.files.held import Held
+from bitwright.files.held import Held, Module
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 from bitwright.methods import Method, rtn
@@ -74,7 +74,7 @@ class ToyContainer(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"toy decoder": "7"}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
         return ["the toy runtime"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,26 @@ def test_the_default_group_is_the_largest_that_fits(llama: Path, tmp_path: Path)
     assert {name.split(".")[-2] for name in plan.floats} == {"down_proj"}
     said = refused(TensorError, "layer.group", "80 inputs do not divide", odd, layer={"method": "rtn", "group": 32})
     assert "Give group channel, the best that fits all 14" in said
+
+
+def test_runtimes_by_their_own_rules(llama: Path, tmp_path: Path) -> None:
+    plan = jobs.made(llama, llama.parent / "out", layer=RTN)
+    assert plan.model.runtimes(plan)[1] == "vLLM 0.33 on NVIDIA GPUs, AMD GPUs, Intel GPUs and CPUs"
+    rules = [{"match": "*.1.*.k_proj", "format": "int8"}]
+    plan = jobs.made(llama, llama.parent / "out", layer=RTN, rules=rules)
+    line = next(line for line in planning.lines(plan) if "loads in: " in line)
+    assert "not vLLM 0.33: it fuses q_proj, k_proj and v_proj, and model.layers.1.self_attn.qkv_proj has" in line
+    assert planning.summary(plan)["runtimes"] == plan.model.runtimes(plan)
+    # A router is a layer like any other to vLLM's Qwen3-MoE: it stands in ignore, which its config names by name.
+    moe = tiny.make("qwen3_moe", tmp_path / "moe")
+    plan = jobs.made(moe, tmp_path / "out", layer=RTN)
+    assert plan.model.runtimes(plan)[1] == "vLLM 0.33 on NVIDIA GPUs"
+    gates = [module.name for module in plan.model.modules(plan) if module.role == "router"]
+    assert gates == ["model.layers.0.mlp.gate", "model.layers.1.mlp.gate"]
+    certificate = jobs.finish(plan)
+    assert certificate["runtimes"] == plan.model.runtimes(plan)
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert set(gates) < set(said["ignore"])
 
 
 def test_what_stays_float_has_its_reason(llama: Path, residual: tuple[Path, Path]) -> None:

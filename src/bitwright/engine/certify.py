@@ -41,6 +41,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "kind": model.kind.name,
                 "container": plan.container.name,
                 "decoder": plan.container.decoders(),
+                "runtimes": model.runtimes(plan),
                 "source": {
                     "folder": hub.title(plan.source),
                     **({"hub": str(origin)} if (origin := hub.origin(plan.source)) else {}),

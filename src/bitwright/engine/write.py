@@ -18,8 +18,9 @@ from bitwright.core.qtensor import QTensor
 from bitwright.engine.journal import Journal
 from bitwright.errors import TensorError, about
 from bitwright.events import Event, Row
+from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
-from bitwright.models.model import Copy, Item, Plan, Turn, describe
+from bitwright.models.model import Copy, Item, Plan, Turn
 from bitwright.parallel import in_order
 
 
@@ -242,7 +243,7 @@ class Tally:
         item = self.item
         return Row(
             name=item.name,
-            format=describe(self.format, item.activations),
+            format=Held(self.format, item.activations).words,
             method=self.method.name,
             rows=item.rows,
             columns=item.columns,

@@ -6,7 +6,7 @@ Nothing here imports torch or onnx; a container imports them when it works.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -16,6 +16,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import RecipeError
+from bitwright.files.held import Module
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +85,11 @@ class Container(ABC):
         """The libraries that read it back independently, and their versions."""
 
     @abstractmethod
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
-        """Which runtimes load it as it stands, and what limits them; what does not is said with `not` before it."""
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+        """Which runtimes load an output with these weight matrices as it stands, and what limits them.
+
+        What does not is said with `not` before it.
+        """
 
     def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
         """Language and program that load what lies at `name`, by runtime; `runtimes` says which of them do."""

@@ -1,10 +1,12 @@
-"""How a quantized matrix is stored, as the reader of any container describes it."""
+"""How matrices are stored, as the reader of any container describes them and as runtimes meet them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bitwright.core.format import Format
+
+Role = Literal["linear", "head", "expert", "router", "outside"]
 
 
 class Held(NamedTuple):
@@ -12,3 +14,30 @@ class Held(NamedTuple):
 
     format: Format
     activations: str = "none"
+
+    @property
+    def words(self) -> str:
+        """`int4 g128 asym`, `int8 channel + int8 activations`."""
+        f = self.format
+        block = f"g{f.block}" if isinstance(f.block, int) else f.block
+        zero = " asym" if f.zero is not None else ""
+        rounded = f" + {self.activations} activations" if self.activations != "none" else ""
+        return f"{f.name} {block}{zero}{rounded}"
+
+
+class Module(NamedTuple):
+    """A module with one weight matrix, under the name that config.json calls it; `held` is None where it is float.
+
+    `role`: a linear layer, the output head, one expert's matrix, a router, or one that transformers leaves out.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    held: Held | None
+    role: Role = "linear"
+
+    @property
+    def words(self) -> str:
+        """As `Held.words`, or `float`."""
+        return self.held.words if self.held else "float"

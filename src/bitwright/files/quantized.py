@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 
 from bitwright.core.qtensor import QTensor
+from bitwright.files.held import Module
 from bitwright.files.safetensors import Checkpoint
 
 
@@ -34,6 +36,14 @@ class QuantizedCheckpoint(Checkpoint):
     @abstractmethod
     def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a quantized matrix as an independent decoder gives them."""
+
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+        """What loads the folder with these weight matrices, and what does not and why; nothing where it is unknown."""
+        return []
+
+    def unmarked(self, modules: Sequence[Module]) -> list[str]:
+        """The linear layers among these that are stored in float, and that config.json says are quantized."""
+        return []
 
     @property
     def rounds(self) -> bool:

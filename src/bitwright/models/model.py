@@ -20,6 +20,7 @@ from bitwright.core.array import Array
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.events import Event, Row
+from bitwright.files.held import Held, Module
 from bitwright.methods import Method, Options, Seen
 from bitwright.models.histogram import Pieces, histogram
 from bitwright.models.kind import Kind
@@ -66,14 +67,12 @@ class Item:
     @property
     def words(self) -> str:
         """Its format: `int4 g128 asym`, `int8 channel + int8 activations`."""
-        return describe(self.format, self.activations)
+        return self.held.words
 
-
-def describe(format: Format, activations: str = "none") -> str:
-    """A format in words, e.g. `int4 g128 asym` or `int8 channel + int8 activations`."""
-    block = f"g{format.block}" if isinstance(format.block, int) else format.block
-    zero = " asym" if format.zero is not None else ""
-    return f"{format.name} {block}{zero}" + (f" + {activations} activations" if activations != "none" else "")
+    @property
+    def held(self) -> Held:
+        """How it is stored."""
+        return Held(self.format, self.activations)
 
 
 class Estimate(NamedTuple):
@@ -333,9 +332,13 @@ class Model(ABC):
         """What the plan says of this kind alone, for `--json`."""
         return {}
 
+    def modules(self, plan: Plan) -> list[Module]:
+        """The output's weight matrices as runtimes meet them."""
+        return [Module(item.name, item.rows, item.columns, item.held) for item in plan.items.values()]
+
     def runtimes(self, plan: Plan) -> list[str]:
         """Which runtimes load the plan's output as it is, and with what limits."""
-        found: list[str] = plan.container.runtimes([item.format for item in plan.items.values()], plan.experts)
+        found: list[str] = plan.container.runtimes(self.modules(plan))
         return found
 
     # --- running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -66,6 +67,30 @@ def test_what_is_not_known_here(change: dict[str, object], words: str, tmp_path:
     save_file(tensors, folder / SINGLE, {"format": "pt"})
     sound, told = said(folder)
     assert sound is False and "model.norm.weight" in told
+
+
+def test_what_loads_a_folder(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = Path(copytree(pair[1], tmp_path / "copy"))
+    (folder / "certificate.json").unlink()
+    assert "ok   loads in: transformers with compressed-tensors; vLLM 0.33 on NVIDIA" in said(folder)[1]
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["ignore"] = ["lm_head", "re:.*k_proj"]
+    (folder / "config.json").write_text(json.dumps(config))
+    sound, words = said(folder)
+    assert sound is True
+    assert "not vLLM 0.33: model.layers.0.self_attn.qkv_proj (and 1 more) is in ignore in part" in words
+    # Stored in float, and said to be quantized: neither runtime finds the codes.
+    tensors = load_file(folder / SINGLE)
+    name = "model.layers.1.self_attn.o_proj"
+    for suffix in ("weight_packed", "weight_scale", "weight_shape"):
+        del tensors[f"{name}.{suffix}"]
+    save_file(tensors | {f"{name}.weight": torch.ones(64, 64).bfloat16()}, folder / SINGLE, {"format": "pt"})
+    sound, words = said(folder)
+    assert sound is False and f"stored in float, and said to be quantized: {name}. Name them in ignore" in words
+    assert f"not transformers: it looks for codes of {name}, which is float and not in ignore" in words
+    config["quantization_config"]["ignore"] = ["lm_head", name]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said(folder)[0] is True
 
 
 def test_a_scheme_that_is_not_read(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A container: a byte for each code, float32 scales, and the values of the codes in config.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from bitwright.core.format import Format
 from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer, refuse
-from bitwright.files.held import Held
+from bitwright.files.held import Held, Module
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Spec
 
@@ -67,7 +67,7 @@ class PlainBytes(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"NumPy": np.__version__}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
         return ["no runtime: this container is an example"]
 
 

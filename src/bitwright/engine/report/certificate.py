@@ -229,8 +229,9 @@ def fallbacks(certificate: Certificate) -> list[str]:
 
 
 def readers(certificate: Certificate) -> list[str]:
-    """Whose code read the written bytes back, and the result."""
-    return kind(certificate).readers(certificate)
+    """Whose code read the written bytes back, and the result; what loads the output, by its rules."""
+    loads = certificate.get("runtimes")  # absent in earlier certificates
+    return [*kind(certificate).readers(certificate), *([f"Loads in: {'; '.join(loads)}"] if loads else [])]
 
 
 def proofs(certificate: Certificate) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer, refuse
+from bitwright.files.held import Module
 from bitwright.files.usage import in_transformers, in_vllm
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Float(TensorContainer):
     def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
         return {"transformers": ("python", in_transformers(name)), "vLLM": in_vllm(name)}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
         return ["transformers and vLLM (float weights: a study copy, nothing gets smaller)"]
 
 

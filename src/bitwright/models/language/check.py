@@ -17,7 +17,8 @@ from bitwright.files.folder import open_checkpoint, require_finite
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.model import describe
+from bitwright.models.language.modules import modules
+from bitwright.words import some
 
 SHOWN = 8
 """Bad tensors that are named; the others are counted."""
@@ -68,6 +69,8 @@ def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
     yield Finding("config and tensors", True, f"{type(arch.config).__name__}, {arch.count} blocks")
     yield from _contents(checkpoint)
     yield _coverage(arch, checkpoint)
+    if isinstance(checkpoint, QuantizedCheckpoint):
+        yield from _runtimes(arch, checkpoint)
     return checkpoint
 
 
@@ -150,9 +153,19 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
         return Finding("coverage", True, "float weights: nothing is quantized")
     left = [m for m in matrices if m.name not in checkpoint.quantized]
     share = 1 - sum(m.rows * m.columns for m in left) / max(total, 1)
-    formats = sorted({describe(*held) for held in checkpoint.quantized.values()})
+    formats = sorted({held.words for held in checkpoint.quantized.values()})
     names = f"; float: {', '.join(m.module for m in left[:3])}{' ...' if len(left) > 3 else ''}" if left else ""
     return Finding("coverage", share > 0, f"{share:.1%} of the blocks' weights as {', '.join(formats)}{names}")
+
+
+def _runtimes(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[Finding]:
+    """Whether config.json tells float layers from quantized ones, and what loads the folder."""
+    found = modules(arch, checkpoint.quantized)
+    if bare := checkpoint.unmarked(found):
+        names = some(bare, SHOWN)
+        yield Finding("config", False, f"stored in float, and said to be quantized: {names}. Name them in ignore")
+    if loads := checkpoint.runtimes(found):
+        yield Finding("loads in", True, "; ".join(loads))
 
 
 def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
@@ -194,7 +207,7 @@ def _compare(original: Checkpoint, other: Checkpoint, name: str) -> Row | None:
         return None
     return Row(
         name=name,
-        format=describe(*held) if held else str(other.entry(name).dtype).removeprefix("torch."),
+        format=held.words if held else str(other.entry(name).dtype).removeprefix("torch."),
         method="",
         rows=entry.shape[0],
         columns=entry.shape[1],

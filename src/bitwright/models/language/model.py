@@ -19,6 +19,7 @@ from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
 from bitwright.files import sidecars
 from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
+from bitwright.files.held import Module
 from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
@@ -30,6 +31,7 @@ from bitwright.models.language.blocks import SPILL, release
 from bitwright.models.language.calibration import Calibration, group
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.memory import CACHED
+from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
@@ -278,6 +280,9 @@ class LanguageModel(Model):
         """Whether the head is stored apart from the embedding it shared."""
         return self.arch.tied and self.arch.head in plan.items
 
+    def modules(self, plan: Plan) -> list[Module]:
+        return modules(self.arch, {name: item.held for name, item in plan.items.items()}, self.untied(plan))
+
     def lines(self, plan: Plan) -> list[str]:
         copies = sink_of(plan).copies
         kept = sum(e.size for e in copies)
@@ -368,17 +373,13 @@ class LanguageModel(Model):
         """What the output's config.json says besides the source's."""
         changes: dict[str, Any] = {"tie_word_embeddings": False} if self.untied(plan) else {}
         groups: dict[tuple[Any, str], list[str]] = {}
-        for item in plan.items.values():
-            m = item.part
-            module = m.module if m.expert is not None else m.param.removesuffix(".weight")
-            groups.setdefault((item.format, item.activations), []).append(module)
-        done = {item.part.param.removesuffix(".weight") for item in plan.items.values()}
-        linear = {name for name, m in self.arch.model.named_modules() if isinstance(m, torch.nn.Linear)}
-        # Runtimes may have modules for what transformers leaves out, such as a draft head.
-        tensors = self.arch.checkpoint.tensors
-        outside = (n for n in self.arch.outside if n.endswith(".weight") and len(tensors[n].shape) > 1)
-        linear |= {name.removesuffix(".weight") for name in outside}
-        config: dict[str, Any] = plan.container.config(groups, linear - done)
+        floats = []
+        for module in self.modules(plan):
+            if module.held is None:
+                floats.append(module.name)
+            else:
+                groups.setdefault((module.held.format, module.held.activations), []).append(module.name)
+        config: dict[str, Any] = plan.container.config(groups, floats)
         return changes | config
 
     # --- judging

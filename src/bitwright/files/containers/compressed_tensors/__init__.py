@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
-from bitwright.files.containers.compressed_tensors.rules import GROUPS, UNEVEN, installed, reads_zeros, require
+from bitwright.files.containers.compressed_tensors.rules import GROUPS, installed, reads_zeros, require
+from bitwright.files.containers.compressed_tensors.runtimes import runtimes
+from bitwright.files.held import Module
 from bitwright.files.usage import in_transformers, in_vllm
 
 if TYPE_CHECKING:
@@ -101,21 +103,13 @@ class CompressedTensors(TensorContainer):
         options = {"quantization_config": "CompressedTensorsConfig(dequantize=True)"} if experts else {}
         return {"transformers": ("python", config + in_transformers(name, options)), "vLLM": in_vllm(name)}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
-        how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""
-        held = list(formats)
-        vllm = "vLLM"
-        if not {format.bits for format in held} <= {4, 8}:
-            vllm = "not vLLM: it has kernels for 4 and 8 bits only"
-        elif not {format.block for format in held} <= {*GROUPS, "channel"}:
-            vllm = f"not vLLM: its kernels take groups of {', '.join(map(str, GROUPS))} or whole rows"
-        uneven = any(format.bits in UNEVEN for format in held)
-        misread = any(format.zero is not None for format in held) and not reads_zeros(installed())
-        release = " before 0.18" if misread else " 0.18 or later" if uneven else ""
-        transformers = f"transformers with compressed-tensors{release}{how}"
-        if misread and uneven:
-            transformers = "not transformers: no release of compressed-tensors reads such zero points"
-        return [transformers, vllm]
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+        groups: dict[tuple[Format, str], list[str]] = {}
+        for module in modules:
+            if module.held:
+                groups.setdefault((module.held.format, module.held.activations), []).append(module.name)
+        config = self.config(groups, [module.name for module in modules if not module.held]) if modules else {}
+        return runtimes(config, modules)
 
 
 def _symmetric(folder: Path) -> bool:

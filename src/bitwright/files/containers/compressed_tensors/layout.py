@@ -8,6 +8,7 @@ https://github.com/vllm-project/compressed-tensors (schema of `quantization_conf
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -159,15 +160,16 @@ def _words(codes: torch.Tensor, scheme: Scheme) -> torch.Tensor:
 def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[str], version: str) -> dict[str, Any]:
     """The `quantization_config` of config.json: modules by scheme, and linear modules that stay float.
 
-    One scheme targets every Linear; several name their modules. `version` is the compressed-tensors release whose
-    layout this is.
+    One scheme targets every Linear, and by name what lies outside the blocks: vLLM's heads are of another class.
+    Several name all their modules. `version` is the compressed-tensors release whose layout this is.
     """
     said: dict[str, list[str]] = {}  # schemes that differ only in the type of scales are one
     for scheme, modules in schemes.items():
         said.setdefault(json.dumps(scheme.config([])), []).extend(modules)
+    if len(said) == 1:
+        said = {config: ["Linear", *filter(_outside, modules)] for config, modules in said.items()}
     groups = {
-        f"group_{i}": json.loads(config) | {"targets": ["Linear"] if len(said) == 1 else modules}
-        for i, (config, modules) in enumerate(said.items())
+        f"group_{i}": json.loads(config) | {"targets": targets} for i, (config, targets) in enumerate(said.items())
     }
     kinds = {scheme.kind for scheme in schemes}
     return {
@@ -179,6 +181,11 @@ def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[st
         "kv_cache_scheme": None,
         "version": version,
     }
+
+
+def _outside(module: str) -> bool:
+    """Whether a module belongs to no numbered block."""
+    return re.search(r"\.\d+\.", module) is None
 
 
 def scheme_of(group: Mapping[str, Any], scale: torch.dtype, where: str) -> Scheme:

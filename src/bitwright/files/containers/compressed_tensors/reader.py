@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from bitwright.files.containers.compressed_tensors.layout import (
     unpack,
 )
 from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense
-from bitwright.files.held import Held
+from bitwright.files.containers.compressed_tensors.runtimes import runtimes, unmarked
+from bitwright.files.folder import read_config
+from bitwright.files.held import Held, Module
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Entry
 
@@ -141,6 +144,12 @@ class Reader(QuantizedCheckpoint):
         """`x` after the compressed-tensors library's rounding of each token, where the scheme says so."""
         scheme = self._schemes[name][1]
         return x if scheme.activations == "none" else round_by_library(x, scheme)
+
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+        return runtimes({**read_config(self.folder), "quantization_config": self.config}, modules)
+
+    def unmarked(self, modules: Sequence[Module]) -> list[str]:
+        return unmarked({"quantization_config": self.config}, modules)
 
     def step(self, name: str) -> int:
         """Rows whose zero points fill whole words."""

@@ -13,8 +13,8 @@ from bitwright.errors import RecipeError
 SCALES = ("bf16", "fp16", "fp32")
 """Types of scales."""
 GROUPS = (128, 64, 32)
-"""Groups that vLLM's Marlin kernels take, besides whole rows (MARLIN_SUPPORTED_GROUP_SIZES in
-vllm/model_executor/layers/quantization/utils/marlin_utils.py at 007d5005); transformers reads any that divide a row."""
+"""Groups that vLLM's fastest kernels take, besides whole rows (MARLIN_SUPPORTED_GROUP_SIZES in
+vllm/model_executor/layers/quantization/utils/marlin_utils.py of 0.33.0); transformers reads any that divide a row."""
 UNEVEN = (3, 5, 6, 7)
 """Bits that do not divide a word: packed densely since release 0.18, and before so that no code crossed its end."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitwright.core import formats
@@ -11,6 +11,7 @@ from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.files.container import GraphContainer, refuse
 from bitwright.files.containers.qdq import narrow
+from bitwright.files.held import Module
 from bitwright.files.usage import in_onnxruntime
 
 GROUPS = (16, 32, 64, 128, 256)
@@ -62,7 +63,7 @@ class NBits(GraphContainer):
     def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
         return {"ONNX Runtime": in_onnxruntime(name)}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
         return ["ONNX Runtime (its own operator MatMulNBits)"]
 
 

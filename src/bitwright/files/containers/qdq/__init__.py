@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitwright.core import formats
@@ -11,6 +11,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.files.container import GraphContainer, refuse
+from bitwright.files.held import Module
 from bitwright.files.usage import in_onnxruntime
 
 BITS = re.compile(r"int([2-8])(_narrow)?")
@@ -78,7 +79,7 @@ class QDQ(GraphContainer):
     def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
         return {"ONNX Runtime": in_onnxruntime(name)}
 
-    def runtimes(self, formats: Iterable[Format], experts: bool = False) -> list[str]:
+    def runtimes(self, modules: Sequence[Module]) -> list[str]:
         return ["ONNX Runtime, in integer kernels", "anything that reads QDQ networks"]
 
 

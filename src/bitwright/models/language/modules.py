@@ -1,0 +1,62 @@
+"""The weight matrices of a folder as runtimes meet them: linear layers, experts, routers and what lies outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from bitwright.files.held import Held, Module, Role
+from bitwright.models.language.arch import Architecture
+
+
+def modules(arch: Architecture, held: Mapping[str, Held], untied: bool = False) -> list[Module]:
+    """All matrices of layers, by the names that config.json calls them; `held` says how tensors are stored, by name.
+
+    Those that are held come first, in their order. With `untied` the head of a tied pair is stored apart, and what
+    `held` says of the shared tensor is about the head.
+    """
+    found: dict[str, Module] = {}
+    for module in (*_matrices(arch, held), *_without_tensor(arch, held if untied else {}), *_others(arch, held)):
+        found.setdefault(module.name, module)
+    return list(found.values())
+
+
+def _role(arch: Architecture, name: str) -> Role:
+    return "head" if name == arch.head_module else "linear"
+
+
+def _matrices(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
+    for tensor in dict.fromkeys([*held, *arch.matrices]):
+        matrix = arch.matrices.get(tensor)
+        if matrix is None:
+            continue
+        if matrix.expert is not None:
+            yield Module(matrix.module, matrix.rows, matrix.columns, held.get(tensor), "expert")
+        else:
+            name = matrix.param.removesuffix(".weight")
+            yield Module(name, matrix.rows, matrix.columns, held.get(tensor), _role(arch, name))
+
+
+def _without_tensor(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
+    """Linear layers that have no tensor of their own: a tied head."""
+    for name, module in arch.model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            shared = held.get(str(arch.head)) if name == arch.head_module else None
+            yield Module(name, module.out_features, module.in_features, shared, _role(arch, name))
+
+
+def _others(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
+    """Routers, which are no linear layers to transformers alone, and what it leaves out, such as a draft head."""
+    owners = dict(arch.model.named_modules())
+    for tensor, entry in arch.checkpoint.tensors.items():
+        inside = arch.targets.get(tensor)
+        name = (inside or tensor).removesuffix(".weight")
+        if not tensor.endswith(".weight") or len(entry.shape) < 2:
+            continue
+        if inside is None:
+            yield Module(name, entry.shape[0], entry.shape[1], held.get(tensor), "outside")
+        elif len(entry.shape) == 2 and not isinstance(
+            owners.get(name, arch.model), (torch.nn.Embedding, type(arch.model))
+        ):
+            yield Module(name, entry.shape[0], entry.shape[1], None, "router")
