@@ -43,13 +43,44 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, decoder_sparse_step=1, mlp_only_layers=[]),
     ),
 }
+STACKED: dict[str, tuple[str, dict[str, Any]]] = {
+    # Experts of a block in one tensor: [experts, inputs, outputs] in the first three, then [experts, outputs, inputs].
+    "gpt_oss": ("GptOssConfig", dict(intermediate_size=96, num_local_experts=4, num_experts_per_tok=2, pad_token_id=0)),
+    "llama4": (
+        "Llama4TextConfig",
+        dict(
+            intermediate_size=96,
+            intermediate_size_mlp=128,
+            num_local_experts=4,
+            interleave_moe_layer_step=1,
+            attention_chunk_size=64,
+            pad_token_id=0,
+        ),
+    ),
+    "aria": (
+        "AriaTextConfig",
+        dict(intermediate_size=96, moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1, pad_token_id=0),
+    ),
+    "granitemoe": ("GraniteMoeConfig", dict(intermediate_size=96, num_local_experts=4, num_experts_per_tok=2)),
+    "jetmoe": ("JetMoeConfig", dict(intermediate_size=96, kv_channels=16, num_local_experts=4, num_experts_per_tok=2)),
+    "qwen3_5_moe": (
+        "Qwen3_5MoeTextConfig",
+        dict(
+            moe_intermediate_size=96,
+            shared_expert_intermediate_size=96,
+            num_experts=4,
+            num_experts_per_tok=2,
+            layer_types=["full_attention", "full_attention"],
+        ),
+    ),
+}
 
 
 def make(
     kind: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16, max_shard: str = "5GB", **changes: Any
 ) -> Path:
     """Save a random `kind` model under `folder`, its weights scaled so that logits are not flat; returns the folder."""
-    name, extra = CONFIGS[kind]
+    name, extra = {**CONFIGS, **STACKED}[kind]
     base = (
         dict(vocab_size=1024)
         if kind == "gpt2"

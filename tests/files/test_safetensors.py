@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bitwright.errors import ModelError, TensorError
-from bitwright.files.safetensors import DTYPES, INDEX, SINGLE, Checkpoint, Layout, Spec, view_bytes
+from bitwright.files.safetensors import DTYPES, INDEX, SINGLE, Checkpoint, Layout, Spec, read_header, view_bytes
 
 SHAPES: list[tuple[int, ...]] = [(5, 3), (7,), (), (0,), (0, 4), (4, 0), (2, 3, 4), (1,)]
 
@@ -78,6 +78,30 @@ def test_reads_what_the_library_wrote(count: int, tmp_path: Path) -> None:
         entry = checkpoint.entry(name)
         assert (entry.dtype, entry.shape, entry.count) == (tensor.dtype, tuple(tensor.shape), tensor.numel())
         assert same(checkpoint.read(name), tensor), name
+
+
+def test_parts_make_one_tensor_of_the_file(tmp_path: Path) -> None:
+    """Slices are written apart, in any order; files name the whole, which no shard cuts, and appear divided again."""
+    stack, before = torch.randn(3, 4, 5), torch.randn(7)
+    whole = Spec("stack", stack.dtype, tuple(stack.shape))
+    parts = [Spec(f"stack.{i}", stack.dtype, (4, 5), whole) for i in range(3)]
+    layout = Layout([Spec("before", before.dtype, (7,)), *parts, Spec("after", before.dtype, (7,))], 100)
+    layout.create(tmp_path)
+    for i in (2, 0, 1):
+        layout.write(tmp_path, f"stack.{i}", stack[i])
+    layout.write(tmp_path, "before", before)
+    layout.write(tmp_path, "after", before)
+    checkpoint = Checkpoint(tmp_path)
+    assert [len(read_header(path)[0]) for path in checkpoint.files] == [1, 1, 1]
+    assert torch.equal(checkpoint.read("stack"), stack)
+    assert layout.checksum(tmp_path, "stack.1") == zlib.crc32(stack[1].numpy().tobytes())
+    checkpoint.divide("stack", [(f"e.{i}.{half}", (2, 5)) for i in range(3) for half in "ab"])
+    assert list(checkpoint.tensors)[1:-1] == [f"e.{i}.{half}" for i in range(3) for half in "ab"]
+    assert (
+        torch.equal(checkpoint.read("e.1.b", 1), stack[1, 3:]) and checkpoint.size == stack.nbytes + 2 * before.nbytes
+    )
+    with pytest.raises(ValueError, match="not what its parts make"):
+        checkpoint.divide("after", [("half", (3,))])
 
 
 @pytest.mark.parametrize("max_shard", [5 * 10**9, 1000])

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -58,6 +58,8 @@ class Entry:
     path: Path
     offset: int
     size: int
+    part_of: Entry | None = None
+    """The stored tensor that this is a run of rows of, where it is no tensor of its own."""
 
     @property
     def count(self) -> int:
@@ -233,6 +235,21 @@ class Checkpoint:
         read_bytes(entry.path, entry.offset + start * entry.row_size, raw)
         return raw.view(entry.dtype).reshape(shape)
 
+    def divide(self, name: str, parts: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+        """Let the tensor `name` appear as these tensors (name, shape), which lie in it one after another."""
+        whole, found, offset = self.tensors[name], {}, self.tensors[name].offset
+        for part, shape in parts:
+            size = prod(shape) * whole.dtype.itemsize
+            found[part] = Entry(part, whole.dtype, shape, whole.path, offset, size, whole)
+            offset += size
+        if offset != whole.offset + whole.size:
+            raise ValueError(f"{name} of {list(whole.shape)} is not what its parts make")
+        self.tensors = {
+            key: entry
+            for key_, entry_ in self.tensors.items()
+            for key, entry in (found.items() if key_ == name else [(key_, entry_)])
+        }
+
     def chunks(self, name: str, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row, rows) pieces of a tensor with at most `rows` rows each."""
         shape = self.entry(name).shape
@@ -300,6 +317,13 @@ class Spec:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
+    part_of: Spec | None = None
+    """The tensor that it is a part of in the file, which names that one alone; its parts follow one another."""
+
+    @property
+    def whole(self) -> Spec:
+        """What the file names."""
+        return self.part_of or self
 
     @property
     def size(self) -> int:
@@ -319,7 +343,8 @@ class Layout:
         shards: list[list[Spec]] = [[]]
         used = 0
         for spec in specs:
-            if shards[-1] and used + spec.size > max_shard:
+            begun = bool(shards[-1]) and spec.part_of is not None and shards[-1][-1].part_of == spec.part_of
+            if shards[-1] and not begun and used + spec.whole.size > max_shard:
                 shards.append([])
                 used = 0
             shards[-1].append(spec)
@@ -331,21 +356,24 @@ class Layout:
             # Widest dtypes first keeps every tensor aligned to its own element size.
             shard = sorted(shard, key=lambda spec: -spec.dtype.itemsize)
             header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
-            offset = 0
+            offset, offsets = 0, {}
             for spec in shard:
-                header[spec.name] = {
-                    "dtype": NAMES[spec.dtype],
-                    "shape": list(spec.shape),
-                    "data_offsets": [offset, offset + spec.size],
-                }
+                offsets[spec.name] = offset
+                header.setdefault(
+                    spec.whole.name,
+                    {
+                        "dtype": NAMES[spec.dtype],
+                        "shape": list(spec.whole.shape),
+                        "data_offsets": [offset, offset + spec.whole.size],
+                    },
+                )
                 offset += spec.size
             text = json.dumps(header, separators=(",", ":")).encode()
             text += b" " * (-len(text) % 8)
             head = struct.pack("<Q", len(text)) + text
             self.files[file] = (head, len(head) + offset)
             for spec in shard:
-                begin = header[spec.name]["data_offsets"][0]
-                self.place[spec.name] = (file, len(head) + int(begin), spec)
+                self.place[spec.name] = (file, len(head) + offsets[spec.name], spec)
 
     @property
     def tensor_bytes(self) -> int:
@@ -378,7 +406,7 @@ class Layout:
         if len(self.files) > 1:
             index = {
                 "metadata": {"total_size": self.tensor_bytes},
-                "weight_map": {name: file for name, (file, _, _) in sorted(self.place.items())},
+                "weight_map": dict(sorted((spec.whole.name, file) for file, _, spec in self.place.values())),
             }
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 

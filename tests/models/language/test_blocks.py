@@ -13,7 +13,7 @@ from bitwright.models.language.blocks import Activations, Decoder, Recorder
 from tests import tiny
 
 
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", [*tiny.CONFIGS, *tiny.STACKED])
 def test_logits_equal_the_whole_model(kind: str, tmp_path: Path) -> None:
     folder = tiny.make(kind, tmp_path / kind)
     ids = torch.randint(1, 1000, (3, 40), generator=torch.Generator().manual_seed(1))
@@ -37,7 +37,7 @@ def test_logits_equal_the_whole_model(kind: str, tmp_path: Path) -> None:
     assert dense, "an architecture without a single dense matrix"
     assert all(seen[m.name] == ids.numel() for m in dense)
     experts = [m for m in arch.quantizable() if m.expert is not None]
-    if "num_experts_per_tok" in str(tiny.CONFIGS[kind]):
+    if "num_experts_per_tok" in str(tiny.CONFIGS.get(kind)):
         assert len(experts) == 2 * 4 * 3
         assert sum(seen.get(m.name, 0) for m in experts) == ids.numel() * 2 * 3 * arch.count
 

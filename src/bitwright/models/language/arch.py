@@ -17,6 +17,7 @@ import torch
 from bitwright.errors import ModelError
 from bitwright.files.folder import open_checkpoint, read_config
 from bitwright.files.safetensors import Checkpoint, Entry
+from bitwright.models.language.stacks import Stack, divide, holds_experts, transposed
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Architecture:
     conversions: list[Any] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     """Tensors that no module of the network uses (kept as they are)."""
+    stacks: list[Stack] = field(default_factory=list)
+    """Tensors of all experts of a block, which appear divided in the checkpoint."""
     beyond: dict[str, int] = field(default_factory=dict)
     """Those of them that belong to decoder blocks which the config does not count -> the block."""
 
@@ -96,6 +99,18 @@ class Architecture:
         modules = dict(self.model.named_modules())
         for name, entry in self.checkpoint.tensors.items():
             param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
+            owner = modules.get(param.rpartition(".")[0])
+            stacked = pattern is None and self.block_of(param) is not None and param in params
+            if stacked and entry.shape == params[param].shape and holds_experts(owner, params[param]):
+                self.stacks.append(divide(name, param, entry.shape, converters))
+        width = self.config.get_text_config(decoder=True).hidden_size
+        turned = transposed(self.stacks, modules, {name: param.shape for name, param in params.items()}, width)
+        own = {c.source_patterns[0]: c for _, _, _, c in self.stacks if c is not None}
+        converters += own.values()
+        self.conversions += own.values()
+        self.divide(self.checkpoint)
+        for name, entry in self.checkpoint.tensors.items():
+            param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
             if param not in params:
                 if name in params:
                     param, pattern = name, None
@@ -119,7 +134,7 @@ class Architecture:
                     where=f"{entry.path}: {name}",
                     fix="Use the config.json that belongs to these weights",
                 )
-            matrix = self._matrix(entry, param, pattern, modules)
+            matrix = self._matrix(entry, param, pattern, modules, turned)
             if matrix is not None:
                 self.matrices[name] = matrix
         scales = [n for n in self.outside if n.partition(".weight_scale")[0] + ".weight" in self.targets]
@@ -137,6 +152,18 @@ class Architecture:
                 where=str(self.checkpoint.folder),
                 fix="Use the config.json that belongs to these weights, or download the missing shards",
             )
+
+    def divide(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A folder of this network with its stacked experts one by one, as far as it holds them stacked."""
+        for stack in self.stacks:
+            if stack.name in checkpoint.tensors:
+                checkpoint.divide(stack.name, stack.parts)
+        return checkpoint
+
+    @cached_property
+    def inseparable(self) -> set[str]:
+        """Matrices of experts that transformers reads from one tensor alone."""
+        return {name for stack in self.stacks if stack.converter is not None for name, _ in stack.parts}
 
     def _require_counted(self) -> None:
         """Raise ModelError where the config leaves out as many blocks as it counts: no draft head is so large."""
@@ -171,7 +198,9 @@ class Architecture:
             for start, piece in self.checkpoint.chunks(a, rows)
         )
 
-    def _matrix(self, entry: Entry, param: str, pattern: str | None, modules: dict[str, Any]) -> Matrix | None:
+    def _matrix(
+        self, entry: Entry, param: str, pattern: str | None, modules: dict[str, Any], turned: set[str]
+    ) -> Matrix | None:
         """The matrix stored in `entry`, or None: embeddings, norms, biases, routers are not linear layers' weights."""
         if len(entry.shape) != 2:
             return None
@@ -185,7 +214,11 @@ class Architecture:
         stacked = pattern is not None and self.model.get_parameter(param).dim() == 3
         number = re.search(r"\.(\d+)\.(?!.*\.\d+\.)", entry.name)
         if stacked and number is not None and block is not None:
-            return Matrix(entry.name, param, *entry.shape, block, expert=int(number.group(1)))
+            rows, columns = entry.shape
+            expert = int(number.group(1))
+            if entry.part_of is not None and entry.part_of.name in turned:
+                return Matrix(entry.name, param, columns, rows, block, transposed=True, expert=expert)
+            return Matrix(entry.name, param, rows, columns, block, expert=expert)
         return None
 
     @property

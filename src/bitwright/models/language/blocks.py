@@ -302,6 +302,12 @@ def release() -> None:
         trim(0)
 
 
+_FIRST: dict[Any, int] = {
+    torch.nn.functional.linear: 0, torch.addmm: 1, torch.matmul: 0, torch.Tensor.matmul: 0, torch.Tensor.__matmul__: 0
+}  # fmt: skip
+"""Products, and which argument is the input of the matrix that follows it."""
+
+
 class Watch(TorchFunctionMode):
     """While active, sees the input of every known matrix, wherever in the network it is multiplied.
 
@@ -314,15 +320,30 @@ class Watch(TorchFunctionMode):
         self._names = names
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        at = {torch.nn.functional.linear: 0, torch.addmm: 1}.get(func)
+        if func is torch.bmm:
+            args = (self._each(*args[:2]), *args[1:])
+        at = _FIRST.get(func)
         if at is not None and args[at].numel():
             names = self._names.get(args[at + 1].data_ptr())
             if names is not None:
                 args = (*args[:at], self.see(args[at], names), *args[at + 1 :])
         return func(*args, **(kwargs or {}))
 
-    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
-        """Take note of an input [..., columns] of these matrices; what they are multiplied by."""
+    def _each(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Inputs [experts, tokens, columns] of a stack [experts, columns, rows], as each of its matrices sees them."""
+        step = weight.stride(0) * weight.element_size()
+        names = [self._names.get(weight.data_ptr() + i * step) for i in range(len(weight))]
+        if weight.device.type == "meta" or not any(names):
+            return x
+        return torch.stack(
+            [self.see(part, known, True) if known else part for part, known in zip(x, names, strict=True)]
+        )
+
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
+        """Take note of an input [..., columns] of these matrices; what they are multiplied by.
+
+        Where it is `routed`, rows of zeros stand for tokens that went to other experts.
+        """
         raise NotImplementedError
 
 
@@ -350,7 +371,7 @@ class Recorder(Watch):
         self._sums: dict[str, tuple[int, torch.Tensor]] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
 
-    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
         """Add an input to the record of its matrices, once."""
         key = (x.data_ptr(), *x.shape, *x.stride())
         if key not in self._inputs:
@@ -358,6 +379,8 @@ class Recorder(Watch):
             self._inputs[key] = (x, names[0])
             with torch._C.DisableTorchFunction():
                 rows = x.detach().reshape(-1, x.shape[-1])
+                if routed:
+                    rows = rows[rows.any(dim=1)]
                 seen, upper = self._sums.get(names[0], (0, None))
                 self._sums[names[0]] = seen + len(rows), add_gram(rows, upper)
         for name in names:
@@ -381,7 +404,7 @@ class Rounder(Watch):
         super().__init__(names)
         self._rounding = rounding
 
-    def see(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
         """The input, rounded."""
         with torch._C.DisableTorchFunction():
             return self._rounding(names[0], x)

@@ -34,7 +34,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     here is said to be so, without a verdict. Raises only for an unreadable `against`; everything wrong with `path` is
     a Finding that is not good.
     """
-    original = None if against is None else open_checkpoint(against)
+    original = None if against is None else _original(against)
     if gguf.is_gguf(path):
         checkpoint = None
         yield from _gguf(path)
@@ -46,6 +46,15 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
         yield Finding("against", None, f"nothing could be compared with {original.folder}")
         return
     yield from compare_weights(original, checkpoint)
+
+
+def _original(folder: Path) -> Checkpoint:
+    """The tensors of a float folder, experts one by one where its network is known."""
+    checkpoint = open_checkpoint(folder)
+    try:
+        return Architecture.open(folder).checkpoint
+    except ModelError:
+        return checkpoint
 
 
 def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
@@ -71,7 +80,7 @@ def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
     yield _coverage(arch, checkpoint)
     if isinstance(checkpoint, QuantizedCheckpoint):
         yield from _runtimes(arch, checkpoint)
-    return checkpoint
+    return arch.checkpoint
 
 
 def _unknown(folder: Path) -> Iterator[Event]:

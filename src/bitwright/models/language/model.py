@@ -144,6 +144,14 @@ class LanguageModel(Model):
         if isinstance(found, str):
             return found
         format, note = found
+        if part.name in self.arch.inseparable and not plan.container.study:
+            network = type(self.arch.model).__name__
+            raise RecipeError(
+                f"{network} has its experts in one tensor, and transformers reads no packed form of that",
+                where=part.name,
+                fix='Use --simulate (output = "float") to study it',
+                key="output",
+            )
         if part.transposed and not plan.container.transposes:
             raise TensorError(
                 "no runtime reads packed Conv1D weights (stored inputs x outputs)",
@@ -411,7 +419,7 @@ class LanguageModel(Model):
         if not plan.out.exists():
             yield source.read(name).float().numpy(), sink.read(item).float().numpy()
             return
-        written, weight = open_checkpoint(plan.out), f"{sink.module(item)}.weight"
+        written, weight = self.arch.divide(open_checkpoint(plan.out)), f"{sink.module(item)}.weight"
         rows = memory.checked_rows(item, plan.container.step(item.format))
         for start, w in source.chunks(name, rows):
             yield w.float().numpy(), written.read(weight, start, start + rows).float().numpy()

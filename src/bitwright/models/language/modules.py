@@ -31,7 +31,13 @@ def _matrices(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
         matrix = arch.matrices.get(tensor)
         if matrix is None:
             continue
-        if matrix.expert is not None:
+        if tensor in arch.inseparable:
+            # What a runtime calls them that takes experts one by one: vLLM looks these names up, whatever is stored.
+            owner = matrix.param.removesuffix(".weight").rpartition(".")[0]
+            for leaf in ("gate_proj", "up_proj", "down_proj"):
+                name = f"{owner}.{matrix.expert}.{leaf}"
+                yield Module(name, matrix.rows, matrix.columns, held.get(tensor), "expert")
+        elif matrix.expert is not None:
             yield Module(matrix.module, matrix.rows, matrix.columns, held.get(tensor), "expert")
         else:
             name = matrix.param.removesuffix(".weight")
@@ -52,7 +58,7 @@ def _others(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
     for tensor, entry in arch.checkpoint.tensors.items():
         inside = arch.targets.get(tensor)
         name = (inside or tensor).removesuffix(".weight")
-        if not tensor.endswith(".weight") or len(entry.shape) < 2:
+        if tensor in arch.matrices or not tensor.endswith(".weight") or len(entry.shape) < 2:
             continue
         if inside is None:
             yield Module(name, entry.shape[0], entry.shape[1], held.get(tensor), "outside")

@@ -38,7 +38,7 @@ def drop(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, D
 def _reader(plan: Plan, arch: Architecture) -> Read:
     """Tensors as the output would hold them: the plan's matrices decoded, all others the source's."""
     assert isinstance(plan.sink, FolderSink)
-    written, sink = open_checkpoint(plan.sink.folder), plan.sink
+    written, sink = arch.divide(open_checkpoint(plan.sink.folder)), plan.sink
 
     def read(name: str) -> torch.Tensor:
         item = plan.items.get(name)

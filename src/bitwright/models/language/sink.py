@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,12 +30,23 @@ class FolderSink(Sink):
         """Every tensor of the output, in the source's order of files and offsets."""
         specs: list[Spec] = []
         copied = {e.name for e in self.copies}
+        items = self.plan.items
+        apart = {e.part_of.name for e in self.arch.checkpoint.tensors.values() if e.part_of and e.name in items}
+        if self.plan.container.study:
+            apart = set()
+
+        def placed(entry: Entry, spec: Spec) -> Spec:
+            whole = entry.part_of
+            if whole is None or whole.name in apart:
+                return spec
+            return replace(spec, part_of=Spec(whole.name, whole.dtype, whole.shape))
+
         for entry in self.arch.checkpoint.tensors.values():
             if entry.name in copied:
-                specs.append(Spec(entry.name, entry.dtype, entry.shape))
+                specs.append(placed(entry, Spec(entry.name, entry.dtype, entry.shape)))
             item = self.plan.items.get(entry.name)
             if item is not None:
-                specs += self._stored(item)
+                specs += [placed(entry, spec) for spec in self._stored(item)]
         return specs
 
     def _stored(self, item: Item) -> list[Spec]:

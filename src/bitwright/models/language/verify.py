@@ -37,7 +37,7 @@ def verify(
     is finite, and has the error that was measured when it was written. 3. Every other tensor equals its source.
     """
     sink.require_intact(sums)
-    written = open_checkpoint(sink.folder)
+    written = arch.divide(open_checkpoint(sink.folder))
     for done, item in enumerate(plan.items.values(), 1):
         check_matrix(plan, arch.checkpoint, written, f"{sink.module(item)}.weight", item, rows[item.name])
         yield Progress("certify", done, len(plan.items), f"decoding {item.name}")
