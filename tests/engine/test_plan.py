@@ -150,6 +150,9 @@ def test_runtimes_by_their_own_rules(llama: Path, tmp_path: Path) -> None:
     assert certificate["runtimes"] == plan.model.runtimes(plan)
     said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert set(gates) < set(said["ignore"])
+    plan = jobs.made(tiny.make("mixtral", tmp_path / "mixtral"), tmp_path / "out2", layer=RTN)
+    gate = next(module.name for module in plan.model.modules(plan) if module.role == "router")
+    assert gate == "model.layers.0.block_sparse_moe.gate"
 
 
 def test_what_stays_float_has_its_reason(llama: Path, residual: tuple[Path, Path]) -> None:

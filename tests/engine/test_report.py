@@ -224,6 +224,16 @@ def test_cost_of_rounded_activations_is_told_apart_from_the_weights():
     assert "weights alone" not in Page(report.to_html([certificate])).text
 
 
+def test_what_loads_the_output_is_said_and_why_not():
+    loads = ["transformers with compressed-tensors", "not vLLM 0.33: it fuses what differs"]
+    certificate = make(runtimes=loads)
+    lines = report.verdict_lines(certificate)
+    assert lines[-2:] == [f"Loads in    {loads[0]}", f"            {loads[1]}"]
+    for text in (report.to_markdown([certificate]), Page(report.to_html([certificate])).text):
+        assert all(f"Loads in: {line}" in text for line in loads)
+    assert "Loads in" not in "\n".join(report.verdict_lines(make()))
+
+
 def test_markdown_holds_the_figures():
     text = report.to_markdown([make()])
     for figure in ("100.0 → 30.0 MB", "70 % smaller", "0.0125 nats", "20.00 → 21.00", "3.5 %", "12.5 dB", "b" * 64):

@@ -149,6 +149,28 @@ def test_names_in_ignore_and_targets() -> None:
     assert said([head._replace(held=None), down], linears) == ALL
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"sparsity_config": {"targets": ["Linear"], "format": "dense"}}, "no longer reads sparse folders"),
+        (
+            {"kv_cache_scheme": {"type": "int", "num_bits": 8, "symmetric": True}},
+            "keys and values in symmetric fp8 only",
+        ),
+        ({"kv_cache_scheme": {"type": "float", "num_bits": 8, "symmetric": True, "strategy": "tensor"}}, None),
+        ({"sparsity_config": {}, "kv_cache_scheme": None}, None),
+    ],
+)
+def test_settings_of_other_tools(said: dict[str, Any], why: str | None) -> None:
+    four = held()
+    config = {"quantization_config": {"config_groups": {"a": group(four, "Linear")}, **said}}
+    text = verdict(config, [linear("mlp.down_proj", four)])
+    assert text == ALL if why is None else (text.startswith("not vLLM") and why in text)
+    ordered = group(four, "Linear")
+    ordered["weights"]["actorder"] = "group"
+    assert "(actorder)" in verdict({"quantization_config": {"config_groups": {"a": ordered}}}, [])
+
+
 def test_experts() -> None:
     four = held()
     linears = group(four, "Linear")
@@ -163,6 +185,8 @@ def test_experts() -> None:
     rows = held("int4", "channel")
     assert said(experts(rows), group(rows, "Linear")) == "vLLM 0.33 on NVIDIA GPUs"
     assert "use groups" in said(experts(rows, columns=96), group(rows, "Linear"))  # Marlin alone takes whole rows
+    eight = held("int4", 8)
+    assert "no kernel takes groups of 8" in said(experts(eight), group(eight, "Linear"))
     fp8 = held("fp8", "channel")
     assert "use int4, int8 or fp8 with fp8" in said(experts(fp8), group(fp8, "Linear", packing="float-quantized"))
 

@@ -127,6 +127,7 @@ class _Form(_Table):
     source: _Source
     output: _Files
     recipe: _Recipe
+    runtimes: list[str] = []  # absent in earlier certificates
     rows: list[_Row] = Field(min_length=1)
     verdict: dict[str, Any] | None
     notes: list[str]
@@ -229,9 +230,13 @@ def fallbacks(certificate: Certificate) -> list[str]:
 
 
 def readers(certificate: Certificate) -> list[str]:
-    """Whose code read the written bytes back, and the result; what loads the output, by its rules."""
-    loads = certificate.get("runtimes")  # absent in earlier certificates
-    return [*kind(certificate).readers(certificate), *([f"Loads in: {'; '.join(loads)}"] if loads else [])]
+    """Whose code read the written bytes back, and the result."""
+    return kind(certificate).readers(certificate)
+
+
+def runtimes(certificate: Certificate) -> list[str]:
+    """What loads the output by its own rules, on what, or why it does not; nothing in earlier certificates."""
+    return list(certificate.get("runtimes", []))
 
 
 def proofs(certificate: Certificate) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from bitwright.engine.report.certificate import (
     proofs,
     readers,
     remarks,
+    runtimes,
     scheme,
     short_scheme,
     words,
@@ -43,7 +44,7 @@ from bitwright.words import megabytes, milliseconds, plural, share, some
 FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
-    *(pictures, scheme, share, short_scheme, some, source, words),
+    *(pictures, runtimes, scheme, share, short_scheme, some, source, words),
 )
 """What the template calls."""
 

@@ -20,6 +20,7 @@ from bitwright.engine.report.certificate import (
     proofs,
     readers,
     remarks,
+    runtimes,
     saved,
     scheme,
     words,
@@ -69,7 +70,8 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         told = [f"{count}, first: {notes[0]}", *notes[1:2]]
     told = [f"{'' if i else 'Notes':<12}{line}" for i, line in enumerate(told)]
     lines += told
-    lines += [f"{'' if i else 'Read back':<12}{line}" for i, line in enumerate(readers(certificate))]
+    for title, block in (("Read back", readers(certificate)), ("Loads in", runtimes(certificate))):
+        lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(block)]
     for spare in (told[-1] if len(told) > 1 else "", lowest):
         if len(lines) > LINES and spare:
             lines.remove(spare)
@@ -115,7 +117,8 @@ def _markdown_one(certificate: Certificate) -> list[str]:
         blocks.append(f"Measure it with `{called.remedy}`.")
     figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]
     blocks.append(table(("Figure", "Value", "Of"), figures))
-    blocks.append(_list([*readers(certificate), *fallbacks(certificate)]))
+    loads = [f"Loads in: {line}" for line in runtimes(certificate)]
+    blocks.append(_list([*readers(certificate), *loads, *fallbacks(certificate)]))
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
         blocks.append(_list(reasons))

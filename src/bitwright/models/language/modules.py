@@ -53,16 +53,13 @@ def _without_tensor(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Mo
 
 
 def _others(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
-    """Routers, which are no linear layers to transformers alone, and what it leaves out, such as a draft head."""
+    """Routers and what transformers leaves out, such as a draft head: by the names of other runtimes, the file's."""
     owners = dict(arch.model.named_modules())
     for tensor, entry in arch.checkpoint.tensors.items():
-        inside = arch.targets.get(tensor)
-        name = (inside or tensor).removesuffix(".weight")
         if tensor in arch.matrices or not tensor.endswith(".weight") or len(entry.shape) < 2:
             continue
-        if inside is None:
+        name, inside = tensor.removesuffix(".weight"), arch.targets.get(tensor, "").removesuffix(".weight")
+        if not inside:
             yield Module(name, entry.shape[0], entry.shape[1], held.get(tensor), "outside")
-        elif len(entry.shape) == 2 and not isinstance(
-            owners.get(name, arch.model), (torch.nn.Embedding, type(arch.model))
-        ):
+        elif len(entry.shape) == 2 and inside in owners and not isinstance(owners[inside], torch.nn.Embedding):
             yield Module(name, entry.shape[0], entry.shape[1], None, "router")

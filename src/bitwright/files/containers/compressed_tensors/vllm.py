@@ -9,7 +9,7 @@ kernels/linear/__init__.py (`_POSSIBLE_KERNELS`) and each kernel's `can_implemen
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -47,10 +47,11 @@ def verdict(config: Mapping[str, Any], modules: Sequence[Module]) -> str:
 
     `modules` are all linear layers, quantized or not, routers and what else may be one to vLLM; no embeddings.
     """
-    wrong: dict[str, list[str]] = {}
+    quantization = config.get("quantization_config") or {}
+    wrong: dict[str, list[str]] = {why: [] for why in _unread(quantization)}
     where = [NVIDIA, AMD, INTEL, CPU]
     for unit in units(modules, str(config.get("model_type"))):
-        found = _load(unit, config.get("quantization_config") or {})
+        found = _load(unit, quantization)
         if isinstance(found, str):
             wrong.setdefault(found, []).append(unit.name)
         else:
@@ -63,12 +64,26 @@ def verdict(config: Mapping[str, Any], modules: Sequence[Module]) -> str:
 
 
 def _counted(why: str, names: list[str]) -> str:
-    return why.replace("{it}", names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1:,} more)")
+    """A reason, with the first of the layers that it holds for, and how many more there are."""
+    more = f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
+    return why.replace("{it}", f"{names[0]}{more}") if names else why
 
 
 def _listed(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _unread(config: Mapping[str, Any]) -> Iterator[str]:
+    """What a `quantization_config` may say that vLLM refuses whatever the layers are."""
+    groups = (config.get("config_groups") or {}).values()
+    if any((group.get("weights") or {}).get("actorder") in ("group", "dynamic") for group in groups):
+        yield "it no longer reads groups in the order of activations (actorder): quantize again without"
+    if (config.get("sparsity_config") or {}).get("targets"):
+        yield "it no longer reads sparse folders (sparsity_config)"
+    cache = config.get("kv_cache_scheme") or {}
+    if cache and (cache.get("type"), cache.get("num_bits"), cache.get("symmetric")) != ("float", 8, True):
+        yield "it holds keys and values in symmetric fp8 only (kv_cache_scheme)"
 
 
 def units(modules: Sequence[Module], model_type: str = "") -> list[Unit]:
@@ -197,8 +212,8 @@ def _packed(unit: Unit, weights: Mapping[str, Any]) -> str | Sequence[str]:
         return why
     found = []
     marlin = (bits == 4 or (bits == 8 and weights.get("symmetric", True))) and group in (-1, 32, 64, 128)
-    # Marlin pads what its tiles do not divide; Humming takes the rest, in groups that nest with its blocks of 2^n.
-    if marlin or group == -1 or (group >= 16 and group & (group - 1) == 0):
+    # Marlin pads what its tiles do not divide; Humming takes the rest.
+    if marlin or group == -1 or _nests(group):
         found.append(NVIDIA)
     if bits == 4 and rows % 8 == 0 and group in (-1, 32, 64, 128, 256, columns):
         found.append(AMD)
@@ -237,8 +252,17 @@ def _experts(unit: Unit, scheme: Mapping[str, Any]) -> str | Sequence[str]:
     for module in unit.members:
         if why := _words_cut(Unit(unit.name, [module], []), weights):
             return why
-    widths = [module.columns for module in unit.members]
+    group = weights.get("group_size") or -1
+    if group != -1 and not _nests(group):
+        return f"no kernel takes groups of {group} ({{it}}): use 128, 64, 32 or 16"
+    down = ("down_proj", "w2")
+    hidden = next((m.columns for m in unit.members if m.name.rpartition(".")[2] not in down), 0)
     marlin = bits == 4 or (bits == 8 and symmetric)
-    if channel and not (marlin and max(widths[:1]) % 128 == 0):
-        return f"experts of {widths[0]} inputs as {words} ({{it}}) have no kernel: use groups"
+    if channel and not (marlin and hidden % 128 == 0):
+        return f"experts of {hidden} inputs as {words} ({{it}}) have no kernel: use groups"
     return (NVIDIA,)
+
+
+def _nests(group: int) -> bool:
+    """Whether a group lies in the blocks of Humming's kernels, or they in it: powers of two, from 16 on."""
+    return group >= 16 and group & (group - 1) == 0
