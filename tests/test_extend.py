@@ -74,7 +74,7 @@ class ToyContainer(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"toy decoder": "7"}
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return ["the toy runtime"]
 
 

@@ -26,7 +26,7 @@ from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, i
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.language.compare import decoder_of
 from bitwright.models.language.model import sink_of
 from tests import jobs, tiny
@@ -94,10 +94,11 @@ def ours(folder: Path, *, rounded: bool = False) -> torch.Tensor:
 
 
 def through(decoder: Decoder) -> torch.Tensor:
-    hidden = decoder.enter(IDS)
+    passage = Passage(IDS)
+    hidden = decoder.enter(passage)
     for block in range(decoder.arch.count):
         with decoder.loaded(block):
-            hidden = decoder.run(block, hidden)
+            hidden = decoder.run(block, hidden, passage)
     return decoder.logits(hidden)
 
 

@@ -169,6 +169,6 @@ def _figures(certificate: Certificate) -> str:
 
 def _usage(plan: Plan, loads: list[str], here: str) -> list[tuple[str, str, str]]:
     """(runtime, language, program) for each runtime that the container promises."""
-    known = plan.container.usage(here, plan.experts)
+    known = plan.container.usage(here, plan.unpacks)
     promised = [line for line in loads if not line.startswith("not ")]
     return [(name, *told) for name, told in known.items() if any(re.search(rf"\b{name}\b", p) for p in promised)]

@@ -85,13 +85,13 @@ class Container(ABC):
         """The libraries that read it back independently, and their versions."""
 
     @abstractmethod
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         """Which runtimes load an output with these weight matrices as it stands, and what limits them.
 
-        What does not is said with `not` before it.
+        What does not is said with `not` before it. `unpack`: transformers loads the network only by unpacking it.
         """
 
-    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+    def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         """Language and program that load what lies at `name`, by runtime; `runtimes` says which of them do."""
         return {}
 
@@ -102,6 +102,8 @@ class TensorContainer(Container):
     holds = "tensors"
     transposes: ClassVar[bool] = False
     """Whether matrices that the source stores as [inputs, outputs] have a place in it."""
+    unpacking: ClassVar[str | None] = None
+    """How transformers is told to unpack it while loading, where it would hold it packed."""
     slack: ClassVar[float] = 1e-3
     """Relative change of SQNR that reading back may show: codes are exact, floats are rounded once more."""
 
@@ -133,10 +135,11 @@ class TensorContainer(Container):
         """A folder that it claims, read back."""
         raise NotImplementedError
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool] | None:
+    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool] | None:
         """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
 
-        None where no runtime here reads it. Raises CertificationError where it cannot be loaded.
+        `unpack`: transformers cannot hold this network's weights packed. None where no runtime here reads it. Raises
+        CertificationError where it cannot be loaded.
         """
         return None
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +136,44 @@ def without_bars() -> Iterator[None]:
         tqdm.__init__ = kept
 
 
+def network_of(config: Any) -> Any:
+    """The class of transformers that builds or loads what `config` describes: language alone, or images and text."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    language = type(config) in AutoModelForCausalLM._model_mapping
+    images = type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if images and not language else AutoModelForCausalLM
+
+
 def load_in_transformers(folder: Path, **options: Any) -> Any:
     """The folder as a user loads it, in float32 and without running its code; CertificationError where that fails."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
-        ).eval()
-    except (RuntimeError, ValueError) as error:
+        network = network_of(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        model, found = network.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True,
+            experts_implementation="eager",  # as ours: sums in another order flip routers' near ties
+            **options,
+        )  # fmt: skip
+    except (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CertificationError(
-            f"transformers cannot load the folder ({str(error).splitlines()[0]})",
+            f"transformers {version('transformers')} cannot load the folder "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})",
             where=str(folder),
-            fix="compressed-tensors 0.18 to 0.20 misread zero points: install compressed-tensors<0.18, or --symmetric",
+            fix="The bytes are right, and this release does not load such a network packed: try another release of "
+            "transformers or compressed-tensors, or --to float to study it",
         ) from error
+    if found["missing_keys"]:
+        first = min(found["missing_keys"])
+        layer = first.removesuffix(".weight").rpartition(".")[2]
+        raise CertificationError(
+            f"transformers {version('transformers')} does not find {len(found['missing_keys'])} of its weights, first "
+            f"{first}, and draws them at random",
+            where=str(folder),
+            fix=f'Leave them float with a rule of the recipe: match = "*{layer}", format = "float"',
+        )
+    return model.eval()
 
 
 LARGEST = 2.0**64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from bitwright.core.format import Format
@@ -29,6 +30,7 @@ class Module(NamedTuple):
     """A module with one weight matrix, under the name that config.json calls it; `held` is None where it is float.
 
     `role`: a linear layer, the output head, one expert's matrix, a router, or one that transformers leaves out.
+    `stored` is what the files call it, where transformers renames it.
     """
 
     name: str
@@ -36,6 +38,14 @@ class Module(NamedTuple):
     columns: int
     held: Held | None
     role: Role = "linear"
+    stored: str = ""
+
+    @property
+    def target(self) -> str:
+        """What config.json means it by: transformers goes by the network's names, others by those in the files."""
+        if self.stored in ("", self.name):
+            return self.name
+        return f"re:({re.escape(self.name)}|{re.escape(self.stored)})$"
 
     @property
     def words(self) -> str:

@@ -37,7 +37,7 @@ class QuantizedCheckpoint(Checkpoint):
     def by_library(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a quantized matrix as an independent decoder gives them."""
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         """What loads the folder with these weight matrices, and what does not and why; nothing where it is unknown."""
         return []
 

@@ -237,9 +237,10 @@ class Plan:
         return list({self.model.tensor(item.part): item for item in reversed(self.items.values())}.values())[::-1]
 
     @property
-    def experts(self) -> bool:
-        """Whether single experts of a layer are quantized."""
-        return any(getattr(item.part, "expert", None) is not None for item in self.items.values())
+    def unpacks(self) -> bool:
+        """Whether transformers must unpack weights on loading: it fuses experts, or the network cannot do without."""
+        fused = any(getattr(item.part, "expert", None) is not None for item in self.items.values())
+        return fused or self.model.unpacks
 
     @property
     def weights(self) -> int:
@@ -271,6 +272,8 @@ class Model(ABC):
     """What opening it did."""
     independent: bool = False
     """Whether a part's codes stay what they are when another part stays float."""
+    unpacks: bool = False
+    """Whether transformers can load the network's packed weights only by unpacking them."""
 
     @property
     @abstractmethod
@@ -338,7 +341,7 @@ class Model(ABC):
 
     def runtimes(self, plan: Plan) -> list[str]:
         """Which runtimes load the plan's output as it is, and with what limits."""
-        found: list[str] = plan.container.runtimes(self.modules(plan))
+        found: list[str] = plan.container.runtimes(self.modules(plan), plan.unpacks)
         return found
 
     # --- running

@@ -67,7 +67,7 @@ class PlainBytes(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"NumPy": np.__version__}
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return ["no runtime: this container is an example"]
 
 

@@ -51,15 +51,15 @@ class Float(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"transformers": version("transformers")}
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool]:
+    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool]:
         from bitwright.files.folder import load_in_transformers
 
         return load_in_transformers(folder), False
 
-    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+    def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         return {"transformers": ("python", in_transformers(name)), "vLLM": in_vllm(name)}
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return ["transformers and vLLM (float weights: a study copy, nothing gets smaller)"]
 
 

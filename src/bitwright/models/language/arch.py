@@ -6,6 +6,7 @@ transformers' own checkpoint conversions say which parameter each stored tensor 
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import ModelError
-from bitwright.files.folder import open_checkpoint, read_config
+from bitwright.files.folder import network_of, open_checkpoint, read_config
 from bitwright.files.safetensors import Checkpoint, Entry
 from bitwright.models.language.stacks import Stack, divide, holds_experts, transposed
 
@@ -64,6 +65,8 @@ class Architecture:
     """Tensors of all experts of a block, which appear divided in the checkpoint."""
     beyond: dict[str, int] = field(default_factory=dict)
     """Those of them that belong to decoder blocks which the config does not count -> the block."""
+    merged: list[str] = field(default_factory=list)
+    """Tensors that are no matrices, and that transformers joins with others to one parameter."""
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Architecture:
@@ -80,6 +83,7 @@ class Architecture:
         arch._match()
         arch._require_counted()
         arch._require_one_head()
+        arch._require_own_weights()
         return arch
 
     def _match(self) -> None:
@@ -97,6 +101,7 @@ class Architecture:
         converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
         params = self.model.state_dict()
         modules = dict(self.model.named_modules())
+        parts: set[str] = set()  # what else a stored tensor becomes that is cut into several parameters
         for name, entry in self.checkpoint.tensors.items():
             param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
             owner = modules.get(param.rpartition(".")[0])
@@ -134,9 +139,14 @@ class Architecture:
                     where=f"{entry.path}: {name}",
                     fix="Use the config.json that belongs to these weights",
                 )
-            matrix = self._matrix(entry, param, pattern, modules, turned)
+            converter = next((c for c in converters if pattern in c.source_patterns), None)
+            cut: list[str] = [] if converter is None else converter.target_patterns
+            parts |= {param.replace(cut[0], other) for other in cut[1:]}
+            matrix = self._matrix(entry, param, pattern, modules, turned) if len(cut) < 2 else None
             if matrix is not None:
                 self.matrices[name] = matrix
+            elif converter is not None and len(converter.source_patterns) > 1:
+                self.merged.append(name)
         scales = [n for n in self.outside if n.partition(".weight_scale")[0] + ".weight" in self.targets]
         if scales:
             raise ModelError(
@@ -144,7 +154,7 @@ class Architecture:
                 where=f"{self.checkpoint.entry(scales[0]).path}: {scales[0]}",
                 fix="Start from the float model, or use the config.json that belongs to these weights",
             )
-        missing = sorted(set(params) - set(self.targets.values()) - set(self._ties))
+        missing = sorted(set(params) - set(self.targets.values()) - parts - set(self._ties))
         missing = [name for name in missing if not _is_buffer(self.model, name)]
         if missing:
             raise ModelError(
@@ -188,6 +198,18 @@ class Architecture:
                     f"the config ties it to {stored[source]}, and the file holds other values for it",
                     where=f"{self.checkpoint.entry(stored[param]).path}: {stored[param]}",
                     fix="Set tie_word_embeddings to false in config.json to use both, or remove the tensor",
+                )
+
+    def _require_own_weights(self) -> None:
+        """Raise ModelError where blocks share weights: a block's own then do not make it whole."""
+        for param, source in self._ties.items():
+            if None not in (self.block_of(param), self.block_of(source)):
+                raise ModelError(
+                    f"its blocks share weights ({param} is {source}): one cannot run without the other, and "
+                    "transformers does not load such a network packed",
+                    where=str(self.checkpoint.folder),
+                    fix="Give a model whose blocks have weights of their own",
+                    foreign=True,
                 )
 
     def _equal(self, a: str, b: str) -> bool:
@@ -247,6 +269,39 @@ class Architecture:
         param = _name_of(self.model, self.model.get_input_embeddings())
         return next((name for name, target in self.targets.items() if target == param), None)
 
+    @cached_property
+    def unpacks(self) -> bool:
+        """Whether transformers can load these blocks only by unpacking them (CompressedTensorsConfig(dequantize=True)).
+
+        Some networks' own initialisation, which its loader calls, reads weights that are not there while packed.
+        """
+        blocks = copy.deepcopy(self.model.get_submodule(self.blocks)).to("meta")
+        for module in blocks.modules():
+            if isinstance(module, torch.nn.Linear):
+                del module.weight
+        try:
+            with torch.no_grad():
+                blocks.apply(initializer(self.model, self.blocks))
+        except AttributeError:
+            return True
+        return False
+
+    def finds_packed(self, matrix: Matrix) -> bool:
+        """Whether transformers renames what is stored beside a matrix as it renames the matrix itself.
+
+        Some of its renamings know a layer by `.weight` only: it would draw the layer's packed weights at random.
+        """
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
+        converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
+        own, beside = (rename_source_key(f"{matrix.name}{end}", renamings, converters)[0] for end in ("", "_scale"))
+        return matrix.expert is not None or beside == f"{own}_scale"
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether a stored tensor is no weight, but a table that the network computes (decays, masks)."""
+        return _is_buffer(self.model, self.targets[name])
+
     @property
     def weights(self) -> int:
         """Numbers in all stored tensors."""
@@ -278,6 +333,10 @@ class Architecture:
         """Every matrix of the decoder blocks, in block order: what is quantized unless a recipe says otherwise."""
         inside = [m for m in self.matrices.values() if m.block is not None]
         return sorted(inside, key=lambda m: (m.block or 0, _natural(m.name)))
+
+    def elsewhere(self) -> list[Matrix]:
+        """Matrices of linear layers outside the blocks, the head aside: encoders of images or sounds, projections."""
+        return [m for m in self.matrices.values() if m.block is None and m.name not in (self.head, self.embedding)]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -316,6 +375,14 @@ def load_config(folder: Path) -> Any:
             fix="Use a decoder that transformers supports without remote code, or update transformers",
             foreign=True,
         ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"an encoder-decoder network ({', '.join(config.architectures or [type(config).__name__])}): text alone "
+            "runs only one half of it",
+            where=str(folder / "config.json"),
+            fix="Give a decoder-only language model, or export encoder and decoder to ONNX: each is then a network",
+            foreign=True,
+        )
     # The network is built in float either way: decoding is ours, not the loader's.
     config.__dict__.pop("quantization_config", None)
     return config
@@ -336,12 +403,10 @@ def _require_count(config: Any, checkpoint: Checkpoint) -> None:
 
 def build(config: Any, dtype: torch.dtype, folder: Path) -> Any:
     """The causal language model of `config` on the meta device, in evaluation mode, with eager experts."""
-    from transformers import AutoModelForCausalLM
-
     config._experts_implementation = "eager"
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = network_of(config).from_config(config, dtype=dtype)
     except ValueError as error:
         raise ModelError(
             f"not a decoder language model ({type(config).__name__})",
@@ -366,17 +431,31 @@ def build(config: Any, dtype: torch.dtype, folder: Path) -> Any:
     return model.eval()
 
 
+def initializer(model: Any, path: str) -> Any:
+    """What gives the module at `path` its first values: that of the nearest whole network around it."""
+    while not hasattr(model.get_submodule(path), "_init_weights"):
+        path = path.rpartition(".")[0]
+    return model.get_submodule(path)._init_weights
+
+
 def find_blocks(model: Any, folder: Path) -> tuple[str, int]:
-    """(path, length) of the decoder's block list: the ModuleList outside any other that holds the most weights."""
-    lists: list[tuple[int, str, int]] = []
+    """(path, length) of the decoder's block list: the ModuleList outside any other that holds the most weights.
+
+    One that is as long as the config says the decoder is, or within what transformers takes for the decoder, goes
+    before all others: encoders of images may be larger.
+    """
+    lists: list[tuple[bool, bool, int, str, int]] = []
+    inside = set(model.get_decoder().modules())
+    layers = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     for name, module in model.named_modules():
         if (
             isinstance(module, torch.nn.ModuleList)
             and len(module)
-            and not any(name.startswith(p + ".") for _, p, _ in lists)
+            and not any(name.startswith(p + ".") for *_, p, _ in lists)
         ):
-            lists.append((sum(p.numel() for p in module.parameters()), name, len(module)))
+            size = sum(p.numel() for p in module.parameters())
+            lists.append((len(module) == layers, module in inside, size, name, len(module)))
     if not lists:
         raise ModelError("no list of decoder blocks found", where=str(folder), fix="Give a decoder language model")
-    _, path, count = max(lists)
+    *_, path, count = max(lists)
     return path, count

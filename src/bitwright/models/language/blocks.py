@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from bitwright.core.stats import Stats, add_gram, mirror
-from bitwright.errors import ModelError
+from bitwright.errors import BitwrightError, ModelError
 from bitwright.files.safetensors import Checkpoint, read_bytes, view_bytes
-from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.arch import Architecture, Matrix, initializer
 from bitwright.models.language.memory import COPY_BYTES
 
 Weights = dict[str, torch.Tensor]
@@ -30,40 +31,67 @@ Rounding = Callable[[str, torch.Tensor], torch.Tensor]
 """(matrix, its inputs [..., columns]) -> those inputs as a runtime rounds them."""
 SPILL = ".activations-"
 """How names of files with spilled activations begin."""
+HIDDEN = "hidden_states"
+"""What hidden states are called where a network passes them by name."""
+TRIED = 8
+"""Tokens on which it is tried how a network calls its blocks."""
 
 
 class _Stop(Exception):
     """Raised by a stand-in to leave the model's forward once what was wanted of it is known."""
 
 
+Call = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
+"""How a block is called: hidden states, other positional arguments, keyword arguments."""
+Answer = Callable[[int, torch.Tensor, tuple[Any, ...], dict[str, Any]], Any]
+"""What stands in for block number i, when it is called."""
+
+
 class _StandIn(torch.nn.Module):
     """Takes a block's place: records the call, and answers with a hidden state in the form the block itself returns."""
 
-    def __init__(
-        self, block: torch.nn.Module, answer: Callable[[torch.Tensor, tuple[Any, ...], dict[str, Any]], Any]
-    ) -> None:
+    def __init__(self, number: int, block: torch.nn.Module, answer: Answer) -> None:
         super().__init__()
-        self._answer = answer
-        # The model may read facts off a block, such as its attention type.
-        self._facts = {k: v for k, v in vars(block).items() if not k.startswith("_")}
+        self._number, self._answer = number, answer
+        # Not as a submodule: the model may read facts off a block, such as its attention type, and nothing else.
+        self.__dict__["_block"] = block
 
     def __getattr__(self, name: str) -> Any:
-        facts = self.__dict__.get("_facts", {})
-        return facts[name] if name in facts else super().__getattr__(name)
+        found = getattr(self.__dict__["_block"], name)
+        if isinstance(found, torch.nn.Module | torch.Tensor):
+            raise Unchained("its network reaches into its blocks from outside")
+        return found
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._answer(*_split(args, kwargs))
+        return self._answer(self._number, *_split(args, kwargs))
 
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+def _split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """A block's call. Hidden states that are passed by name keep their place among the names."""
+    return (args[0], args[1:], kwargs) if args else (kwargs[HIDDEN], (), kwargs)
 
 
-def _split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]:
-    """A block's call as (hidden states, other positional arguments, keyword arguments)."""
-    if args:
-        return args[0], args[1:], kwargs
-    kwargs = dict(kwargs)
-    return kwargs.pop("hidden_states"), (), kwargs
+class Unchained(ModelError):
+    """A network whose blocks cannot be run one after another, each from what the one before it answered."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"it cannot run block by block: {why}",
+            fix="Use --method rtn without text: its weights are quantized and read back all the same",
+        )
+
+
+@dataclass
+class Passage:
+    """A batch of token ids [batch, tokens] on its way through the blocks, and what they hand on beside hidden states.
+
+    `beside` is what the last block answered besides; `shared` what blocks left in tables that they all get, by the
+    table's place in their call (Gemma 4's later blocks use the keys and values of earlier ones).
+    """
+
+    ids: torch.Tensor
+    beside: tuple[Any, ...] = ()
+    shared: dict[int | str, dict[Any, Any]] = field(default_factory=dict)
 
 
 class Decoder:
@@ -90,23 +118,30 @@ class Decoder:
         owner, _, leaf = arch.blocks.rpartition(".")
         self._list = getattr(self.model.get_submodule(owner), leaf)
         self._blocks = list(self._list)
-        self._as_tuple: bool | None = None
-        self._calls: dict[tuple[int, ...], list[Call]] = {}
+        self._forms: dict[int, int | None] = {}
+        self._calls: dict[tuple[int, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         self._restore_buffers()
         self._load({e.name: self.read(e.name) for e in arch.tensors_of(None)})
         self.model.tie_weights()
 
     def _restore_buffers(self) -> None:
-        """Compute the tensors that no checkpoint holds (rotary frequencies, masks) as transformers does on loading."""
-        for module in self.model.modules():
+        """Compute the tensors that no checkpoint holds (rotary frequencies, masks) as transformers does on loading.
+
+        That may be done by any module around the one that holds them, children first.
+        """
+        around: list[str] = []
+        for name, module in self.model.named_modules():
             meta = [k for k, b in module._buffers.items() if b is not None and b.device.type == "meta"]
-            if not meta:
-                continue
             for key in meta:
                 module._buffers[key] = torch.empty_like(module._buffers[key], device="cpu")
-            self.model._init_weights(module)
-            for key in meta:
-                module._buffers[key] = module._buffers[key].to(self.device)
+                around.append(f"{name}.{key}")
+        for name, module in reversed(list(self.model.named_modules())):
+            if not name or any(buffer.startswith(f"{name}.") for buffer in around):
+                initializer(self.model, name)(module)
+        for module in self.model.modules():
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[key] = buffer.to(self.device)
 
     def _load(self, tensors: Weights) -> None:
         """Give parameters their values from checkpoint tensors, through transformers' own conversions."""
@@ -154,35 +189,41 @@ class Decoder:
         release()
 
     @torch.no_grad()
-    def enter(self, ids: torch.Tensor) -> torch.Tensor:
-        """The hidden states that reach the first block for token ids [batch, tokens]."""
-        seen: list[torch.Tensor] = []
-
-        def stop(hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            seen.append(hidden)
-            raise _Stop
-
-        with self._stand_ins(stop):
-            try:
-                self.model(input_ids=ids.to(self.device), use_cache=False)
-            except _Stop:
-                return seen[0]
-        raise ModelError("the model never called its first block", where=self.arch.blocks)
+    def enter(self, passage: Passage) -> torch.Tensor:
+        """The hidden states that reach the first block."""
+        return self._reach(0, None, passage)[0]
 
     @torch.no_grad()
-    def run(self, block: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states after block number `block`, which must be `loaded`; start with block 0."""
-        args, kwargs = self._call(hidden, block)
-        with self._rounder or nullcontext():
-            output = self._blocks[block](hidden, *args, **kwargs)
-        self._as_tuple = isinstance(output, tuple)
-        return output[0] if self._as_tuple else output  # type: ignore[no-any-return]
+    def run(self, block: int, hidden: torch.Tensor, passage: Passage) -> torch.Tensor:
+        """Hidden states after block number `block`, which must be `loaded`; start with block 0.
+
+        `passage` takes note of what the block hands on besides. Raises Unchained where blocks are no chain, ModelError
+        where the network cannot run.
+        """
+        hidden, args, kwargs = self._call(block, hidden, passage)
+        tables = _tables(args, kwargs)
+        held = {place: {key: id(value) for key, value in table.items()} for place, table in tables.items()}
+        with self._rounder or nullcontext(), running(self.arch):
+            if HIDDEN in kwargs:
+                output = self._blocks[block](**kwargs | {HIDDEN: hidden})
+            else:
+                output = self._blocks[block](hidden, *args, **kwargs)
+        if type(output) is not tuple and not isinstance(output, torch.Tensor):
+            raise Unchained(f"its blocks answer with a {type(output).__name__}")
+        for place, table in tables.items():
+            new = {key: value for key, value in table.items() if held[place].get(key) != id(value)}
+            if new:
+                passage.shared = passage.shared | {place: passage.shared.get(place, {}) | new}
+        self._forms[block] = len(output) if isinstance(output, tuple) else None
+        rest = output[1:] if isinstance(output, tuple) else ()
+        passage.beside = rest if any(part is not None for part in rest) else ()
+        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
 
     @cached_property
     def _position(self) -> torch.Tensor:
         """Some hidden state [1, 1, width]."""
-        width = self.enter(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
-        return torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        shape = self.enter(Passage(torch.zeros(1, 1, dtype=torch.int64))).shape
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
 
     @cached_property
     def vocabulary(self) -> int:
@@ -209,14 +250,12 @@ class Decoder:
         Anything but all words is for a model that is `separable`.
         """
         last = len(self._blocks) - 1
-        count = iter(range(len(self._blocks)))
 
-        def answer(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return self._wrap(hidden if next(count) == last else flow)
+        def answer(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._wrap(number, hidden if number == last else flow)
 
-        with self._stand_ins(answer), self._words(first, stop), self._head_rounder() or nullcontext():
-            ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
-            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+        with self._words(first, stop), self._head_rounder() or nullcontext():
+            return self._forward(torch.zeros(hidden.shape[:2], dtype=torch.int64), answer)
 
     @contextmanager
     def _words(self, first: int, stop: int | None) -> Iterator[None]:
@@ -241,38 +280,136 @@ class Decoder:
         weight = self.model.get_output_embeddings().weight
         return Rounder({weight.data_ptr(): [f"{self.arch.head_module}.weight"]}, self._rounding)
 
-    def _call(self, hidden: torch.Tensor, block: int) -> Call:
-        """How the model calls a block for hidden states of this shape (masks and positions depend on nothing else)."""
-        shape = tuple(hidden.shape[:2])
-        if shape in self._calls:
-            return self._calls[shape][block]
-        calls: list[Call] = []
-
-        def note(flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            calls.append((args, kwargs))
-            # Either the first block has not yet shown in which form it answers, or all is known.
-            if self._as_tuple is None or len(calls) == len(self._blocks):
-                raise _Stop
-            return self._wrap(flow)
-
-        with self._stand_ins(note), suppress(_Stop):
-            self.model(input_ids=torch.zeros(shape, dtype=torch.int64, device=self.device), use_cache=False)
-        if self._as_tuple is not None:
-            self._calls[shape] = calls
-        return calls[block]
-
-    def _wrap(self, hidden: torch.Tensor) -> Any:
-        return (hidden, None) if self._as_tuple else hidden
-
-    @contextmanager
-    def _stand_ins(self, answer: Callable[[torch.Tensor, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    def _forward(self, ids: torch.Tensor, answer: Answer) -> torch.Tensor:
+        """The model's own forward with stand-ins for its blocks; its logits [batch, tokens, words]."""
         for i, block in enumerate(self._blocks):
-            self._list[i] = _StandIn(block, answer)
+            self._list[i] = _StandIn(i, block, answer)
         try:
-            yield
+            with running(self.arch):
+                return self.model(input_ids=ids.to(self.device), use_cache=False).logits  # type: ignore[no-any-return]
         finally:
             for i, block in enumerate(self._blocks):
                 self._list[i] = block
+
+    def _call(self, block: int, hidden: torch.Tensor, passage: Passage) -> Call:
+        """How the model calls a block after the one before it answered with `hidden`."""
+        # The first block has yet to show in which form it answers.
+        if not self._forms or not self._plain or passage.beside or passage.shared:
+            return self._reach(block, hidden, passage)
+        shape = tuple(passage.ids.shape)
+        if shape not in self._calls:
+            calls: list[Call] = []
+
+            def note(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                calls.append((flow, args, kwargs))
+                if number == len(self._blocks) - 1:
+                    raise _Stop
+                return self._wrap(number, flow)
+
+            with suppress(_Stop):
+                self._forward(torch.zeros(shape, dtype=torch.int64), note)
+            self._calls[shape] = [(args, kwargs) for _, args, kwargs in calls]
+        return (hidden, *self._calls[shape][block])
+
+    def _reach(self, block: int, hidden: torch.Tensor | None, passage: Passage) -> Call:
+        """The call of a block as the model's own forward makes it, from what the block before answered."""
+        call: list[Call] = []
+
+        def answer(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            for place, table in _tables(args, kwargs).items():
+                table.update(passage.shared.get(place, {}))
+            if number == block:
+                call.append((flow, args, kwargs))
+                raise _Stop
+            return self._wrap(number, hidden, passage.beside) if number == block - 1 else self._wrap(number, flow)
+
+        with suppress(_Stop):
+            self._forward(passage.ids, answer)
+        if not call:
+            raise Unchained(f"the model never called its block {block}")
+        return call[0]
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether blocks get just what the one before answered, and beside it nothing that depends on tokens or states.
+
+        Tried with random answers on a few tokens. Raises Unchained where a block's call depends on blocks before the
+        last one, or where blocks are called in another order than they stand in.
+        """
+        count, g = len(self._blocks), torch.Generator().manual_seed(0)
+        shape = self.enter(Passage(torch.zeros(1, TRIED, dtype=torch.int64))).shape
+        if TRIED not in shape:
+            raise Unchained("its blocks work on other positions than those of the tokens")
+        answers = torch.randn((2, count, *shape), generator=g).to(self.device, self.dtype)
+
+        def seen(token: int, chosen: Callable[[int], int]) -> list[Call]:
+            calls: list[Call] = []
+
+            def answer(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                if number != len(calls):
+                    raise Unchained("its blocks are not called once each, in the order in which they stand")
+                calls.append((flow, args, dict(kwargs)))
+                return self._wrap(number, answers[chosen(number), number].clone())
+
+            logits = self._forward(torch.arange(TRIED)[None] % 2 + token, answer)
+            if len(calls) != count:
+                raise Unchained(f"only {len(calls)} of its {count} blocks are called")
+            return [*calls, (logits, (), {})]
+
+        base, odd, even = seen(0, lambda i: 0), seen(0, lambda i: i % 2), seen(0, lambda i: 1 - i % 2)
+        for i in range(1, count + 1):
+            if not _same(base[i], (even if (i - 1) % 2 else odd)[i]):
+                raise Unchained("what reaches a block is more than what the one before it answered")
+        other = seen(2, lambda i: 0)
+        if not _same(base[count], other[count]):
+            raise Unchained("its answers depend on more than what the last block answered")
+        straight = all(_same(base[i][0], answers[0, i - 1]) for i in range(1, count))
+        return straight and all(_same(base[i][1:], calls[i][1:]) for calls in (odd, even, other) for i in range(count))
+
+    def _wrap(self, number: int, hidden: torch.Tensor | None, beside: tuple[Any, ...] = ()) -> Any:
+        """`hidden` in the form in which a block answers, or the first of which that is known."""
+        form = self._forms.get(number, next(iter(self._forms.values()), None))
+        if form is None:
+            return hidden
+        return (hidden, *beside) if beside else (hidden, *[None] * (form - 1))
+
+
+FOREIGN = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What transformers' networks raise where a config contradicts itself, or where text alone is not enough for them."""
+
+
+@contextmanager
+def running(arch: Architecture) -> Iterator[None]:
+    """Errors of a network's own code name the model; those of ours pass."""
+    try:
+        yield
+    except (BitwrightError, torch.OutOfMemoryError):
+        raise
+    except FOREIGN as error:
+        raise ModelError(
+            f"its network does not run on text ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+            where=str(arch.checkpoint.folder),
+            fix="Use the config.json that belongs to these weights; what needs more than text cannot be run",
+        ) from error
+
+
+def _tables(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, MutableMapping[Any, Any]]:
+    """The tables among a call's arguments, by place or name."""
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    return {place: value for place, value in places if isinstance(value, MutableMapping)}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are equal, tensors by value; objects of other libraries by their type."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and (a == b if isinstance(a, str | int | float | None) else True)
 
 
 def _empty(module: torch.nn.Module) -> None:

@@ -12,7 +12,7 @@ from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Activations, Decoder, Recorder
+from bitwright.models.language.blocks import Activations, Decoder, Passage, Recorder
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
@@ -75,8 +75,10 @@ class Calibration:
         self.arch, self.decoder = arch, Decoder(arch, device=device)
         length = text.calibration.shape[1]
         self.hidden = Activations(budget, folder)
-        for batch in batches(text.calibration, max(1, BATCH_TOKENS // length)):
-            self.hidden.append(self.decoder.enter(batch))
+        pieces = batches(text.calibration, max(1, BATCH_TOKENS // length))
+        self.passages = [Passage(piece) for piece in pieces]
+        for passage in self.passages:
+            self.hidden.append(self.decoder.enter(passage))
 
     def through(
         self, block: int, matrices: list[Matrix], progress: Callable[[float, str], Progress]
@@ -98,7 +100,7 @@ class Calibration:
             recorder = Recorder(module, f"{arch.blocks}.{block}", matrices)
             for i in range(len(self.hidden)):
                 with recorder if matrices else nullcontext():
-                    self.hidden[i] = self.decoder.run(block, self.hidden[i])
+                    self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 recorder.next_batch()
                 yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {arch.count}")
         for leader, stats in recorder.stats.items():

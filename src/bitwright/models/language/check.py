@@ -173,7 +173,7 @@ def _runtimes(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[F
     if bare := checkpoint.unmarked(found):
         names = some(bare, SHOWN)
         yield Finding("config", False, f"stored in float, and said to be quantized: {names}. Name them in ignore")
-    if loads := checkpoint.runtimes(found):
+    if loads := checkpoint.runtimes(found, arch.unpacks):
         yield Finding("loads in", True, "; ".join(loads))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bitwright.models.language.blocks import Activations, Decoder
+from bitwright.models.language.blocks import Activations, Decoder, Passage
 from bitwright.models.language.scores import score
 from bitwright.models.tasks.estimate import Estimate
 
@@ -64,14 +64,14 @@ def batches(windows: torch.Tensor, size: int) -> list[torch.Tensor]:
 def hidden_states(decoder: Decoder, windows: torch.Tensor, *, batch: int, budget: int, folder: Path | None) -> Steps:
     """Run `windows` [count, length] through every block; returns the final hidden states, `batch` windows each."""
     store = Activations(budget, folder)
-    pieces = batches(windows, batch)
-    total, done = decoder.arch.count * len(pieces), 0
-    for piece in pieces:
-        store.append(decoder.enter(piece))
+    passages = [Passage(piece) for piece in batches(windows, batch)]
+    total, done = decoder.arch.count * len(passages), 0
+    for passage in passages:
+        store.append(decoder.enter(passage))
     for block in range(decoder.arch.count):
         with decoder.loaded(block):
-            for i in range(len(store)):
-                store[i] = decoder.run(block, store[i])
+            for i, passage in enumerate(passages):
+                store[i] = decoder.run(block, store[i], passage)
                 done += 1
                 yield done, total
     return store

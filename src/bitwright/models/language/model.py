@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def _notes(arch: Architecture, code: bool) -> list[str]:
         )
     if others := [name for name in arch.outside if name not in arch.beyond]:
         notes.append(f"{len(others)} tensors outside the network are kept as they are, first {others[0]}")
+    if still := arch.elsewhere():
+        share = 100 * sum(m.rows * m.columns for m in still) / arch.weights
+        notes.append(
+            f"{len(still)} matrices outside the decoder's blocks stay float ({share:.1f} % of all weights), first "
+            f"{still[0].name}"
+        )
     if files := sidecars.unread(arch.checkpoint.folder, arch.checkpoint.files):
         notes.append(f"not read, as transformers does not: {', '.join(files)}")
     return [*notes, *sidecars.left(arch.checkpoint.folder, code)]
@@ -91,6 +98,7 @@ class LanguageModel(Model):
                 where=str(path),
                 fix="Remove quantization_config from config.json if these are the float weights",
             )
+        self.unpacks = self.arch.unpacks
         self.notes = _notes(self.arch, copy_code)
         self._known_peaks: dict[str, tuple[float, float]] = {}
 
@@ -140,6 +148,8 @@ class LanguageModel(Model):
         return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
+        if plan.container.unpacking and not self.arch.finds_packed(part):
+            return "left float: transformers would not find it packed"
         found = self._format(part, layer, plan)
         if isinstance(found, str):
             return found
@@ -249,12 +259,20 @@ class LanguageModel(Model):
 
     def require(self, plan: Plan) -> None:
         """Raise if too many weights of the blocks stay float although no rule says so."""
+        if plan.container.unpacking and self.arch.merged:
+            raise ModelError(
+                f"transformers {version('transformers')} drops tensors that it joins while loading packed weights, "
+                f"such as {self.arch.merged[0]}",
+                where=str(self.path),
+                fix="Use --to float to study it, or try another release of transformers",
+                foreign=True,
+            )
         asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == "float"}
         total = left = 0
         worst: tuple[int, str] = (0, "")
         for block in range(self.arch.count):
             for entry in self.arch.tensors_of(block):
-                if len(entry.shape) < 2 or entry.name in asked:
+                if len(entry.shape) < 2 or entry.name in asked or self.arch.is_buffer(entry.name):
                     continue
                 total += entry.count
                 if entry.name not in plan.items:
@@ -384,9 +402,9 @@ class LanguageModel(Model):
         floats = []
         for module in self.modules(plan):
             if module.held is None:
-                floats.append(module.name)
+                floats.append(module.target)
             else:
-                groups.setdefault((module.held.format, module.held.activations), []).append(module.name)
+                groups.setdefault((module.held.format, module.held.activations), []).append(module.target)
         config: dict[str, Any] = plan.container.config(groups, floats)
         return changes | config
 

@@ -41,7 +41,7 @@ def _matrices(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
             yield Module(matrix.module, matrix.rows, matrix.columns, held.get(tensor), "expert")
         else:
             name = matrix.param.removesuffix(".weight")
-            yield Module(name, matrix.rows, matrix.columns, held.get(tensor), _role(arch, name))
+            yield Module(name, matrix.rows, matrix.columns, held.get(tensor), _role(arch, name), matrix.module)
 
 
 def _without_tensor(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:

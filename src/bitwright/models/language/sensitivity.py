@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from bitwright.events import Event, Progress, Started
 from bitwright.files.folder import open_checkpoint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Rounding
+from bitwright.models.language.blocks import Decoder, Passage, Rounding
 from bitwright.models.language.compare import compare_decoders, decoder_of
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
@@ -74,27 +75,29 @@ def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, l
     """
     yield Started("rank", f"{len(plan.items)} matrices by what they cost")
     decoder, read = Decoder(Architecture.open(plan.source)), _reader(plan, arch)
-    hidden = decoder.enter(text.calibration[:LOOK])
+    passage = Passage(text.calibration[:LOOK])
+    hidden = decoder.enter(passage)
     scores: dict[str, float] = dict.fromkeys(plan.items, 0.0)
     done = 0
     for block in range(arch.count):
         mine = [e.name for e in arch.tensors_of(block) if e.name in plan.items]
 
-        def run(floats: set[str], block: int = block, x: torch.Tensor = hidden) -> torch.Tensor:
+        def run(floats: set[str], passage: Passage, block: int = block, x: torch.Tensor = hidden) -> torch.Tensor:
             names = [e.name for e in arch.tensors_of(block)]
             weights = {name: arch.checkpoint.read(name) if name in floats else read(name) for name in names}
             with decoder.loaded(block, weights):
-                return decoder.run(block, x)
+                return decoder.run(block, x, passage)
 
-        exact = run(set(mine))
+        before = replace(passage)
+        exact = run(set(mine), passage)
         power = float((exact - hidden).double().square().sum()) or 1.0
 
         def noise(y: torch.Tensor, exact: torch.Tensor = exact) -> float:
             return float((y - exact).double().square().sum())
 
-        every = noise(run(set())) if mine else 0.0
+        every = noise(run(set(), replace(before))) if mine else 0.0
         for name in mine:
-            scores[name] = (every - noise(run({name}))) / power
+            scores[name] = (every - noise(run({name}, replace(before)))) / power
             done += 1
             yield Progress("rank", done, len(plan.items), name)
         hidden = exact

@@ -15,7 +15,7 @@ from bitwright import machine
 from bitwright.errors import DataError, ModelError, about
 from bitwright.events import Event, Note, Progress, Started
 from bitwright.files import hub
-from bitwright.files.folder import read_config, require_finite
+from bitwright.files.folder import network_of, read_config, require_finite
 from bitwright.files.plain import fingerprint
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
@@ -190,13 +190,15 @@ def _own_key(arch: Architecture, device: str, c: Calibration) -> str:
 
 
 def _sample(arch: Architecture, device: str, c: Calibration, count: int) -> Generator[Event, None, torch.Tensor]:
-    from transformers import AutoModelForCausalLM
-
     source = arch.checkpoint.folder
     tokenizer = load_tokenizer(source)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=machine.calibration_dtype(device), local_files_only=True, trust_remote_code=False
-    ).to(device)
+    model = (
+        network_of(load_config(source))
+        .from_pretrained(
+            source, dtype=machine.calibration_dtype(device), local_files_only=True, trust_remote_code=False
+        )
+        .to(device)
+    )
     parts = []
     for start in range(0, count, WRITTEN):
         rows = min(WRITTEN, count - start)

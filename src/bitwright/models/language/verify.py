@@ -16,7 +16,7 @@ from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import release
+from bitwright.models.language.blocks import Passage, Unchained, release, running
 from bitwright.models.language.compare import decoder_of, same_bytes
 from bitwright.models.language.memory import CACHED, LOAD_LIMIT, checked_rows, loading_memory
 from bitwright.models.language.sink import FolderSink
@@ -100,35 +100,38 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
         return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
     if 4 * arch.weights > LOAD_LIMIT:
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
-    experts = any(item.part.expert is not None for item in plan.items.values())
     with without_bars():
-        loaded = plan.container.load(plan.partial, experts)
+        loaded = plan.container.load(plan.partial, plan.unpacks)
     if loaded is None:
         return {"checked": False, "why": plan.container.unread}
     model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
-    with torch.no_grad(), without_bars():
+    with torch.no_grad(), without_bars(), running(arch):
         if dequantized:
             # It leaves experts in the stored dtype, and would multiply in it: routers near a tie would then differ.
             model = model.float()
             found["dequantize"] = True
-        theirs = model(input_ids=ids).logits
+        theirs = model(input_ids=ids, use_cache=False).logits
         if any(item.activations != "none" for item in plan.items.values()):
             # Rounded inputs are what was asked for, no fault of the bytes: their cost is told apart.
             rounded = theirs
             plan.container.keep_inputs(model)
-            theirs = model(input_ids=ids).logits
+            theirs = model(input_ids=ids, use_cache=False).logits
             found["activations_kl"] = float(kl(theirs, rounded).mean())
     del model, loaded
     gc.collect()  # a model refers to itself
     release()
     decoder = decoder_of(plan.partial, exact=not dequantized, rounded=False)
-    hidden = decoder.enter(ids)
-    for block in range(decoder.arch.count):
-        with decoder.loaded(block):
-            hidden = decoder.run(block, hidden)
-    divergence = float(kl(theirs, decoder.logits(hidden)).max())
+    passage = Passage(ids)
+    try:
+        hidden = decoder.enter(passage)
+        for block in range(decoder.arch.count):
+            with decoder.loaded(block):
+                hidden = decoder.run(block, hidden, passage)
+        divergence = float(kl(theirs, decoder.logits(hidden)).max())
+    except Unchained as error:
+        return {**found, "checked": False, "why": f"transformers loads it; answers were not compared: {error.what}"}
     if not divergence <= LOGIT_TOLERANCE:
         raise CertificationError(
             f"transformers loads the folder but answers differently (KL {divergence:.2g} nats)",

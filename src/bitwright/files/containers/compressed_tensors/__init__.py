@@ -13,7 +13,7 @@ from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
 from bitwright.files.containers.compressed_tensors.rules import GROUPS, installed, reads_zeros, require
-from bitwright.files.containers.compressed_tensors.runtimes import runtimes
+from bitwright.files.containers.compressed_tensors.runtimes import UNPACKING, runtimes
 from bitwright.files.held import Module
 from bitwright.files.usage import in_transformers, in_vllm
 
@@ -30,6 +30,7 @@ class CompressedTensors(TensorContainer):
     name = "compressed-tensors"
     title = "compressed-tensors, for transformers and vLLM"
     groups = GROUPS
+    unpacking = UNPACKING
 
     def require(self, format: Format, activations: str = "none") -> None:
         require(format, activations)
@@ -75,12 +76,12 @@ class CompressedTensors(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {self.name: version(self.name), "transformers": version("transformers")}
 
-    def load(self, folder: Path, experts: bool) -> tuple[Any, bool] | None:
+    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool] | None:
         from bitwright.files.folder import load_in_transformers
 
         if not reads_zeros(installed()) and not _symmetric(folder):
             return None
-        if not experts:
+        if not unpack:
             return load_in_transformers(folder), False
         from transformers import CompressedTensorsConfig
 
@@ -98,18 +99,18 @@ class CompressedTensors(TensorContainer):
 
         model.apply(disable_quantization)
 
-    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
-        config = "from transformers import CompressedTensorsConfig\n" if experts else ""
-        options = {"quantization_config": "CompressedTensorsConfig(dequantize=True)"} if experts else {}
+    def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
+        config = "from transformers import CompressedTensorsConfig\n" if unpack else ""
+        options = {"quantization_config": UNPACKING} if unpack else {}
         return {"transformers": ("python", config + in_transformers(name, options)), "vLLM": in_vllm(name)}
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         groups: dict[tuple[Format, str], list[str]] = {}
         for module in modules:
             if module.held:
-                groups.setdefault((module.held.format, module.held.activations), []).append(module.name)
-        config = self.config(groups, [module.name for module in modules if not module.held]) if modules else {}
-        return runtimes(config, modules)
+                groups.setdefault((module.held.format, module.held.activations), []).append(module.target)
+        config = self.config(groups, [module.target for module in modules if not module.held]) if modules else {}
+        return runtimes(config, modules, unpack)
 
 
 def _symmetric(folder: Path) -> bool:

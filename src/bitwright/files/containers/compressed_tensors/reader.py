@@ -145,11 +145,11 @@ class Reader(QuantizedCheckpoint):
         scheme = self._schemes[name][1]
         return x if scheme.activations == "none" else round_by_library(x, scheme)
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
-        return runtimes({**read_config(self.folder), "quantization_config": self.config}, modules)
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
+        return runtimes({**read_config(self.folder), "quantization_config": self.config}, modules, unpack)
 
     def unmarked(self, modules: Sequence[Module]) -> list[str]:
-        return unmarked({"quantization_config": self.config}, modules)
+        return unmarked({"quantization_config": self.config}, modules, unpack)
 
     def step(self, name: str) -> int:
         """Rows whose zero points fill whole words."""

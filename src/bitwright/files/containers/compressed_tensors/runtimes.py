@@ -11,15 +11,21 @@ from bitwright.files.containers.compressed_tensors.rules import UNEVEN, installe
 from bitwright.files.held import Module
 
 
-def runtimes(config: Mapping[str, Any], modules: Sequence[Module]) -> list[str]:
-    """transformers and vLLM, each with what limits it, or why it does not load the folder."""
-    return [_transformers(config, modules), vllm.verdict(config, modules)]
+UNPACKING = "CompressedTensorsConfig(dequantize=True)"
 
 
-def _transformers(config: Mapping[str, Any], modules: Sequence[Module]) -> str:
+def runtimes(config: Mapping[str, Any], modules: Sequence[Module], unpack: bool) -> list[str]:
+    """transformers and vLLM, each with what limits it, or why it does not load the folder.
+
+    `unpack`: transformers can load the network's packed weights only by unpacking them.
+    """
+    return [_transformers(config, modules, unpack), vllm.verdict(config, modules)]
+
+
+def _transformers(config: Mapping[str, Any], modules: Sequence[Module], unpack: bool) -> str:
     held = [module.held.format for module in modules if module.held]
     experts = any(module.held and module.role == "expert" for module in modules)
-    how = " with CompressedTensorsConfig(dequantize=True), because it fuses experts" if experts else ""
+    how = f" with {UNPACKING}" if unpack or experts else ""
     uneven = any(format.bits in UNEVEN for format in held)
     misread = any(format.zero is not None for format in held) and not reads_zeros(installed())
     if misread and uneven:

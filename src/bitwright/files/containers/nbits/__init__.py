@@ -60,10 +60,10 @@ class NBits(GraphContainer):
 
         return decode(model)
 
-    def usage(self, name: str, experts: bool = False) -> dict[str, tuple[str, str]]:
+    def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         return {"ONNX Runtime": in_onnxruntime(name)}
 
-    def runtimes(self, modules: Sequence[Module]) -> list[str]:
+    def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return ["ONNX Runtime (its own operator MatMulNBits)"]
 
 
