@@ -13,7 +13,7 @@ from bitwright.errors import RecipeError
 from bitwright.library import check
 from bitwright.methods import rtn
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Recorder
+from bitwright.models.language.blocks import Decoder, Passage, Recorder
 from tests import jobs, tiny
 
 SINGLE = "model.safetensors"
@@ -44,12 +44,13 @@ def test_each_expert_has_statistics_of_its_own(kind: str, models: dict[str, Path
     arch = Architecture.open(models[kind])
     decoder = Decoder(arch)
     ids = torch.randint(0, 1024, (2, 24), generator=torch.Generator().manual_seed(1))
-    hidden = decoder.enter(ids)
+    passage = Passage(ids)
+    hidden = decoder.enter(passage)
     experts = [m for m in arch.quantizable() if m.expert is not None and m.block == 0]
     with decoder.loaded(0) as block:
         recorder = Recorder(block, f"{arch.blocks}.0", experts)
         with recorder:
-            decoder.run(0, hidden)
+            decoder.run(0, hidden, passage)
     chosen = 1 if kind == "llama4" else 2
     for columns in {m.columns for m in experts}:
         stats = [recorder.stats[recorder.leader[m.name]] for m in experts if m.columns == columns]

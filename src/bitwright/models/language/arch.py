@@ -18,7 +18,7 @@ import torch
 from bitwright.errors import ModelError
 from bitwright.files.folder import network_of, open_checkpoint, read_config
 from bitwright.files.safetensors import Checkpoint, Entry
-from bitwright.models.language.stacks import Stack, divide, holds_experts, transposed
+from bitwright.models.language.stacks import Stack, counts, divide, holds_experts, transposed
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,20 @@ class Architecture:
         ]
         renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
         converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
-        params = self.model.state_dict()
+        params = self.model.state_dict(keep_vars=True)
         modules = dict(self.model.named_modules())
+        numbers = counts(self.config.to_dict())
         parts: set[str] = set()  # what else a stored tensor becomes that is cut into several parameters
         for name, entry in self.checkpoint.tensors.items():
             param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
             owner = modules.get(param.rpartition(".")[0])
             stacked = pattern is None and self.block_of(param) is not None and param in params
-            if stacked and entry.shape == params[param].shape and holds_experts(owner, params[param]):
+            if stacked and entry.shape == params[param].shape and holds_experts(owner, params[param], numbers):
                 self.stacks.append(divide(name, param, entry.shape, converters))
-        width = self.config.get_text_config(decoder=True).hidden_size
-        turned = transposed(self.stacks, modules, {name: param.shape for name, param in params.items()}, width)
+        turned: set[str] = set()
+        if self.stacks:
+            width = self.config.get_text_config(decoder=True).hidden_size
+            turned = transposed(self.stacks, modules, {name: param.shape for name, param in params.items()}, width)
         own = {c.source_patterns[0]: c for _, _, _, c in self.stacks if c is not None}
         converters += own.values()
         self.conversions += own.values()

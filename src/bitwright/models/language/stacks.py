@@ -86,6 +86,20 @@ def transposed(
     return found
 
 
-def holds_experts(module: Any, param: Any) -> bool:
-    """Whether a parameter [experts, a, b] holds a matrix for each expert: kernels of convolutions have three axes."""
-    return param.dim() == 3 and not isinstance(module, torch.nn.modules.conv._ConvNd)
+def counts(config: Mapping[str, Any]) -> set[int]:
+    """The numbers of experts that a config may mean, by its keys.
+
+    >>> sorted(counts({"num_experts": 8, "ffn_config": {"moe_num_experts": 4}, "hidden_size": 64}))
+    [4, 8]
+    """
+    found = {value for key, value in config.items() if "expert" in str(key) and type(value) is int}
+    return found.union(*(counts(inner) for inner in config.values() if isinstance(inner, Mapping)))
+
+
+def holds_experts(module: Any, param: Any, numbers: set[int]) -> bool:
+    """Whether a tensor [experts, a, b] of a network holds a matrix for each expert; `numbers` are those of `counts`.
+
+    Kernels of convolutions have three axes, too, and so do tables, which are no parameters.
+    """
+    experts = isinstance(param, torch.nn.Parameter) and param.dim() == 3 and param.shape[0] in numbers
+    return experts and not isinstance(module, torch.nn.modules.conv._ConvNd)

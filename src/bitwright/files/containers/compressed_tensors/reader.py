@@ -149,7 +149,7 @@ class Reader(QuantizedCheckpoint):
         return runtimes({**read_config(self.folder), "quantization_config": self.config}, modules, unpack)
 
     def unmarked(self, modules: Sequence[Module]) -> list[str]:
-        return unmarked({"quantization_config": self.config}, modules, unpack)
+        return unmarked({"quantization_config": self.config}, modules)
 
     def step(self, name: str) -> int:
         """Rows whose zero points fill whole words."""

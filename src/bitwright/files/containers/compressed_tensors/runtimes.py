@@ -10,7 +10,6 @@ from bitwright.files.containers.compressed_tensors import vllm
 from bitwright.files.containers.compressed_tensors.rules import UNEVEN, installed, reads_zeros
 from bitwright.files.held import Module
 
-
 UNPACKING = "CompressedTensorsConfig(dequantize=True)"
 
 
