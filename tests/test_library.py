@@ -215,7 +215,7 @@ def test_measure_check_and_report(home: Path, quantized: Any, tmp_path: Path) ->
     out = home / "out"
     measured = bw.measure(home / "llama", out, windows=2, length=32)
     told = run("measure", home / "llama", out, "--windows", 2, "--length", 32, "--json").output.splitlines()[-1]
-    assert {"event": "comparison", **measured.summary} == json.loads(told)
+    assert {"event": "comparison", "source": "stdlib", **measured.summary} == json.loads(told)
     checked = bw.check(out, home / "llama")
     assert checked.sound and len(checked.rows) == len(quantized.rows)
     assert str(checked).endswith("\nsound")

@@ -45,21 +45,38 @@ class Progress(Event):
     label: str = ""
 
 
-@dataclass(frozen=True)
-class Row(Event):
-    """One matrix, written: sizes in bits, errors against the original, and every fallback it took.
+@dataclass(frozen=True, kw_only=True)
+class Precision(Event):
+    """How finely one matrix is stored: its size in bits, how many values its weights have, and their entropy.
 
-    `name` is its identity: the same in the plan, the journal, the certificate, the report and a later check.
-    `output_error` is tr(E H E^T) / tr(W H W^T), the share of the layer's output power that is error (None without
-    calibration); `tokens` is how many calibration tokens its input saw.
+    `name` is its identity: the same in the plan, the journal, the certificate, the report and a later check. A code can
+    mean `levels` values, of which weights of the matrix have `levels_used`; `entropy` is that of its codes, in bits per
+    weight (`core.measure.Usage`). The others are the same of its rounded inputs on calibration data, `input_entropy` in
+    bits per value. None: float, or not known; of inputs that nothing was seen of, the codes are chosen as it runs.
     """
 
     name: str
     format: str
-    method: str
     rows: int
     columns: int
     stored_bits: int
+    levels: int | None = None
+    levels_used: int | None = None
+    entropy: float | None = None
+    input_levels: int | None = None
+    input_levels_used: int | None = None
+    input_entropy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Precision):
+    """One matrix, written: its precision, errors against the original, and every fallback it took.
+
+    `output_error` is tr(E H E^T) / tr(W H W^T), the share of the layer's output power that is error (None without
+    calibration); `tokens` is how many calibration tokens its input saw.
+    """
+
+    method: str
     mse: float
     psnr: float
     sqnr: float

@@ -27,7 +27,7 @@ from bitwright.engine.options import make_recipe, size
 from bitwright.engine.push import Push
 from bitwright.engine.push import prepare as prepare_push
 from bitwright.errors import InputError, ModelError, RecipeError
-from bitwright.events import Event, Finding, Finished, Note, Progress, Row, plain
+from bitwright.events import Event, Finding, Finished, Note, Precision, Progress, Row, plain
 from bitwright.files.plain import require_new
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
@@ -103,11 +103,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Checked:
-    """The findings about a model; and rows of errors if a float model was given."""
+    """The findings about a model; and rows of errors if a float model was given.
+
+    `precision` says how finely each quantized weight is stored: its bits, levels and entropy.
+    """
 
     path: Path
     findings: list[Finding]
     rows: list[Row]
+    precision: list[Precision]
 
     @property
     def sound(self) -> bool | None:
@@ -131,18 +135,23 @@ class Checked:
 
 @dataclass(frozen=True)
 class Measured:
-    """How far one model is from another; `comparison` holds the estimates with their intervals."""
+    """How far one model is from another; `comparison` holds the estimates with their intervals.
+
+    `baseless` is what shows that the float model itself predicts nothing, so that the comparison says little, or None.
+    """
 
     comparison: Any
+    baseless: str | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Plain numbers."""
-        found: dict[str, Any] = plain(self.comparison.summary())
+        """Plain numbers, and `baseless`."""
+        found: dict[str, Any] = plain({**self.comparison.summary(), "baseless": self.baseless})
         return found
 
     def __str__(self) -> str:
-        return "\n".join(self.comparison.lines())
+        said = [] if self.baseless is None else [f"  {reports.NOTHING}: {self.baseless}"]
+        return "\n".join([*said, *self.comparison.lines()])
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -299,7 +308,8 @@ def measure(
         for note in capped:
             watcher(Note(note))
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
-        return Measured(_drain(steps, watcher))
+        comparison = _drain(steps, watcher)
+        return Measured(comparison, kind.baseless(comparison.summary()))
 
 
 def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:
@@ -310,6 +320,7 @@ def check(model: Source, against: Source | None = None, *, watch: Watch = None) 
 
     findings: list[Finding] = []
     rows: list[Row] = []
+    precision: list[Precision] = []
     with closing(_Watcher(watch)) as watcher:
         for event in look(path, find(against) if against is not None else None):
             watcher(event)
@@ -317,7 +328,9 @@ def check(model: Source, against: Source | None = None, *, watch: Watch = None) 
                 findings.append(event)
             elif isinstance(event, Row):
                 rows.append(event)
-    return Checked(path, findings, rows)
+            elif isinstance(event, Precision):
+                precision.append(event)
+    return Checked(path, findings, rows, precision)
 
 
 def report(*outs: Source) -> Report:

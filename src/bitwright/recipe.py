@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
@@ -32,6 +35,28 @@ Block = Literal["tensor", "channel"] | Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _listed(value: Any) -> Any:
+    """A single source as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _differing(sources: list[str]) -> list[str]:
+    if twice := next((name for i, name in enumerate(sources) if name in sources[:i]), None):
+        raise PydanticCustomError("twice", "{name} is given twice", {"name": repr(twice)})
+    return sources
+
+
+def _alone(sources: list[str] | None) -> list[str] | str | None:
+    """A list of one as it may be written."""
+    return sources[0] if sources is not None and len(sources) == 1 else sources
+
+
+Sources = Annotated[
+    list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_differing), PlainSerializer(_alone)
+]
+"""One source or several."""
 
 
 class _Table(BaseModel):
@@ -127,8 +152,9 @@ class Calibration(_Table):
     windows: int = Field(128, ge=1)
     length: int = Field(256, ge=8)
     """Tokens in a window."""
-    heldout: str | None = None
-    """Text for the verdict; by default a part of `source` that is not used for calibration."""
+    heldout: Sources | None = None
+    """Text for the verdict, one source or several: the first is what the headline judges by. By default a part of
+    `source` that is not used for calibration."""
     heldout_windows: int = Field(8, ge=2)
     seed: int = 0
     min_expert_tokens: int = Field(64, ge=0)
@@ -237,8 +263,9 @@ class Data(_Table):
 
     source: str | None = None
     """A folder of images or WAV files (one subfolder per class), a COCO folder or .json, .npy, .npz or .jsonl."""
-    heldout: str | None = None
-    """Samples for the verdict; by default those of `source` that are not used for calibration."""
+    heldout: Sources | None = None
+    """Samples for the verdict, one source or several: the first is what the headline judges by. By default those of
+    `source` that are not used for calibration."""
     task: Literal["classify", "words", "detect", "match", "none"] | None = None
     """What the verdict measures; None: what the labels imply, which is never "match" (embeddings; a label is then an
     identity)."""

@@ -77,6 +77,16 @@ def apart(text: str) -> tuple[str, str]:
     return (" ".join([value, *spread.split()[1:]]), f"± {spread}") if sign else (text, "")
 
 
+def titles(paths: Iterable[str]) -> list[str]:
+    """What sources are called: the last parts of their paths, numbered where two are alike.
+
+    >>> titles(["a/text.txt", "stdlib", "b/text.txt"])
+    ['text.txt (1)', 'stdlib', 'text.txt (3)']
+    """
+    names = [path.rstrip("/").rpartition("/")[2] for path in paths]
+    return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
+
+
 def level(value: float | None) -> str:
     """SQNR of an output in dB; None is infinite (no error)."""
     return "exact" if value is None else f"{value:.1f} dB"
@@ -85,6 +95,18 @@ def level(value: float | None) -> str:
 def lowest_output(levels: Mapping[str, float | None]) -> tuple[str, float | None]:
     """The output with the smallest SQNR; None is infinite."""
     return min(levels.items(), key=lambda pair: math.inf if pair[1] is None else pair[1])
+
+
+def levels(there: float | None, used: float | None = None) -> str:
+    """`15 of 16` levels; `16` where those in use are not known, "" where the values are floats."""
+    if there is None:
+        return ""
+    return f"{there:.5g}" if used is None else f"{used:.5g} of {there:.5g}"
+
+
+def entropy(value: float | None) -> str:
+    """Bits per weight, or per value of an activation; "" where it was not measured."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def some(names: Iterable[str], most: int, between: str = ", ") -> str:

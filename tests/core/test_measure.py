@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core import measure
-from bitwright.core.measure import Error
+from bitwright.core.code import Codebook
+from bitwright.core.grid import E4M3, FP4, INT, TERNARY
+from bitwright.core.measure import Error, Usage
 
 seeds = st.integers(0, 2**32)
 
@@ -125,3 +127,50 @@ def test_unique_values_and_bit_width() -> None:
         x = np.arange(100, dtype=np.float32) % n
         assert measure.unique_values(x) == measure.unique_values(torch.from_numpy(x)) == n
         assert measure.bit_width(x) == bits
+
+
+@few
+@given(seeds)
+def test_usage_counts_values_and_adds_over_pieces(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 1 << int(rng.integers(1, 5)), (7, 40)).astype(np.uint8)
+    whole = Usage.of(codes, INT[4])
+    values, counts = np.unique(codes, return_counts=True)
+    share = counts / codes.size
+    assert (whole.levels, whole.used, whole.total) == (16, len(values), 280)
+    assert whole.entropy == pytest.approx(-(share * np.log2(share)).sum())
+    assert (whole.counts == (Usage.of(codes[:3], INT[4]) + Usage.of(codes[3:], INT[4])).counts).all()
+    assert (whole.counts == Usage.of(torch.from_numpy(codes), INT[4]).counts).all()
+
+
+def test_usage_counts_more_codes_than_one_step_takes() -> None:
+    codes = np.arange(measure.COUNTED + 5, dtype=np.uint32).astype(np.uint8)
+    assert Usage.of(codes, INT[8]).counts.sum() == len(codes)
+
+
+def test_levels_are_values_and_not_bit_patterns() -> None:
+    """-0 is 0, and NaN is no level."""
+    every = np.arange(256).astype(np.uint8)
+    eight, four = Usage.of(every, E4M3), Usage.of(every[:16], FP4)
+    assert (eight.levels, eight.used, eight.total) == (253, 253, 254)
+    assert (four.levels, four.used, four.total, four.counts.max()) == (15, 15, 16, 2)
+    assert Usage.of(every[:3], TERNARY).levels == 3
+    assert Usage.of(every[:2], Codebook("codebook3", 3)).levels == 8
+
+
+@pytest.mark.parametrize(("codes", "bits"), [([1] * 200, 0.0), ([0, 1] * 100, 1.0), ([0, 1, 2, 3] * 50, 2.0)])
+def test_entropy_of_even_use(codes: list[int], bits: float) -> None:
+    assert Usage.of(np.array(codes, np.uint8), INT[4]).entropy == pytest.approx(bits)
+
+
+def test_spare_bits_are_those_that_no_level_in_use_needs() -> None:
+    def spare(levels: int, weights: int = 256) -> int:
+        return Usage.of((np.arange(weights) % levels).astype(np.uint8), INT[4]).spare
+
+    assert [spare(n) for n in (16, 9, 8, 5, 4, 2, 1)] == [0, 0, 1, 1, 2, 3, 4]
+    assert spare(4, weights=100) == 0  # so few weights say nothing
+
+
+def test_usage_of_whole_numbers() -> None:
+    found = Usage.whole(np.array([-128, -128, 5, 127], np.int8), -128, 127)
+    assert (found.levels, found.used, found.counts[0], found.entropy) == (256, 3, 2, 1.5)

@@ -349,3 +349,23 @@ def test_a_worked_example() -> None:
 def test_ranges_that_make_no_quantizer(low: float, high: float, bits: int) -> None:
     with pytest.raises(RecipeError):
         affine(low, high, bits)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_usage_of_a_range_is_that_of_the_values_themselves(rule: str) -> None:
+    rng = np.random.default_rng(5)
+    x = np.concatenate([np.maximum(rng.normal(0, 1, 60_000), -0.3), np.zeros(9_000)]).astype(np.float32)
+    seen = Histogram.of(x)
+    a = affine(*choose(seen, rule))
+    found, true = seen.usage(a), np.bincount(a.quantize(x), minlength=256)
+    share = true[true > 0] / true.sum()
+    assert (found.levels, found.total) == (256, pytest.approx(len(x)))
+    assert found.used == pytest.approx((true > 0).sum(), abs=3)
+    assert found.entropy == pytest.approx(-(share * np.log2(share)).sum(), abs=0.01)
+
+
+def test_usage_of_values_that_are_all_alike() -> None:
+    a = affine(0.0, 2.0)
+    for x, used in ((np.zeros(50, np.float32), 1), (np.full(50, 1.3, np.float32), 1), (np.zeros(0, np.float32), 0)):
+        found = Histogram.of(x).usage(a)
+        assert (found.used, found.entropy, found.total) == (used, 0.0, len(x))

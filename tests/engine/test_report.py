@@ -248,7 +248,7 @@ def test_markdown_escapes():
     assert "\x1b" not in text
     for line in text.split("\n"):
         if line.startswith("| &lt;script"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 8
+            assert len(re.findall(r"(?<!\\)\|", line)) == 10
             break
     else:
         pytest.fail("no row of the matrix")

@@ -165,8 +165,9 @@ def measure(
     a: Annotated[str, typer.Argument(help="The float model: a folder or .onnx file.")],
     b: Annotated[str, typer.Argument(help="The other model, float or quantized: a folder or .onnx file.")],
     heldout: Annotated[
-        str, typer.Option(help="Held-out text to compare on (stdlib: this Python's own); for ONNX files, samples.")
-    ] = "stdlib",
+        list[str] | None,
+        typer.Option(help="Held-out text (ONNX: samples) to compare on. Repeatable. Default: stdlib, Python's own."),
+    ] = None,
     recipe: Reading = None,
     windows: Annotated[int, typer.Option(min=2, help="Number of windows of held-out text.")] = 64,
     length: Annotated[int, typer.Option(min=8, help="Tokens per window.")] = 256,
@@ -178,7 +179,7 @@ def measure(
 
     def work(show: Show) -> None:
         first, second = found(show, a), found(show, b)
-        tell_comparison(show, first, second, heldout, recipe, windows, length, threads)
+        tell_comparisons(show, first, second, heldout or ["stdlib"], recipe, windows, length, threads)
         if weights:
             from bitwright import library
 
@@ -188,25 +189,39 @@ def measure(
     guarded(as_json, work)
 
 
-def tell_comparison(
-    show: Show, a: Path, b: Path, heldout: str, recipe: Path | None, windows: int, length: int, threads: int | None
+def tell_comparisons(
+    show: Show,
+    a: Path,
+    b: Path,
+    heldout: list[str],
+    recipe: Path | None,
+    windows: int,
+    length: int,
+    threads: int | None,
 ) -> None:
-    """Compare two models on held-out data and print how far apart they are."""
+    """Compare two models on held-out data, source by source, and print how far apart they are."""
     from bitwright import library
+    from bitwright.words import titles
 
-    result = library.measure(
-        a, b, heldout, windows=windows, length=length, recipe=recipe, threads=threads, watch=show.event
-    )
-    show.close()
-    if show.json:
-        typer.echo(json.dumps({"event": "comparison", **result.summary}))
-    show.line(str(result))
+    for source, name in zip(heldout, titles(heldout), strict=True):
+        result = library.measure(
+            a, b, source, windows=windows, length=length, recipe=recipe, threads=threads, watch=show.event
+        )
+        show.close()
+        if show.json:
+            typer.echo(json.dumps({"event": "comparison", "source": name, **result.summary}))
+        show.line(f"on {name}:\n{result}" if len(heldout) > 1 else str(result))
 
 
 def tell_row(show: Show, row: Any) -> None:
-    """The error of one matrix, as a line or as an event."""
+    """The error and the precision of one matrix, as a line or as an event."""
     show.event(row)
-    show.line(f"  {row.sqnr:6.2f} dB SQNR  {row.mse:.3e} MSE  {row.format:<16} {row.name}")
+    from bitwright.words import entropy, levels
+
+    told = levels(row.levels, row.levels_used)
+    stored = f"{row.stored_bits / (row.rows * row.columns):.3f} bits"
+    used = f"{told} levels, {entropy(row.entropy)} of {stored}" if told else stored
+    show.line(f"  {row.sqnr:6.2f} dB SQNR  {row.mse:.3e} MSE  {used:<36} {row.format:<16} {row.name}")
 
 
 @app.command()
@@ -217,7 +232,9 @@ def check(
     against: Annotated[
         str | None, typer.Option(help="The float model it was made from: also show the loss of quality.")
     ] = None,
-    heldout: Annotated[str | None, typer.Option(help="With --against: text or samples to measure on.")] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option(help="With --against: text or samples to measure on. Repeatable.")
+    ] = None,
     recipe: Reading = None,
     windows: Annotated[
         int | None, typer.Option(min=2, help="With --heldout: number of windows of text. Default 16.")
@@ -232,18 +249,18 @@ def check(
     def work(show: Show) -> None:
         from bitwright import library
 
-        if heldout is not None and against is None:
+        if heldout and against is None:
             raise RecipeError("needs a float model to compare with", where="--heldout", fix="Give --against FLOAT")
         for name, value in (("--recipe", recipe), ("--windows", windows)):
-            if value is not None and heldout is None:
+            if value is not None and not heldout:
                 raise RecipeError("says how held-out data are read", where=name, fix="Give --heldout DATA too")
         model, source = found(show, folder), None if against is None else found(show, against)
         checked = library.check(
             model, source, watch=lambda event: tell_row(show, event) if isinstance(event, Row) else show.event(event)
         )
         wrong = [finding.detail for finding in checked.findings if finding.good is False]
-        if source is not None and heldout is not None and not wrong:
-            tell_comparison(show, source, model, heldout, recipe, windows or 16, 256, None)
+        if source is not None and heldout and not wrong:
+            tell_comparisons(show, source, model, heldout, recipe, windows or 16, 256, None)
         show.close()
         show.line(checked.words)
         if wrong:

@@ -58,7 +58,11 @@ Calib = Annotated[
 WindowCount = Annotated[int | None, typer.Option(help="Number of calibration windows. Default 128.")]
 Length = Annotated[int | None, typer.Option(help="Tokens per window. Default 256.")]
 Heldout = Annotated[
-    str | None, typer.Option(help="Text or samples for the verdict. Default: a part of --calib, kept apart.")
+    list[str] | None,
+    typer.Option(
+        help="Text or samples for the verdict; once more for each further source, told beside the first. "
+        "Default: a part of --calib, kept apart."
+    ),
 ]
 HeldoutCount = Annotated[int | None, typer.Option("--heldout-windows", help="Number of held-out windows. Default 8.")]
 Simulate = Annotated[

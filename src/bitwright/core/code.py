@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitwright.core.array import Array, float32, namespace
@@ -30,6 +31,16 @@ class Code(ABC):
     @abstractmethod
     def top(self) -> float:
         """The largest size of a value."""
+
+    @property
+    @abstractmethod
+    def levels(self) -> int:
+        """How many different values a weight of one block can have."""
+
+    @property
+    def level_of(self) -> Sequence[int] | None:
+        """The level of each code, -1 for one that is never used; None where level i is code i."""
+        return None
 
     @property
     def table_bits(self) -> int:
@@ -66,6 +77,11 @@ class Codebook(Code):
     def top(self) -> float:
         """The largest number of fp16."""
         return 65504.0
+
+    @property
+    def levels(self) -> int:
+        """2^bits."""
+        return 1 << self.bits
 
     @property
     def table_bits(self) -> int:

@@ -47,6 +47,19 @@ class Grid(Code):
         return max(-self.low, self.high)
 
     @cached_property
+    def levels(self) -> int:  # type: ignore[override]
+        """How many different numbers the values are: 0 and -0 are one, NaN is none."""
+        return len({v for v in self.values if v == v})
+
+    @cached_property
+    def level_of(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """The level of each code; None where all codes mean different values."""
+        if self.levels == len(self.values):
+            return None
+        places = {v: i for i, v in enumerate(dict.fromkeys(v for v in self.values if v == v))}
+        return tuple(places[v] if v == v else -1 for v in self.values)
+
+    @cached_property
     def uniform(self) -> bool:
         """True where the values are `low, low + 1, low + 2, ...`: rounding needs no table."""
         return all(v == self.values[0] + i for i, v in enumerate(self.values))

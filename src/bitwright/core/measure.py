@@ -1,4 +1,4 @@
-"""Error measures: between arrays and between distributions.
+"""Measures: of errors between arrays and between distributions, and of how codes are used.
 
 `x` is the original, `y` what came back; the error is always x - y, never x - code.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from bitwright.core.array import Array, absmax, float32, namespace
+from bitwright.core.code import Code
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,92 @@ class Error:
         product = (self.signal + self.decoded - self.noise) / 2
         length = math.sqrt(self.signal * self.decoded)
         return product / length if length else float(self.signal == self.decoded)
+
+
+COUNTED = 1 << 18
+"""Codes that are counted at a time: NumPy makes indices of 8 bytes of them first."""
+PLENTY = 8
+"""Weights for each level below which unused levels say little: so few cannot use them all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Usage:
+    """How often each level was chosen, over a whole matrix or tensor; adds over its pieces.
+
+    A level is one of the different values that a code can mean, before scale, zero and shift; that of all blocks counts
+    as one. `counts` is a NumPy array [levels there], of whole numbers, or of fractions where a histogram was spread.
+
+    >>> from bitwright.core.grid import INT
+    >>> u = Usage.of(np.array([0, 0, 1, 3], np.uint8), INT[2])
+    >>> u.used, u.levels, u.entropy
+    (3, 4, 1.5)
+    """
+
+    counts: Any
+
+    @classmethod
+    def of(cls, codes: Array, code: Code) -> Usage:
+        """The record of `codes` (uint8, any shape), which mean values of `code`."""
+        xp = namespace(codes)
+        flat, sums = xp.reshape(codes, (-1,)), np.zeros(1 << code.bits, np.int64)
+        for start in range(0, int(flat.shape[0]), COUNTED):
+            found = xp.bincount(flat[start : start + COUNTED], minlength=len(sums))
+            sums += np.asarray(found.cpu() if array_api_compat.is_torch_array(found) else found)
+        if code.level_of is None:
+            return cls(sums[: code.levels])
+        places = np.array(code.level_of)
+        known = places >= 0
+        return cls(np.bincount(places[known], sums[: len(places)][known], code.levels).astype(np.int64))
+
+    @classmethod
+    def whole(cls, values: Any, low: int, high: int) -> Usage:
+        """The record of integers (NumPy, any shape) between `low` and `high`, each of which is a level."""
+        return cls(np.bincount((values.ravel().astype(np.int64) - low), minlength=high - low + 1))
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.counts + other.counts)
+
+    @property
+    def total(self) -> float:
+        """How many codes were counted."""
+        return float(self.counts.sum())
+
+    @property
+    def levels(self) -> int:
+        """Levels there."""
+        return len(self.counts)
+
+    @property
+    def used(self) -> int:
+        """Levels that were chosen at all, unique values; of a spread histogram those that hold half a value or more."""
+        return int((self.counts >= 0.5).sum())
+
+    @property
+    def entropy(self) -> float:
+        """-sum p log2 p of the pooled codes, in bits per weight.
+
+        Shannon 1948, "A mathematical theory of communication". No code that stores each weight by itself takes fewer
+        bits on average. 0 for no codes.
+        """
+        p = self.counts[self.counts > 0] / max(self.total, 1.0)
+        return max(0.0, float(-(p * np.log2(p)).sum()))
+
+    @property
+    def needed(self) -> int:
+        """Bits of a code for the levels in use alone."""
+        return _width(self.used)
+
+    @property
+    def spare(self) -> int:
+        """Bits of each code that the levels in use do not need; 0 where there are too few weights to use them all."""
+        if self.total < PLENTY * self.levels:
+            return 0
+        return _width(self.levels) - self.needed
+
+
+def _width(levels: int) -> int:
+    """Bits of a code with so many levels."""
+    return max(levels - 1, 0).bit_length()
 
 
 def _power(x: Array) -> float:

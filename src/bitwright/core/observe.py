@@ -11,6 +11,7 @@ import array_api_compat
 import numpy as np
 
 from bitwright.core.array import Array, float32, namespace
+from bitwright.core.measure import Usage
 from bitwright.errors import RecipeError
 
 BINS = 2048
@@ -220,6 +221,21 @@ class Histogram:
         """The value below which `share` (0 to 1) of all values lie, to within one bin."""
         below = np.concatenate([[0], np.cumsum(self.counts)])
         return float(np.clip(np.interp(share * self.count, below, self.edges), self.low, self.high))
+
+    def usage(self, affine: Affine) -> Usage:
+        """How often each code of `affine` is chosen, if values spread evenly within a bin; exact zeros apart."""
+        counts = self.counts.astype(np.float64)
+        if self.zeros:
+            counts[-self.first] -= self.zeros
+        mass = np.zeros(affine.qmax - affine.qmin + 1)
+        if counts.any():
+            edges = self.edges
+            edges[0], edges[-1] = max(edges[0], self.low), min(edges[-1], self.high)
+            borders = (np.arange(affine.qmin, affine.qmax) - affine.zero + 0.5) * affine.scale
+            below = np.interp(borders, edges, np.concatenate([[0.0], np.cumsum(counts)]))
+            mass += np.diff(below, prepend=0.0, append=counts.sum())
+        mass[affine.zero - affine.qmin] += self.zeros
+        return Usage(mass)
 
     def noise(self, affine: Affine) -> float:
         """E[(x - x^)^2], rounding and clipping together, if values spread evenly within a bin."""

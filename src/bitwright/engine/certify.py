@@ -14,6 +14,7 @@ from bitwright.engine.write import Writer
 from bitwright.events import Event, Progress, Started, plain
 from bitwright.files import hub
 from bitwright.files.plain import hashes
+from bitwright.models import precision
 from bitwright.models.model import Plan
 
 BINS = 96
@@ -40,6 +41,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "bitwright": bitwright.__version__,
                 "kind": model.kind.name,
                 "container": plan.container.name,
+                "study": plan.container.study,
                 "decoder": plan.container.decoders(),
                 "runtimes": model.runtimes(plan),
                 "source": {
@@ -52,6 +54,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "recipe": {"sha256": plan.recipe.hash, **plan.recipe.model_dump(mode="json")},
                 "stored_bits_per_weight": plan.stored_bits,
                 "quantized_weights": plan.weights,
+                "precision": precision.mean([rows[item.name] for item in plan.matrices]),
                 **judged,
                 "kept_float": plan.floats,
                 "peak_memory_bytes": machine.resident("VmHWM"),

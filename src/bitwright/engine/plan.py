@@ -18,11 +18,14 @@ from bitwright.files.plain import NAME, require_new
 from bitwright.methods import registry as methods
 from bitwright.models import kind_of, require_device
 from bitwright.models.kind import Kind
-from bitwright.models.model import Item, Plan
+from bitwright.models.model import Item, Plan, levels_of
 from bitwright.recipe import Layer, Recipe, matches
-from bitwright.words import megabytes, summed
+from bitwright.words import megabytes, plural, summed
 
 ASKED = "kept float on request"
+STUDY = (
+    "a study copy: it shows what the format costs in quality; its weights are stored as floats, nothing gets smaller"
+)
 
 
 def make(
@@ -77,6 +80,8 @@ def make(
         if found.note:
             said.append((part.name, found.note))
     plan.notes += summed(said, kind.words.parts)
+    if container.study:
+        plan.notes.append(STUDY)
     _require_some(plan)
     model.require(plan)
     if needs_data:
@@ -183,6 +188,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "source": str(plan.source),
         "out": str(plan.out),
         "container": plan.container.name,
+        "study": plan.container.study,
         "quantized": [
             {
                 "name": item.name,
@@ -191,6 +197,9 @@ def summary(plan: Plan) -> dict[str, Any]:
                 "format": item.words,
                 "method": item.method.name,
                 "note": item.note,
+                "stored_bits": plan.stored(item),
+                "levels": item.format.code.levels,
+                "input_levels": model.input_levels(plan, item),
             }
             for item in plan.items.values()
         ],
@@ -209,17 +218,21 @@ def summary(plan: Plan) -> dict[str, Any]:
 def lines(plan: Plan) -> list[str]:
     """The plan in words, on one screen."""
     words, estimate = plan.model.kind.words, plan.estimate
-    kinds = Counter((item.words, item.method.name) for item in plan.items.values())
+    kinds = Counter(
+        (item.words, item.method.name, item.format.code.levels, levels_of(item.activations))
+        for item in plan.items.values()
+    )
     origin = hub.origin(plan.source)
     found = [f"plan: {f'{hub.PREFIX}{origin}' if origin else plan.source} -> {plan.out}"]
-    for (form, method), count in kinds.items():
-        found.append(f"  {count} {words.part if count == 1 else words.parts} as {form} by {method}")
+    for (form, method, there, inputs), count in kinds.items():
+        told = f"{there} levels" + (f", {inputs} of inputs" if inputs is not None else "")
+        found.append(f"  {plural(count, words.part, words.parts)} as {form} by {method}: {told}")
     found += [f"  {line}" for line in plan.model.lines(plan)]
     before, after = plan.model.source_bytes, plan.sink.final_bytes
-    found.append(
-        f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), "
-        f"{plan.stored_bits:.3f} stored bits per quantized weight"
-    )
+    stored = f"{plan.stored_bits:.3f} stored bits per quantized weight"
+    if plan.container.study:
+        stored = f"floats, not {plan.stored_bits:.3f} bits per weight"
+    found.append(f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), {stored}")
     found.append(f"  memory: about {plan.memory / 1e6:,.0f} MB; time: about {estimate.seconds:,.0f} s on this machine")
     found.append(f"  loads in: {'; '.join(plan.model.runtimes(plan))}")
     return found + [f"  note: {note}" for note in plan.notes]

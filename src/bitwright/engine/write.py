@@ -13,7 +13,7 @@ import torch
 
 from bitwright.core.array import namespace
 from bitwright.core.format import Format
-from bitwright.core.measure import Error
+from bitwright.core.measure import Error, Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.engine.journal import Journal
 from bitwright.errors import TensorError, about
@@ -21,6 +21,7 @@ from bitwright.events import Event, Row
 from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.model import Copy, Item, Plan, Turn
+from bitwright.models.precision import wasted
 from bitwright.parallel import in_order
 
 
@@ -139,7 +140,8 @@ class Writer:
         error = Error.between(w if isinstance(decoded, torch.Tensor) else w.numpy(), decoded)
         notes = (*q.notes, *outcome.notes)
         packed = self.plan.sink.pack(item, start, outcome)
-        return Piece(packed, outcome.q.format, error, outcome.noise, outcome.power, notes)
+        usage = Usage.of(outcome.q.codes, outcome.q.format.code)
+        return Piece(packed, outcome.q.format, error, usage, outcome.noise, outcome.power, notes)
 
 
 def work_on_cpu(model: Any) -> bool:
@@ -159,6 +161,7 @@ class Piece:
     packed: Any
     format: Format
     error: Error
+    usage: Usage
     noise: float
     power: float
     notes: tuple[str, ...]
@@ -225,6 +228,8 @@ class Tally:
         self.format = item.format
         self.sums: dict[str, int] = {}
         self.error, self.noise, self.power = Error(), 0.0, 0.0
+        self.usage: Usage | None = None
+        self.inputs = turn.inputs
         self.notes = [note for note in (item.note, reason) if note]
         stats = turn.seen[0].stats if turn.seen else None
         self.tokens = None if stats is None else stats.n
@@ -234,13 +239,18 @@ class Tally:
         """Count a piece."""
         self.format = piece.format
         self.error += piece.error
+        self.usage = piece.usage if self.usage is None else self.usage + piece.usage
         self.noise += piece.noise
         self.power += piece.power
         self.notes += [note for note in piece.notes if note not in self.notes]
 
     def row(self, sharing: int, plan: Plan) -> Row:
         """The report's row; `sharing` matrices shared the time. The method's name is that of the method that ran."""
-        item = self.item
+        item, usage = self.item, self.usage
+        rounded = plan.model.input_levels(plan, item)
+        inputs = self.inputs if rounded is not None else None
+        assert usage is not None  # a matrix has rows
+        unused = wasted(usage)
         return Row(
             name=item.name,
             format=Held(self.format, item.activations).words,
@@ -248,6 +258,12 @@ class Tally:
             rows=item.rows,
             columns=item.columns,
             stored_bits=plan.stored(replace(item, format=self.format)),
+            levels=usage.levels,
+            levels_used=usage.used,
+            entropy=usage.entropy,
+            input_levels=rounded,
+            input_levels_used=None if inputs is None else inputs.used,
+            input_entropy=None if inputs is None else inputs.entropy,
             mse=self.error.mse,
             psnr=self.error.psnr(),
             sqnr=self.error.sqnr,
@@ -255,5 +271,5 @@ class Tally:
             output_error=self.noise / self.power if self.power else None,
             tokens=self.tokens,
             seconds=round((time.perf_counter() - self.started) / sharing, 4),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *((unused,) if unused else ())),
         )

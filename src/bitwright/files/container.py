@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bitwright.core import formats
 from bitwright.core.format import Format
+from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import RecipeError
@@ -31,6 +32,18 @@ class Stored(NamedTuple):
     name: str
     tensor: torch.Tensor
     first: int
+
+
+class Counted(NamedTuple):
+    """How finely a constant of a graph is stored: the words for its codes and scales, their bits, the levels in use.
+
+    `shape` is that of the decoded constant.
+    """
+
+    words: str
+    shape: tuple[int, ...]
+    bits: int
+    usage: Usage
 
 
 class Place(NamedTuple):
@@ -148,6 +161,10 @@ class TensorContainer(Container):
         """Why `load` gives None."""
         return f"no runtime here reads {self.name}"
 
+    def count_inputs(self, x: torch.Tensor, format: Format, activations: str) -> Usage:
+        """How often each code occurs where inputs `x` [..., columns] of a matrix are rounded as its runtime does."""
+        raise NotImplementedError
+
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""
         raise NotImplementedError
@@ -169,6 +186,10 @@ class GraphContainer(Container):
     @abstractmethod
     def decode(self, model: Any) -> dict[str, Any]:
         """The float32 values of every constant that an ONNX model stores in this container, by the weight's name."""
+
+    def count(self, model: Any) -> dict[str, Counted]:
+        """How finely every constant that it would decode is stored, under the same names."""
+        return {}
 
     def decoders(self) -> dict[str, str]:
         return {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")}

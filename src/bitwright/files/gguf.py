@@ -1,4 +1,4 @@
-"""GGUF files, as llama.cpp writes them: what they hold, and the scales that can be looked at without decoding.
+"""GGUF files, as llama.cpp writes them: what they hold, and the scales and codes that are looked at without decoding.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; types and their block sizes: llama.cpp's
 gguf-py/gguf/constants.py, where the fp16 scales lie in a block: ggml-common.h (block_q4_0 ... block_q6_K).
@@ -15,7 +15,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from bitwright.core.measure import Usage
 from bitwright.errors import FileError
+from bitwright.files.gguf_codes import CODES
 
 MAGIC, ENDING = b"GGUF", ".gguf"
 VERSIONS = (2, 3)
@@ -82,14 +84,30 @@ class Gguf:
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
 
+    def usage(self, tensor: Tensor) -> Usage | None:
+        """How often each level of a tensor's codes is used; None where its weights have no code each."""
+        if tensor.type is None or tensor.type.name not in CODES:
+            return None
+        code, codes_in = CODES[tensor.type.name]
+        total = Usage.of(np.zeros(0, np.uint8), code)
+        for _, raw in self._pieces(tensor):
+            total += Usage.of(codes_in(raw), code)
+        return total
+
+    def _pieces(self, tensor: Tensor) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+        """The bytes of a tensor of a known type [blocks, bytes], a piece at a time, each with its first block."""
+        assert tensor.type is not None
+        size = tensor.type.size
+        for first in range(0, tensor.blocks, PIECE):
+            count = min(PIECE, tensor.blocks - first)
+            raw = np.fromfile(self.path, np.uint8, count * size, offset=tensor.offset + first * size)
+            yield first, raw.reshape(count, size)
+
     def bad_halves(self, tensor: Tensor) -> str | None:
         """What is wrong with the float16 numbers, or the float32 weights, of a tensor of a known type; else None."""
         assert tensor.type is not None
-        kind, start = tensor.type, tensor.offset
-        for first in range(0, tensor.blocks, PIECE):
-            count = min(PIECE, tensor.blocks - first)
-            raw = np.fromfile(self.path, np.uint8, count * kind.size, offset=start + first * kind.size)
-            for values in _numbers(raw.reshape(count, kind.size), kind):
+        for first, raw in self._pieces(tensor):
+            for values in _numbers(raw, tensor.type):
                 bad = ~np.isfinite(values)
                 if bad.any():
                     return f"{values[bad][0]} in block {first + int(np.argmax(bad))}"

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bitwright.errors import FileError, ModelError, TensorError
 from bitwright.files import qoperator
-from bitwright.files.container import GraphContainer
+from bitwright.files.container import Counted, GraphContainer
 from bitwright.files.containers import registry
 from bitwright.files.layers import Floats, Layer
 from bitwright.files.opset import CONVERTED_FROM, NEWEST, opset
@@ -203,6 +203,15 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     for container in registry.all():
         if isinstance(container, GraphContainer):
             found |= container.decode(model)
+    return found
+
+
+def counted(model: onnx.ModelProto) -> dict[str, Counted]:
+    """How finely every constant that `decode` knows is stored, under the same names."""
+    found: dict[str, Counted] = {}
+    for container in registry.all():
+        if isinstance(container, GraphContainer):
+            found |= container.count(model)
     return found
 
 

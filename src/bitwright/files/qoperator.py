@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from bitwright.files.container import Counted
+from bitwright.files.counted import count
 from bitwright.files.layers import Floats, attribute
 
 
@@ -44,6 +46,20 @@ def scales(node: onnx.NodeProto) -> list[str]:
     """The names of the scales of a product's weights."""
     found = [node.input[w.scale] for w in WEIGHTS.get(node.op_type, ()) if w.scale is not None]
     return [name for name in found if name]
+
+
+def counted(model: onnx.ModelProto) -> dict[str, Counted]:
+    """How finely the constant weights of all products in integers are stored, by the weight's name."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, Counted] = {}
+    for node in model.graph.node:
+        for weight in WEIGHTS.get(node.op_type, ()):
+            codes = stored.get(node.input[weight.codes])
+            scale = None if weight.scale is None else stored.get(node.input[weight.scale])
+            zero = stored.get(node.input[weight.zero]) if len(node.input) > weight.zero else None
+            if codes is not None and (one := count(codes, scale, zero)) is not None:
+                found[codes.name] = one
+    return found
 
 
 def decode(model: onnx.ModelProto) -> dict[str, Floats]:

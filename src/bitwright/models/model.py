@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bitwright import machine
+from bitwright.core import formats
 from bitwright.core.array import Array
 from bitwright.core.format import Format
+from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.events import Event, Row
 from bitwright.files.held import Held, Module
@@ -75,6 +77,11 @@ class Item:
         return Held(self.format, self.activations)
 
 
+def levels_of(activations: str) -> int | None:
+    """Levels of inputs that are rounded as it runs: `activations` is the name of a format, or "none"."""
+    return None if activations == "none" else formats.named(activations).code.levels
+
+
 class Estimate(NamedTuple):
     """What a job costs on this machine: bytes of memory at the heaviest moment, and seconds.
 
@@ -120,6 +127,8 @@ class Turn:
     settle: Callable[[Item, int, Array, QTensor], Outcome] = as_it_is
     restore: Callable[[Item], None] = lambda item: None
     solved: QTensor | None = None
+    inputs: Usage | None = None
+    """How often each code of their rounded input occurs in calibration; None where that was not looked at."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +335,10 @@ class Model(ABC):
     @abstractmethod
     def estimate(self, plan: Plan) -> Estimate:
         """Memory and time."""
+
+    def input_levels(self, plan: Plan, item: Item) -> int | None:
+        """Levels that an item's inputs are rounded to; None where they stay float."""
+        return levels_of(item.activations)
 
     @abstractmethod
     def lines(self, plan: Plan) -> list[str]:

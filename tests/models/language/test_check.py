@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from bitwright.errors import ModelError
 from bitwright.events import Note
+from bitwright.files.folder import open_checkpoint
+from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.library import check
 from tests import gguf, jobs, tiny
 
@@ -126,3 +129,35 @@ def test_against_the_model_it_was_made_from_and_others(pair: tuple[Path, Path], 
     check(small, wider, watch=lambda event: notes.append(event.text) if isinstance(event, Note) else None)
     assert len(notes) == 2
     assert "6 matrices differ in shape" in notes[1] and "9 tensors are in wider only" in notes[0]
+
+
+def test_levels_of_every_matrix_are_its_unique_codes(pair: tuple[Path, Path]) -> None:
+    source, small = pair
+    found, held = check(small, source, watch=False), open_checkpoint(small)
+    assert isinstance(held, QuantizedCheckpoint)
+    assert {p.name for p in found.precision} == {row.name for row in found.rows} == held.quantized.keys()
+    for p in (*found.precision, *found.rows):
+        values, counts = np.unique(held.qtensor(p.name).codes, return_counts=True)
+        share = counts / counts.sum()
+        assert (p.levels, p.levels_used, p.input_levels) == (16, len(values), None)
+        assert p.entropy == pytest.approx(-(share * np.log2(share)).sum())
+    certified = json.loads((small / "certificate.json").read_text())
+    same = ("name", "format", "stored_bits", "levels", "levels_used", "entropy")
+    assert [{key: row[key] for key in same} for row in certified["rows"]] == [
+        {key: getattr(p, key) for key in same} for p in found.precision
+    ]
+    assert "of 16 used, the mean of 14 matrices; entropy 3." in str(found) and "of 4.500 stored bits" in str(found)
+
+
+def test_a_gguf_file_tells_its_levels(tmp_path: Path) -> None:
+    path, half = tmp_path / "model.gguf", b"\0\x3c"
+    one, two = half + bytes(range(16)), half + bytes([0x10] * 16)
+    path.write_bytes(gguf.made({"a": (2, (32, 8), one * 8), "b": (2, (32, 8), two * 8), "v": (16, (256,), bytes(66))}))
+    found = check(path, watch=False)
+    assert [(p.name, p.format, p.rows, p.columns, p.stored_bits) for p in found.precision] == [
+        (name, "Q4_0", 8, 32, 8 * 18 * 8) for name in "ab"
+    ]
+    assert [(p.levels, p.levels_used) for p in found.precision] == [(16, 16), (16, 2)]
+    assert found.precision[1].entropy == 1.0 and found.sound is None
+    assert "b: 2 of 16 levels used: 1 bit would hold its codes" in str(found)
+    assert "those of 1 tensor stand for several weights at once (first v)" in str(found)

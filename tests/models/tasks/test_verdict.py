@@ -125,7 +125,7 @@ def test_any_other_network() -> None:
     a, b, _ = outputs(0)
     found = compare("none", {"y": a, "z": a[:1]}, {"y": b, "z": a[:1]}, None)
     assert (found + found).samples == 120
-    assert set(found.summary()) == {"task", "samples", "sqnr_db"} and found.summary()["sqnr_db"]["z"] is None
+    assert set(found.summary()) == {"task", "samples", "silent", "sqnr_db"} and found.summary()["sqnr_db"]["z"] is None
 
 
 @pytest.mark.parametrize(

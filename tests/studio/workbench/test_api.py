@@ -413,6 +413,7 @@ def test_a_dropped_folder_is_checked(studio: Studio, done: dict[str, Any]) -> No
         "files",
         "config and tensors",
         "tensors",
+        "levels",
         "coverage",
         "certificate",
     ]

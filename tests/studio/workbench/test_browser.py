@@ -205,6 +205,7 @@ def test_from_a_plan_to_the_verdict(tab: Look, studio: Running) -> None:
                 if re.match(r"[\d.]+ dB", text)]  # fmt: skip
     assert decibels == sorted(decibels)
     row = page.locator(".wb-row button").first
+    expect(row.locator(".wb-row-levels")).to_contain_text(re.compile(r"1\d of 16 · 3\.\d\d"))
     row.press("Enter")
     expect(row).to_have_attribute("aria-expanded", "true")
     expect(page.locator(".wb-detail-box .area")).to_have_count(2, timeout=LONG)
@@ -227,7 +228,10 @@ def test_from_a_plan_to_the_verdict(tab: Look, studio: Running) -> None:
 
     page.get_by_text("Check the written file").click()
     expect(page.locator("#result-title")).to_contain_text("is sound", timeout=LONG)
-    expect(page.locator(".wb-findings li")).to_have_count(5)
+    expect(page.locator(".wb-findings li")).to_have_count(6)
+    page.get_by_text("Levels and entropy of every weight").click()
+    expect(page.locator(".wb-result tbody tr")).to_have_count(21)
+    expect(page.locator(".wb-result tbody tr").first).to_contain_text(re.compile(r"1\d of 16 · 3\.\d\d"))
     page.go_back()
     expect(verdict).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Remove").click()
@@ -244,6 +248,7 @@ def test_a_network_runs_and_is_judged_by_its_task(tab: Look, studio: Running) ->
     page = tab.goto(f"/workbench/runs/{run}")
     expect(page.locator(".wb-verdict")).to_contain_text("Accuracy")
     expect(page.locator(".wb-row")).to_have_count(9)
+    expect(page.locator(".wb-row-levels small").last).to_contain_text(re.compile(r"inputs \d+ of 256 · \d\.\d\d"))
     expect(page.get_by_role("button", name="Write")).to_have_count(0)
     page.get_by_text("Vary the options").click()
     expect(page.locator('input[name="method"][value="rtn"]')).to_be_checked()

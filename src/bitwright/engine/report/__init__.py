@@ -20,6 +20,7 @@ from bitwright.engine.report.certificate import (
 from bitwright.engine.report.figures import MAX_BARS, bars, disagreement, histogram, pictures, scatter
 from bitwright.engine.report.judgement import (
     JUDGEMENTS,
+    NOTHING,
     SCALES,
     cautions,
     comparability,
@@ -38,6 +39,7 @@ __all__ = [
     "JUDGEMENTS",
     "LINES",
     "MAX_BARS",
+    "NOTHING",
     "SCALES",
     "WIDTH",
     "Certificate",

@@ -15,7 +15,7 @@ from bitwright.files.plain import hashes, parse, read_text, why
 from bitwright.files.plain import read as read_bytes
 from bitwright.models import Kind, kind_of, kinds
 from bitwright.models.kind import Words
-from bitwright.words import number, one_line, plural, summed
+from bitwright.words import entropy, levels, number, one_line, plural, summed
 
 Certificate = dict[str, Any]
 
@@ -119,6 +119,12 @@ class _Row(_Table):
     sqnr: float | None
     output_error: float | None
     notes: list[str]
+    levels: int | None = None
+    levels_used: int | None = None
+    entropy: float | None = None
+    input_levels: int | None = None
+    input_levels_used: int | None = None
+    input_entropy: float | None = None
 
 
 class _Form(_Table):
@@ -163,6 +169,54 @@ def worst(certificate: Certificate, key: str) -> Certificate | None:
 def module(name: str) -> str:
     """`model.layers.0.mlp.up_proj.weight` -> `layers.0.mlp.up_proj`, `/stem/Conv` -> `stem/Conv`."""
     return name.removesuffix(".weight").removeprefix("model.").removeprefix("/")
+
+
+def weight_levels(row: Certificate) -> str:
+    """`15 of 16`: unique values of a matrix's codes; `not counted` in certificates of earlier releases."""
+    return levels(row.get("levels"), row.get("levels_used")) or UNCOUNTED
+
+
+def weight_entropy(row: Certificate) -> str:
+    """Entropy of a matrix's codes in bits per weight."""
+    return entropy(row.get("entropy")) or UNCOUNTED
+
+
+def input_levels(row: Certificate) -> str:
+    """`241 of 256, 6.02`: levels of a matrix's rounded input, entropy in bits per value; `float` where it is not."""
+    found = levels(row.get("input_levels"), row.get("input_levels_used"))
+    if not found:
+        return UNCOUNTED if "input_levels" not in row else "float"
+    return f"{found}, {entropy(row['input_entropy']) or 'chosen as it runs'}"
+
+
+def rounds_inputs(certificate: Certificate) -> bool:
+    """Whether any matrix has rounded inputs whose levels are known."""
+    return any(row.get("input_levels") for row in certificate["rows"])
+
+
+def activation_levels(certificate: Certificate) -> tuple[str, str]:
+    """Levels of rounded activations, the mean over tensors (or over the inputs of matrices), and their entropy.
+
+    "" where none is rounded, and for an entropy that was not measured.
+    """
+    seen = [(a.get("levels"), a.get("levels_used"), a.get("entropy")) for a in _activations(certificate)]
+    seen = [found for found in seen if found[0]]
+    if not seen:
+        return "", ""
+    there, used, bits = (None if None in column else sum(column) / len(column) for column in zip(*seen, strict=True))
+    return levels(there, used), entropy(bits)
+
+
+def _activations(certificate: Certificate) -> list[Certificate]:
+    """What is known of each rounded activation, by the names that a row has for its weights."""
+    named: dict[str, Certificate] | None = certificate.get("activations")
+    if named:
+        return list(named.values())
+    keys = {"levels": "input_levels", "levels_used": "input_levels_used", "entropy": "input_entropy"}
+    return [{name: row.get(key) for name, key in keys.items()} for row in certificate["rows"]]
+
+
+UNCOUNTED = "not counted"
 
 
 # --- formats

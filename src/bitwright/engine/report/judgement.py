@@ -50,6 +50,7 @@ SCALES = {
 """The one table of thresholds. KL is compared wherever outputs are scores, not perplexity or accuracy: samples that
 both models find hard cannot hide a change. Of other outputs boxes are judged by mAP, embeddings by how far they turn
 (for the same reason: not by verification accuracy), the rest by their SQNR."""
+NOTHING = "The float model itself predicts nothing"
 CLOSE = 1
 """The last rank that counts as close to the float model."""
 
@@ -87,7 +88,7 @@ def baseless(certificate: Certificate) -> str | None:
 
 def unjudged(certificate: Certificate) -> str:
     """Why there is no judgement."""
-    return "The float model itself predicts nothing" if baseless(certificate) else words(certificate).unmeasured
+    return NOTHING if baseless(certificate) else words(certificate).unmeasured
 
 
 def told(certificate: Certificate) -> str:
@@ -164,7 +165,7 @@ def ranking(certificates: list[Certificate]) -> str:
     else:
         first = words(certificates[0])
         if any(map(baseless, certificates)):
-            return "None can be judged: the float model itself predicts nothing."
+            return f"None can be judged: {NOTHING[0].lower()}{NOTHING[1:]}."
         return f"{first.unmeasured}. Measure it: {first.remedy}"
     return f"{opening} is {label(best)}, {megabytes(best['output']['bytes'])}: {told(best)}."
 

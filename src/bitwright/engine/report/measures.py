@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bitwright.engine.report.certificate import Certificate, decibel, kind, module, saved, worst
+from bitwright.engine.report.certificate import (
+    Certificate,
+    activation_levels,
+    data,
+    decibel,
+    kind,
+    module,
+    saved,
+    words,
+    worst,
+)
 from bitwright.models.kind import Fact
-from bitwright.words import apart, megabytes, milliseconds, plural, share, without_unit
+from bitwright.words import apart, entropy, levels, megabytes, milliseconds, plural, share, titles, without_unit
 
 
 def measures(certificate: Certificate) -> list[Fact]:
@@ -15,6 +25,20 @@ def measures(certificate: Certificate) -> list[Fact]:
     if verdict is None:
         return []
     return kind(certificate).measures(verdict)
+
+
+def beside(certificate: Certificate) -> list[tuple[str, list[Fact]]]:
+    """The sources it was judged on where they are several, the one judged by first, each with what was measured."""
+    verdict = certificate["verdict"]
+    if verdict is None or not verdict.get("others"):
+        return []
+    found = [(titles([str(data(certificate)["heldout"]["source"])])[0], measures(certificate)[:3])]
+    return found + [(str(other["source"]), kind(certificate).measures(other)[:3]) for other in verdict["others"]]
+
+
+def told(found: Iterable[Fact]) -> str:
+    """What was measured on one source, in one line."""
+    return ", ".join(f"{fact.label} {f'{fact.before} -> ' if fact.before else ''}{fact.value}" for fact in found)
 
 
 def leading(certificate: Certificate) -> list[Fact]:
@@ -46,8 +70,16 @@ def facts(certificate: Certificate) -> list[Fact]:
     millions = f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights:,}"
     found = [
         Fact("Size", *without_unit(megabytes(before), megabytes(after)), saved(certificate), "quant"),
-        Fact("Stored bits", "", f"{bits:.3f}", f"per weight, over {millions} quantized weights", "quant"),
+        Fact(
+            "Stored bits",
+            "",
+            f"{bits:.3f}",
+            f"per weight, over {millions} quantized weights{_study(certificate)}",
+            "quant",
+        ),
+        *_precision(certificate),
         *_spread(measures(certificate)),
+        *_others(certificate),
         *speed(certificate),
     ]
     output, lowest = worst(certificate, "output_error"), worst(certificate, "sqnr")
@@ -58,6 +90,31 @@ def facts(certificate: Certificate) -> list[Fact]:
     if certificate["peak_memory_bytes"]:
         found.append(Fact("Peak memory", "", megabytes(certificate["peak_memory_bytes"]), "of the whole run"))
     return found
+
+
+def _study(certificate: Certificate) -> str:
+    """What the stored bits of a study copy are."""
+    return "; in its format, this copy holds floats" if certificate.get("study") else ""
+
+
+def _others(certificate: Certificate) -> Iterable[Fact]:
+    """The first measure on each further source, with the others as its detail."""
+    for source, found in beside(certificate)[1:]:
+        yield Fact(f"{found[0].label} on {source}", "", found[0].value, told(found[1:]), found[0].kind)
+
+
+def _precision(certificate: Certificate) -> Iterable[Fact]:
+    """Unique values and entropy of the whole model; nothing in certificates of earlier releases."""
+    found = certificate.get("precision")
+    if found and found["levels"]:
+        used = levels(found["levels"], found["levels_used"])
+        yield Fact("Levels used", "", used, f"per {words(certificate).part}, the mean over weights", "quant")
+        detail = f"bits per weight of the codes, which take {certificate['stored_bits_per_weight']:.3f} with scales"
+        yield Fact("Entropy", "", entropy(found["entropy"]), detail, "quant")
+    there, bits = activation_levels(certificate)
+    if there:
+        detail = f"on calibration data, entropy {bits} bits per value" if bits else "chosen as it runs"
+        yield Fact("Activation levels", "", there, detail, "quant")
 
 
 def _spread(found: Iterable[Fact]) -> Iterable[Fact]:

@@ -12,6 +12,7 @@ from bitwright.engine.report.certificate import (
     decibel,
     fallbacks,
     floats,
+    input_levels,
     kind,
     label,
     leaves_out_activations,
@@ -20,9 +21,12 @@ from bitwright.engine.report.certificate import (
     proofs,
     readers,
     remarks,
+    rounds_inputs,
     runtimes,
     scheme,
     short_scheme,
+    weight_entropy,
+    weight_levels,
     words,
 )
 from bitwright.engine.report.figures import bars, disagreement, histogram, pictures, scatter
@@ -45,6 +49,7 @@ FUNCTIONS = (
     *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
     *(pictures, runtimes, scheme, share, short_scheme, some, source, words),
+    *(input_levels, rounds_inputs, weight_entropy, weight_levels),
 )
 """What the template calls."""
 

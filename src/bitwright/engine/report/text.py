@@ -10,50 +10,61 @@ from typing import Any
 
 from bitwright.engine.report.certificate import (
     Certificate,
+    activation_levels,
     data,
     decibel,
     fallbacks,
     floats,
+    input_levels,
     label,
     lint,
     module,
     proofs,
     readers,
     remarks,
+    rounds_inputs,
     runtimes,
     saved,
     scheme,
+    weight_entropy,
+    weight_levels,
     words,
     worst,
 )
 from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, source, summary
-from bitwright.engine.report.measures import facts, measures, speed
-from bitwright.words import fit, megabytes, one_line, plural, share, some
+from bitwright.engine.report.measures import beside, facts, measures, speed, told
+from bitwright.words import entropy, fit, levels, megabytes, one_line, plural, share, some
 
 WIDTH = 100
 """Columns of the plain-text verdict."""
-LINES = 14
+LINES = 16
 """Lines of it."""
 
 
 def verdict_lines(certificate: Certificate) -> list[str]:
-    """The verdict for a terminal: judgement first, at most LINES lines of at most WIDTH columns."""
+    """The verdict for a terminal: judgement first, at most LINES lines of at most WIDTH columns.
+
+    Where there are several held-out sources, each has a line more.
+    """
     before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
     bits = certificate["stored_bits_per_weight"]
     lines = [headline(certificate), *cautions(certificate)]
     if certificate["verdict"] is None:
         lines.append(f"Measure it  {words(certificate).remedy}")
+    stored = f"{bits:.3f} stored bits per quantized weight"
+    if certificate.get("study"):
+        stored = f"a study copy: floats, not {bits:.3f} bits per weight"
     lines += [
-        f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), "
-        f"{bits:.3f} stored bits per quantized weight",
+        *(f"On {source}: {told(found)}" for source, found in beside(certificate)),
+        f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {stored}",
         f"Format      {scheme(certificate)}",
+        *_levels(certificate),
     ]
     # The headline tells the first measure; of the others a screen has room for three.
     lines += [f"{_short(fact.label):<12}{fact.text}" for fact in [*measures(certificate)[1:4], *speed(certificate)]]
     reasons = floats(certificate)
     if reasons:
-        told = [f"{len(names):,} {why}" for why, names in reasons]
-        lines.append(f"Float       {some(told, 2, '; ')}")
+        lines.append(f"Float       {some([f'{len(names):,} {why}' for why, names in reasons], 2, '; ')}")
     output, weights = worst(certificate, "output_error"), worst(certificate, "sqnr")
     if output:
         error = share(output["output_error"])
@@ -64,18 +75,29 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         lowest = f"Lowest SQNR {decibel(weights)}{error}: {module(weights['name'])}"
         lines.append(lowest)
     notes = fallbacks(certificate)
-    told = ["none: nothing fell back"]
+    said = ["none: nothing fell back"]
     if notes:
         count = plural(len(notes), "fallback or note", "fallbacks and notes")
-        told = [f"{count}, first: {notes[0]}", *notes[1:2]]
-    told = [f"{'' if i else 'Notes':<12}{line}" for i, line in enumerate(told)]
-    lines += told
+        said = [f"{count}, first: {notes[0]}", *notes[1:2]]
+    said = [f"{'' if i else 'Notes':<12}{line}" for i, line in enumerate(said)]
+    lines += said
     for title, block in (("Read back", readers(certificate)), ("Loads in", runtimes(certificate))):
         lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(block)]
-    for spare in (told[-1] if len(told) > 1 else "", lowest):
-        if len(lines) > LINES and spare:
+    for spare in (said[-1] if len(said) > 1 else "", lowest):
+        if len(lines) > LINES + len(beside(certificate)) and spare:
             lines.remove(spare)
     return [fit(line, WIDTH) for line in lines]
+
+
+def _levels(certificate: Certificate) -> list[str]:
+    """Levels used and entropy, of weights and activations; nothing in certificates of earlier releases."""
+    found = certificate.get("precision")
+    if not found or not found["levels"]:
+        return []
+    there, bits = activation_levels(certificate)
+    rounded = f"; activations {there}, {bits or 'chosen as it runs'}" if there else ""
+    used = levels(found["levels"], found["levels_used"])
+    return [f"Levels      {used} used, entropy {entropy(found['entropy'])} bits per weight{rounded}"]
 
 
 def _short(label: str) -> str:
@@ -122,7 +144,12 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
         blocks.append(_list(reasons))
-    head = (called.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Output error", "SQNR")
+    inputs = rounds_inputs(certificate)
+    head = (
+        *(called.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Levels", "Entropy"),
+        *(("Input levels, entropy",) if inputs else ()),
+        *("Output error", "SQNR"),
+    )
     rows = [
         (
             module(r["name"]),
@@ -130,6 +157,9 @@ def _markdown_one(certificate: Certificate) -> list[str]:
             r["method"],
             f"{r['rows']} × {r['columns']}",
             f"{r['stored_bits'] / (r['rows'] * r['columns']):.3f}",
+            weight_levels(r),
+            weight_entropy(r),
+            *((input_levels(r),) if inputs else ()),
             share(r["output_error"]),
             decibel(r),
         )

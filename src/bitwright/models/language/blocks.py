@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import BitwrightError, ModelError
 from bitwright.files.safetensors import Checkpoint, read_bytes, view_bytes
@@ -29,6 +30,8 @@ Weights = dict[str, torch.Tensor]
 """Checkpoint tensors by name, as stored."""
 Rounding = Callable[[str, torch.Tensor], torch.Tensor]
 """(matrix, its inputs [..., columns]) -> those inputs as a runtime rounds them."""
+Count = Callable[[str, torch.Tensor], Usage | None]
+"""(matrix, its inputs [tokens, columns]) -> how their codes are used as a runtime rounds them; None for floats."""
 SPILL = ".activations-"
 """How names of files with spilled activations begin."""
 HIDDEN = "hidden_states"
@@ -499,12 +502,15 @@ class Recorder(Watch):
     """Gathers `Stats` of the inputs of matrices.
 
     Matrices that multiply the very same input share one record: `leader[name]` is the first of them, `stats[leader]`
-    the record.
+    the record. `usage[leader]` says how the codes of a rounded input are used, in the first batch that reaches it:
+    `count` tells it by the name of a matrix.
     """
 
-    def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> None:
+    def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix], count: Count | None = None) -> None:
         super().__init__(addresses(block, prefix, matrices))
         self.leader: dict[str, str] = {}
+        self.usage: dict[str, Usage | None] = {}
+        self._count = count
         self._sums: dict[str, tuple[int, torch.Tensor]] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
 
@@ -518,6 +524,8 @@ class Recorder(Watch):
                 rows = x.detach().reshape(-1, x.shape[-1])
                 if routed:
                     rows = rows[rows.any(dim=1)]
+                if self._count is not None and names[0] not in self.usage:
+                    self.usage[names[0]] = self._count(names[0], rows)
                 seen, upper = self._sums.get(names[0], (0, None))
                 self._sums[names[0]] = seen + len(rows), add_gram(rows, upper)
         for name in names:

@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from bitwright.core.measure import Usage
 from bitwright.errors import about
 from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Activations, Decoder, Passage, Recorder
+from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
@@ -49,6 +50,11 @@ def group(
         del seen
 
 
+def usage_of(items: list[Item], recorder: Recorder | None) -> Usage | None:
+    """How the codes of the input that matrices share are used; None where it stays float, or nothing was seen of it."""
+    return None if recorder is None else recorder.usage.get(recorder.leader.get(items[0].name, ""))
+
+
 def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tuple[Seen, str | None]:
     """The statistics of a matrix's input, prepared for its method; or the reason why a fallback must solve it."""
     method, expert = item.method, item.part.expert
@@ -81,12 +87,13 @@ class Calibration:
             self.hidden.append(self.decoder.enter(passage))
 
     def through(
-        self, block: int, matrices: list[Matrix], progress: Callable[[float, str], Progress]
+        self, block: int, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
     ) -> Generator[Event, None, Recorder | None]:
         """Run all windows through one block; returns a Recorder of the inputs of `matrices` (None if there are none).
 
         Every matrix sees the float model's own inputs, so blocks do not depend on one another's codes: work done
-        before an interruption is the same in any order. `progress` makes an event of bytes done and a label.
+        before an interruption is the same in any order. `progress` makes an event of bytes done and a label, `count` is
+        that of `Recorder`.
         """
         arch = self.arch
         if not matrices and block == arch.count - 1:
@@ -97,7 +104,7 @@ class Calibration:
         size = sum(tensor.nbytes for tensor in weights.values())
         with self.decoder.loaded(block, weights) as module:
             del weights
-            recorder = Recorder(module, f"{arch.blocks}.{block}", matrices)
+            recorder = Recorder(module, f"{arch.blocks}.{block}", matrices, count)
             for i in range(len(self.hidden)):
                 with recorder if matrices else nullcontext():
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])

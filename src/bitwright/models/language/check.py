@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from bitwright.core.measure import Error
+from bitwright.core.measure import Error, Usage
 from bitwright.errors import BitwrightError, CertificationError, ModelError
-from bitwright.events import Event, Finding, Note, Progress, Row
+from bitwright.events import Event, Finding, Note, Precision, Progress, Row
 from bitwright.files import gguf
 from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.gguf_codes import VECTORS
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
+from bitwright.models import precision
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.modules import modules
-from bitwright.words import some
+from bitwright.models.model import levels_of
+from bitwright.words import plural, some
 
 SHOWN = 8
 """Bad tensors that are named; the others are counted."""
@@ -30,22 +34,23 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     """Check every part of a model folder, or what a GGUF file shows; yields Findings, and Rows against a float folder.
 
     Checks files and index, config against tensors, finite scales and weights, that stored integers decode, that the
-    container's independent decoder decodes them as we do, and how much of the blocks is quantized. What is not known
-    here is said to be so, without a verdict. Raises only for an unreadable `against`; everything wrong with `path` is
-    a Finding that is not good.
+    container's independent decoder decodes them as we do, and how much of the blocks is quantized; tells the Precision
+    of every quantized matrix. What is not known here is said to be so, without a verdict. Raises only for an unreadable
+    `against`; everything wrong with `path` is a Finding that is not good.
     """
     original = None if against is None else _original(against)
+    held: dict[str, Precision] = {}
     if gguf.is_gguf(path):
         checkpoint = None
         yield from _gguf(path)
     else:
-        checkpoint = yield from _folder(path)
+        checkpoint = yield from _folder(path, held)
     if original is None:
         return
     if checkpoint is None:
         yield Finding("against", None, f"nothing could be compared with {original.folder}")
         return
-    yield from compare_weights(original, checkpoint)
+    yield from compare_weights(original, checkpoint, held)
 
 
 def _original(folder: Path) -> Checkpoint:
@@ -57,8 +62,11 @@ def _original(folder: Path) -> Checkpoint:
         return checkpoint
 
 
-def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
-    """The findings about a folder; its tensors where all of them are understood and sound."""
+def _folder(folder: Path, held: dict[str, Precision]) -> Generator[Event, None, Checkpoint | None]:
+    """The findings about a folder; its tensors where all of them are understood and sound.
+
+    How finely its quantized matrices are stored is told, and kept in `held`.
+    """
     try:
         checkpoint = open_checkpoint(folder)
     except BitwrightError as error:
@@ -73,10 +81,10 @@ def _folder(folder: Path) -> Generator[Event, None, Checkpoint | None]:
         yield Finding("config and tensors", None if error.foreign else False, str(error))
         if not error.foreign:
             return None
-        yield from _contents(checkpoint)
+        yield from _contents(checkpoint, held)
         return checkpoint
     yield Finding("config and tensors", True, f"{type(arch.config).__name__}, {arch.count} blocks")
-    yield from _contents(checkpoint)
+    yield from _contents(checkpoint, held)
     yield _coverage(arch, checkpoint)
     if isinstance(checkpoint, QuantizedCheckpoint):
         yield from _runtimes(arch, checkpoint)
@@ -91,11 +99,11 @@ def _unknown(folder: Path) -> Iterator[Event]:
         yield Finding("files", None if error.foreign else False, str(error))
         return
     yield Finding("files", True, f"{len(checkpoint.files)} weight files, {checkpoint.size / 1e6:,.1f} MB")
-    yield from _contents(checkpoint)
+    yield from _contents(checkpoint, {})
 
 
 def _gguf(path: Path) -> Iterator[Event]:
-    """What a GGUF file is, that it is whole, and that its scales and floats are finite."""
+    """What a GGUF file is, that it is whole, that its scales and floats are finite, and which levels its codes use."""
     try:
         found = gguf.read(path)
     except BitwrightError as error:
@@ -107,9 +115,15 @@ def _gguf(path: Path) -> Iterator[Event]:
     yield Finding("file", True, f"GGUF version {found.version}, {architecture}, {len(found.tensors)} tensors: {kinds}")
     bad: list[str] = []
     known = [tensor for tensor in found.tensors if tensor.type is not None]
+    usages: dict[str, Usage] = {}
+    rows: list[Precision] = []
     for done, tensor in enumerate(known, 1):
         if (wrong := found.bad_halves(tensor)) is not None:
             bad.append(f"{path}: {tensor.name}: {wrong} is no scale or weight")
+        if (usage := found.usage(tensor)) is not None:
+            usages[tensor.name] = usage
+            rows.append(_stored(tensor, usage))
+            yield rows[-1]
         yield Progress("check", done, len(known), tensor.name)
     for text in bad[:SHOWN]:
         yield Finding("tensor", False, text)
@@ -117,17 +131,36 @@ def _gguf(path: Path) -> Iterator[Event]:
         yield Finding("tensor", False, f"{len(bad) - SHOWN} more tensors like these")
     if not bad:
         yield Finding("tensors", True, f"{len(known)} tensors whole, their scales and floats finite")
+    yield from precision.findings(rows, usages, "tensors")
+    vectors = [tensor.name for tensor in known if tensor.type and tensor.type.name in VECTORS]
+    if vectors:
+        told = f"those of {plural(len(vectors), 'tensor')} stand for several weights at once (first {vectors[0]})"
+        yield Finding("codes", None, f"{told}: no weight has levels of its own")
     yield Finding("codes", None, "GGUF is not decoded here: how close it is to the float model is not known")
 
 
-def _contents(checkpoint: Checkpoint) -> Iterator[Event]:
-    """Finite values everywhere, and two decoders that agree."""
+def _stored(tensor: gguf.Tensor, usage: Usage) -> Precision:
+    """How finely a tensor of a GGUF file is stored."""
+    assert tensor.type is not None
+    columns = tensor.shape[0]
+    return Precision(
+        name=tensor.name, format=tensor.type.name, rows=math.prod(tensor.shape[1:]), columns=columns,
+        stored_bits=8 * tensor.blocks * tensor.type.size, levels=usage.levels, levels_used=usage.used,
+        entropy=usage.entropy,
+    )  # fmt: skip
+
+
+def _contents(checkpoint: Checkpoint, held: dict[str, Precision]) -> Iterator[Event]:
+    """Finite values everywhere, two decoders that agree, and which levels the codes use; the last in `held`, too."""
     bad: list[str] = []
+    usages: dict[str, Usage] = {}
     names = list(checkpoint.tensors)
     for done, name in enumerate(names, 1):
         try:
             if isinstance(checkpoint, QuantizedCheckpoint) and name in checkpoint.quantized:
-                _decode(checkpoint, name)
+                usages[name] = _decode(checkpoint, name)
+                held[name] = _held(checkpoint, name, usages[name])
+                yield held[name]
             else:
                 rows = max(1, (1 << 24) // max(checkpoint.entry(name).row_size, 1))
                 for start, piece in checkpoint.chunks(name, rows):
@@ -143,16 +176,31 @@ def _contents(checkpoint: Checkpoint) -> Iterator[Event]:
         quantized = len(checkpoint.quantized)
         decoders = f", {quantized} matrices decode alike in two decoders" if quantized else ""
         yield Finding("tensors", True, f"{len(names)} tensors, all finite{decoders}")
+    yield from precision.findings(list(held.values()), usages, "matrices")
 
 
-def _decode(checkpoint: QuantizedCheckpoint, name: str) -> None:
+def _held(checkpoint: QuantizedCheckpoint, name: str, usage: Usage) -> Precision:
+    """How finely a quantized matrix is stored."""
+    held, shape = checkpoint.quantized[name], checkpoint.entry(name).shape
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    return Precision(
+        name=name, format=held.words, rows=rows, columns=columns,
+        stored_bits=held.format.stored_bits(rows, columns), levels=usage.levels, levels_used=usage.used,
+        entropy=usage.entropy, input_levels=levels_of(held.activations),
+    )  # fmt: skip
+
+
+def _decode(checkpoint: QuantizedCheckpoint, name: str) -> Usage:
+    """How the levels of a matrix are used. Raises CertificationError where two decoders differ, TensorError for NaN."""
     for part, tensor in checkpoint.parts(name).items():
         require_finite(f"{name.removesuffix('.weight')}.{part}", tensor)
-    own = checkpoint.qtensor(name).decode()
+    q = checkpoint.qtensor(name)
+    own = q.decode()
     require_finite(name, own)
     theirs = checkpoint.by_library(name)
     if not torch.equal(own.to(theirs.dtype), theirs):
         raise CertificationError("two decoders disagree", where=name, fix="Quantize again")
+    return Usage.of(q.codes, q.format.code)
 
 
 def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
@@ -177,8 +225,10 @@ def _runtimes(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[F
         yield Finding("loads in", True, "; ".join(loads))
 
 
-def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
+def compare_weights(original: Checkpoint, other: Checkpoint, held: Mapping[str, Precision]) -> Iterator[Event]:
     """A Row for every matrix that both folders hold with the same name and shape, and that differs.
+
+    `held` says how finely the quantized ones are stored.
 
     Raises ModelError where there is none that both hold. What is held by one alone, or in another shape, is summed up.
     """
@@ -195,7 +245,7 @@ def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
         yield Note(f"{len(odd)} matrices differ in shape and were not compared, first {odd[0]}: {shapes}")
     best = -math.inf
     for name in alike:
-        row = _compare(original, other, name)
+        row = _compare(original, other, name, held.get(name))
         if row is None:
             best = math.inf  # it is the same matrix
         else:
@@ -206,21 +256,24 @@ def compare_weights(original: Checkpoint, other: Checkpoint) -> Iterator[Event]:
         yield Finding("against", None, f"nothing could be compared: {detail}")
 
 
-def _compare(original: Checkpoint, other: Checkpoint, name: str) -> Row | None:
+def _compare(original: Checkpoint, other: Checkpoint, name: str, held: Precision | None) -> Row | None:
     """The Row of one matrix; None for one that is float, and the same."""
-    entry, error, held = original.entry(name), Error(), other.quantized.get(name)
+    entry, error = original.entry(name), Error()
     rows = entry.shape[0] if held else max(1, (1 << 24) // max(entry.row_size, 1))
     for start, piece in original.chunks(name, rows):
         error += Error.between(piece, other.read(name, start, start + rows))
     if error.noise == 0 and not held:
         return None
-    return Row(
+    stored = held or Precision(
         name=name,
-        format=held.words if held else str(other.entry(name).dtype).removeprefix("torch."),
-        method="",
+        format=str(other.entry(name).dtype).removeprefix("torch."),
         rows=entry.shape[0],
         columns=entry.shape[1],
-        stored_bits=held.format.stored_bits(*entry.shape) if held else other.entry(name).size * 8,
+        stored_bits=other.entry(name).size * 8,
+    )
+    return Row(
+        **asdict(stored),
+        method="",
         mse=error.mse,
         psnr=error.psnr(),
         sqnr=error.sqnr,

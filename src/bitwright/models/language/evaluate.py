@@ -30,6 +30,8 @@ class Comparison:
     top1: Estimate
     perplexity: tuple[float, float]
     loss_increase: Estimate
+    vocabulary: int
+    """Tokens that the models choose among."""
 
     def summary(self) -> dict[str, float | int]:
         """Plain numbers for JSON."""
@@ -43,6 +45,7 @@ class Comparison:
             "perplexity_quantized": self.perplexity[1],
             "loss_increase": self.loss_increase.value,
             "loss_increase_interval": self.loss_increase.interval,
+            "vocabulary": self.vocabulary,
         }
 
     def lines(self) -> list[str]:
@@ -101,6 +104,7 @@ def compare(
         Estimate.of(top1),
         (math.exp(float(loss_p.mean())), math.exp(float(loss_q.mean()))),
         Estimate.of(loss_q - loss_p),
+        p.arch.vocabulary,
     )
 
 

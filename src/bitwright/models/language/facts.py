@@ -35,9 +35,14 @@ def baseless(verdict: Verdict) -> str | None:
 
 
 def cautions(certificate: Verdict) -> list[str]:
-    """Held-out text that calibration has seen."""
-    seen = ((certificate["text"] or {}).get("heldout") or {}).get("seen", 0.0)  # absent in earlier certificates
-    return [f"Flattered: calibration has {share(seen)} of the held-out text's 16-token runs."] if seen > SEEN else []
+    """Held-out text that calibration has seen, of each source."""
+    parts = {name: part for name, part in (certificate["text"] or {}).items() if name.startswith("heldout")}
+    lines = []
+    for part in parts.values():
+        seen = part.get("seen", 0.0)  # absent in earlier certificates
+        text = part["source"] if len(parts) > 1 else "the held-out text"
+        lines += [f"Flattered: calibration has {share(seen)} of {text}'s 16-token runs."] if seen > SEEN else []
+    return lines
 
 
 def perplexity_change(verdict: Verdict) -> str:

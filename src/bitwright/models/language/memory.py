@@ -52,6 +52,15 @@ def evaluates(plan: Plan) -> bool:
     return c.heldout is not None or c.source != "self" or plan.calibrated
 
 
+def written(plan: Plan) -> tuple[int, int]:
+    """Windows that the model writes itself, to calibrate on and to be judged on."""
+    c = plan.recipe.calibration
+    if c.source != "self" or not evaluates(plan):
+        return 0, 0
+    judged = c.heldout_windows if c.heldout is None else 0
+    return (c.windows if judged or uses_text(plan) or plan.recipe.max_drop is not None else 0), judged
+
+
 def piece_rows(item: Item, step: int) -> int:
     """Rows of a matrix that are quantized at once: bounded memory, and whole packed words of `step` rows."""
     if item.part.transposed or item.format.block == "tensor":
@@ -198,7 +207,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
     # reading of weights cost nearly as much as its matrix products.
     moments = 2 * tokens * 0.6 * _squares(plan)
-    verdict = 4 * c.heldout_windows * c.length * whole if evaluates(plan) else 0
+    verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or ("",)) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
     computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + verdict / (0.55 * slow)
@@ -215,9 +224,9 @@ def _squares(plan: Plan) -> int:
 def _writing(plan: Plan, arch: Architecture, rate: float, whole: int) -> float:
     """Seconds that the model takes to write its own calibration text, one position of a few rows at a time."""
     c = plan.recipe.calibration
-    if c.source != "self" or not evaluates(plan):
+    batches = -(-sum(written(plan)) // WRITTEN)
+    if not batches:
         return 0
-    batches = -(-(c.windows + c.heldout_windows) // WRITTEN)
     vocabulary = int(getattr(arch.config.get_text_config(), "vocab_size", 0))
     row = WRITTEN * (2 * whole / rate + SAMPLED * vocabulary)
     return batches * c.length * (row + LAYER * arch.count)

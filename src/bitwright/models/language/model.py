@@ -13,7 +13,7 @@ import torch
 
 from bitwright import machine
 from bitwright.core.format import Format
-from bitwright.core.measure import layer_error
+from bitwright.core.measure import Usage, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import ModelError, RecipeError, TensorError
@@ -29,8 +29,9 @@ from bitwright.models.histogram import Pieces
 from bitwright.models.language import memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import SPILL, release
-from bitwright.models.language.calibration import Calibration, group
+from bitwright.models.language.calibration import Calibration, group, usage_of
 from bitwright.models.language.compare import compare_folders
+from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.memory import CACHED
 from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
@@ -337,6 +338,13 @@ class LanguageModel(Model):
             done += size
             return Progress("quantize", min(done, total), total, label)
 
+        def count(name: str, x: torch.Tensor) -> Usage | None:
+            item = plan.items[name]
+            if item.activations == "none":
+                return None
+            found: Usage = plan.container.count_inputs(x.float(), item.format, item.activations)
+            return found
+
         for left in plan.partial.glob(f"{SPILL}*"):
             left.unlink()  # a killed run could not
         walk = None
@@ -352,7 +360,7 @@ class LanguageModel(Model):
                 todo = []
             recorder = None
             if walk is not None and block is not None:
-                recorder = yield from walk.through(block, [item.part for item in todo], progress)
+                recorder = yield from walk.through(block, [item.part for item in todo], progress, count)
             for entry in entries:
                 if entry.name in copies:
                     yield Copy(entry.name)
@@ -363,7 +371,7 @@ class LanguageModel(Model):
                 todo, recorder, finished, lambda item: self.piece_rows(plan, item), least
             ):
                 left_ = [item.name for item in items if not finished(item.name)]
-                yield Turn(items, (seen,), fallback, self._settle(seen))
+                yield Turn(items, (seen,), fallback, self._settle(seen), inputs=usage_of(items, recorder))
                 size = sum(arch.checkpoint.entry(name).size for name in left_)
                 yield progress(size, items[0].name)
                 del seen  # the next factor is computed while this name would still hold the last
@@ -414,23 +422,30 @@ class LanguageModel(Model):
         return verify.verify(plan, self.arch, sink_of(plan), rows, sums)
 
     def judge(self, plan: Plan, data: Text | None) -> Generator[Event, None, dict[str, Any]]:
-        verdict = None
+        verdict: dict[str, Any] | None = None
         if data is not None:
-            comparison = yield from compare_folders(
-                self.path,
-                plan.partial,
-                data.heldout,
-                budget=memory.activation_budget(plan) // 2,
-                spill=plan.partial,
-                phase="certify",
-            )
             rounded = any(item.activations != "none" for item in plan.items.values())
-            verdict = comparison.summary() | {"vocabulary": self.arch.vocabulary, "rounded_inputs": rounded}
+            comparison = yield from self._compare(plan, data.heldout)
+            verdict = {**comparison.summary(), "rounded_inputs": rounded}
+            others: list[dict[str, Any]] = []
+            for source, windows in data.others.items():
+                comparison = yield from self._compare(plan, windows)
+                others.append({"source": source, **comparison.summary()})
+            verdict |= {"others": others} if others else {}
         return {
             "text": data.summary if data else None,
             "verdict": verdict,
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
+
+    def _compare(self, plan: Plan, windows: torch.Tensor) -> Generator[Event, None, Comparison]:
+        """The source and the partial output on held-out windows."""
+        budget = memory.activation_budget(plan) // 2
+        return (
+            yield from compare_folders(
+                self.path, plan.partial, windows, budget=budget, spill=plan.partial, phase="certify"
+            )
+        )
 
     def pair(self, plan: Plan, name: str) -> Pieces:
         sink, item, source = sink_of(plan), plan.items[name], self.arch.checkpoint

@@ -22,9 +22,10 @@ from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.blocks import release
 from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, pinned, share_seen, write_own
 from bitwright.models.language.facts import SEEN
-from bitwright.models.language.memory import WRITTEN, evaluates
+from bitwright.models.language.memory import WRITTEN, evaluates, written
 from bitwright.models.model import Plan
 from bitwright.recipe import Calibration
+from bitwright.words import titles
 
 CHECK_BYTES = 1 << 24
 """Bytes of a tensor in memory while it is checked."""
@@ -34,10 +35,15 @@ OWN = "self-written.pt"
 
 @dataclass(frozen=True)
 class Text:
-    """Token windows int64 [count, length]; `summary` goes into the certificate."""
+    """Token windows int64 [count, length]; `summary` goes into the certificate.
+
+    `heldout` is what the verdict judges by, `others` are further held-out windows by their source. `calibration` is
+    empty where nothing looks at it.
+    """
 
     calibration: torch.Tensor
     heldout: torch.Tensor
+    others: dict[str, torch.Tensor] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,53 +112,69 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
             "no text given: the verdict will compare weights and logits, not perplexity (give --calib or --heldout)"
         )
         return None
-    if c.source == "self":
-        return (yield from _write(plan, arch, device, c))
+    sources = c.heldout or (["stdlib"] if c.source == "stdlib" else [])
+    used, judged = written(plan)
+    own = torch.empty(0, c.length, dtype=torch.int64)
+    if used:
+        own = yield from _write(plan, arch, device, c, used + judged)
+    if judged:
+        summary = {"calibration": _own(own[:used], c), "heldout": _own(own[used:], c)}
+        return Text(own[:used], own[used:], summary=summary)
     tokenizer = load_tokenizer(plan.source)
-    held = c.heldout or ("stdlib" if c.source == "stdlib" else None)
-    with about("calibration.source"):
-        source = pinned(c.source)
-        texts = load_texts(source)
-        part: Part = "calibration" if held is None else "all"
-        calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=source, part=part)
-        if held is None:
-            heldout = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=source, part="heldout")
-    if held is not None:
-        with about("calibration.heldout"):
-            heldout = read_heldout(plan.source, held, c.heldout_windows, c.length, tokenizer)
+    ids, summary = own, {"calibration": _own(own, c)} if used else {}
+    held: dict[str, Windows] = {}
+    if c.source != "self":
+        with about("calibration.source"):
+            given = pinned(c.source)
+            texts = load_texts(given)
+            part: Part = "all" if sources else "calibration"
+            calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=given, part=part)
+            if not sources:
+                rest = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=given, part="heldout")
+                held[given] = rest
+        require_fit(plan.source, calibration.ids)
+        for line in calibration.lint.lines():
+            yield Note(f"calibration: {line}")
+        ids, summary["calibration"] = calibration.ids, _facts(calibration)
+    with about("calibration.heldout"):
+        for source in sources:
+            held[source] = read_heldout(plan.source, source, c.heldout_windows, c.length, tokenizer)
     del tokenizer
     release()
-    for windows in (calibration, heldout):
+    called = dict(zip(held, titles(held), strict=True))
+    for i, (source, windows) in enumerate(held.items(), 1):
         require_fit(plan.source, windows.ids)
-    for line in calibration.lint.lines():
-        yield Note(f"calibration: {line}")
-    for warning in heldout.lint.warnings:
-        yield Note(f"held-out: warning: {warning}")
-    seen = share_seen(heldout.ids, calibration.ids)
-    if seen > SEEN:
-        yield Note(f"held-out: warning: calibration has {seen:.0%} of its 16-token runs, so the verdict is flattered")
-    summary = _summary(calibration, heldout)
-    summary["heldout"]["seen"] = seen
-    return Text(calibration.ids, heldout.ids, summary)
+        which = f"held-out {called[source]}" if len(held) > 1 else "held-out"
+        for warning in windows.lint.warnings:
+            yield Note(f"{which}: warning: {warning}")
+        seen = share_seen(windows.ids, ids) if len(ids) else 0.0
+        if seen > SEEN:
+            yield Note(
+                f"{which}: warning: calibration has {seen:.0%} of its 16-token runs, so the verdict is flattered"
+            )
+        summary["heldout" if i == 1 else f"heldout {i}"] = _facts(windows) | {"seen": seen}
+    first, *others = held
+    return Text(ids, held[first].ids, {called[source]: held[source].ids for source in others}, summary)
 
 
-def _summary(calibration: Windows, heldout: Windows) -> dict[str, Any]:
-    return {
-        kind: {
-            "source": w.source if w.source.startswith(hub.PREFIX) else Path(w.source).name,
-            "sha256": w.hash,
-            **w.lint.summary(),
-        }
-        for kind, w in (("calibration", calibration), ("heldout", heldout))
-    }
+def _facts(windows: Windows) -> dict[str, Any]:
+    source = windows.source
+    called = source if source.startswith(hub.PREFIX) else Path(source).name
+    return {"source": called, "sha256": windows.hash, **windows.lint.summary()}
 
 
-def _write(plan: Plan, arch: Architecture, device: str, c: Calibration) -> Generator[Event, None, Text]:
-    """The model's own text; needs the whole model in memory. The last windows are the held-out ones."""
-    count = c.windows + c.heldout_windows
+def _own(ids: torch.Tensor, c: Calibration) -> dict[str, Any]:
+    """What is said of text that the model wrote."""
+    return {"source": "self", "sha256": hash_ids(ids), "windows": len(ids), "length": c.length, "seed": c.seed}
+
+
+def _write(
+    plan: Plan, arch: Architecture, device: str, c: Calibration, count: int
+) -> Generator[Event, None, torch.Tensor]:
+    """`count` windows of the model's own text; needs the whole model in memory."""
     kept = plan.partial / OWN
     held = torch.load(kept, weights_only=True) if kept.exists() else {}
-    ids, key = held.get("ids"), _own_key(arch, device, c)
+    ids, key = held.get("ids"), _own_key(arch, device, c, count)
     if ids is None or held["key"] != key:
         needed = machine.BASE + 2 * arch.checkpoint.size
         ceiling = plan.room
@@ -174,18 +196,13 @@ def _write(plan: Plan, arch: Architecture, device: str, c: Calibration) -> Gener
         plan.partial.mkdir(parents=True, exist_ok=True)
         torch.save({"key": key, "ids": ids}, kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").rename(kept)
-    calibration, heldout = ids[: c.windows], ids[c.windows :]
-    summary = {
-        kind: {"source": "self", "sha256": hash_ids(part), "windows": len(part), "length": c.length, "seed": c.seed}
-        for kind, part in (("calibration", calibration), ("heldout", heldout))
-    }
-    return Text(calibration, heldout, summary)
+    return ids  # type: ignore[no-any-return]
 
 
-def _own_key(arch: Architecture, device: str, c: Calibration) -> str:
+def _own_key(arch: Architecture, device: str, c: Calibration, count: int) -> str:
     """SHA-256 of what decides the text that the model writes."""
     files = fingerprint([*arch.checkpoint.files, arch.checkpoint.folder / "config.json"])
-    facts = [c.seed, c.windows, c.heldout_windows, c.length, device, files]
+    facts = [c.seed, count, c.length, device, files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

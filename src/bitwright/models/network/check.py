@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from onnx import numpy_helper
 
 from bitwright.core.measure import Error
 from bitwright.errors import BitwrightError, ModelError
-from bitwright.events import Event, Finding, Row
+from bitwright.events import Event, Finding, Precision, Row
 from bitwright.files import qoperator
-from bitwright.files.layers import PRODUCTS, RECURRENT, Floats, to_matrix
-from bitwright.files.onnx import decode, decode_layers, read
+from bitwright.files.container import Counted
+from bitwright.files.counted import levels
+from bitwright.files.layers import PRODUCTS, RECURRENT, Floats, attribute, to_matrix
+from bitwright.files.onnx import counted, decode, decode_layers, read
+from bitwright.models import precision
 from bitwright.models.network.branches import CONSTANT
 from bitwright.models.network.graph import Graph, inputs_of
 from bitwright.models.network.pad import without_padding
@@ -32,8 +36,8 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     """Check every part of a quantized ONNX file; yields Findings, and Rows against the float network's file.
 
     Checks that the file is whole and finite, that `onnx.checker` and ONNX Runtime accept it, that scales are positive
-    and weights decode, and how many products take integers; weights that are not decoded here get no verdict. Raises
-    only for an unreadable `against`.
+    and weights decode, and how many products take integers; tells the Precision of every quantized weight. Weights that
+    are not decoded here get no verdict. Raises only for an unreadable `against`.
     """
     source = None if against is None else read(against)
     try:
@@ -51,8 +55,58 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     decoded = decode(model)
     yield _coverage(model, decoded)
     yield from _unread(model, decoded)
+    stored = counted(model) | qoperator.counted(model)
+    held = dict(_weights(model, stored))
+    yield from held.values()
+    yield from precision.findings(list(held.values()), {held[n].name: stored[n].usage for n in held}, "weights")
     if source is not None:
-        yield from _compare(_float(source, model, str(against)), model, decoded, path, str(against))
+        yield from _compare(_float(source, model, str(against)), model, decoded, held, path, str(against))
+
+
+PLACES = {
+    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1,), "LSTM": (1, 2), "GRU": (1, 2), "Gather": (0,),
+    "MatMulNBits": (1,), **{op: tuple(weight.codes for weight in weights) for op, weights in qoperator.WEIGHTS.items()},
+}  # fmt: skip
+"""Operators, and which of their inputs are weights."""
+ROWS = {"Conv": 0, "QLinearConv": 0, "ConvInteger": 0, "Gather": 0, "ConvTranspose": 1, "LSTM": 1, "GRU": 1}
+"""The axis of a weight that runs over a matrix' rows, where it is not the last."""
+
+
+def _weights(model: onnx.ModelProto, stored: Mapping[str, Counted]) -> Iterator[tuple[str, Precision]]:
+    """How finely every weight that is stored as codes is: its name as `decode` has it, and named by its first node."""
+    makers = {out: node for node in model.graph.node for out in node.output if out}
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        places = PLACES.get(node.op_type, ())
+        for place in places:
+            name = node.input[place].removesuffix("_packed") if node.op_type == "MatMulNBits" else node.input[place]
+            if name not in stored or name in seen:
+                continue
+            seen.add(name)
+            usage, rows = stored[name].usage, _rows(node, stored[name].shape)
+            yield name, Precision(
+                name=node.name if node.name and len(places) == 1 else name, format=stored[name].words, rows=rows,
+                columns=int(usage.total) // rows, stored_bits=stored[name].bits, levels=usage.levels,
+                levels_used=usage.used, entropy=usage.entropy, input_levels=_input_levels(node, makers, kinds),
+            )  # fmt: skip
+
+
+def _rows(node: onnx.NodeProto, shape: tuple[int, ...]) -> int:
+    """Rows of a weight as a matrix: outputs of a product, entries of what is looked up in."""
+    axis = 0 if attribute(node, "transB", 0) else ROWS.get(node.op_type, -1)
+    return max(shape[axis], 1) if len(shape) > axis else 1
+
+
+def _input_levels(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], kinds: Mapping[str, int]) -> int | None:
+    """Levels that the input of a product is rounded to; None where it stays float."""
+    if node.op_type in qoperator.WEIGHTS:
+        return 256  # their inputs are int8 or uint8, given or made so as it runs
+    maker = makers.get(node.input[0])
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    zero = maker.input[2] if len(maker.input) > 2 else ""
+    return levels(kinds[zero]) if zero in kinds else 256  # uint8 is the type of an absent zero point
 
 
 def _float(source: onnx.ModelProto, model: onnx.ModelProto, where: str) -> Graph:
@@ -65,12 +119,18 @@ def _float(source: onnx.ModelProto, model: onnx.ModelProto, where: str) -> Graph
 
 
 def _compare(
-    graph: Graph, model: onnx.ModelProto, decoded: Mapping[str, Floats], path: Path, against: str
+    graph: Graph,
+    model: onnx.ModelProto,
+    decoded: Mapping[str, Floats],
+    held: Mapping[str, Precision],
+    path: Path,
+    against: str,
 ) -> Iterator[Event]:
     """A Row for each layer whose weight the quantized file holds; ModelError where it has decoded none of them."""
     best, rows, found = -math.inf, 0, decode_layers(model, graph.matrices)
+    nodes = {node.name: node for node in model.graph.node}
     for layer in graph.matrices:
-        names = (f"{layer.weight}{end}" for end in NAMED)
+        names = [f"{layer.weight}{end}" for end in NAMED]
         stored = found.get(layer.weight, next((decoded[name] for name in names if name in decoded), None))
         back = None if stored is None else without_padding(stored, tuple(layer.shape))
         if back is None:
@@ -79,10 +139,11 @@ def _compare(
         before, after = graph.matrix(layer), to_matrix(layer, back)
         error = Error.between(before, after)
         best = max(best, error.sqnr)
-        yield Row(
-            name=layer.name, format="decoded", method="", rows=before.shape[0], columns=before.shape[1],
-            stored_bits=0, mse=error.mse, psnr=error.psnr(), sqnr=error.sqnr, cosine=error.cosine,
-        )  # fmt: skip
+        read = [*names, *(nodes[layer.name].input[1:2] if layer.name in nodes else ())]
+        known = next((held[name] for name in read if name in held), None)
+        precise = asdict(known) if known else {"format": "decoded", "stored_bits": 0}
+        place = {"name": layer.name, "rows": before.shape[0], "columns": before.shape[1]}
+        yield Row(**precise | place, method="", mse=error.mse, psnr=error.psnr(), sqnr=error.sqnr, cosine=error.cosine)
     if rows and best < UNRELATED:
         detail = f"no layer of {against} is nearer than {best:.1f} dB SQNR: it is not what this was made from"
         yield Finding("against", None, f"nothing could be compared: {detail}")

@@ -79,12 +79,12 @@ def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
     return [layer.name for layer in first if cost[layer.name] <= least]
 
 
-def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, Samples] | None, placement: Placement) -> Estimate:
+def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, placement: Placement) -> Estimate:
     """Memory at the heaviest moment, and wall time from this machine's measured rate of matrix products."""
     if samples is None:
         return Estimate(BASE + COPIES * plan.model.source_bytes, SECONDS)
-    calibration, heldout = samples
-    count, judged = len(calibration) * calibration.calls, len(heldout) * heldout.calls
+    calibration, *heldout = samples
+    count, judged = len(calibration) * calibration.calls, sum(len(part) * part.calls for part in heldout)
     batch = min(calibration.batch, count)
     values = {name: 4 * _numbers(graph, name) for name in graph.values if name not in graph.constants}
     inputs = sum(values[name] for name in graph.inputs if name in values)

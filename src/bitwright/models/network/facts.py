@@ -65,7 +65,9 @@ def measures(v: Verdict) -> list[Fact]:
 
 
 def baseless(v: Verdict) -> str | None:
-    """Embeddings of the float network that tell pairs apart no better than guessing."""
+    """Outputs that are 0 on all samples, or embeddings that tell pairs apart no better than guessing."""
+    if v.get("silent", False):  # absent in earlier certificates
+        return f"{some(v['sqnr_db'], 3)} is 0 on every sample"
     if "match_float" not in v or number(v["match_float_low"]) > 0.5:
         return None
     return f"it tells {100 * number(v['match_float']):.1f} % of the pairs apart, where guessing tells half"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.core.measure import Usage
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files import sidecars
@@ -46,10 +47,12 @@ from bitwright.recipe import Recipe
 from bitwright.rewrites import Subject, chosen
 from bitwright.words import plural
 
-Parts = tuple[Samples, Samples]
-"""Samples that calibrate, and those that judge."""
+Parts = tuple[Samples, ...]
+"""Samples that calibrate, then those that judge, of each source."""
 
 
+LEVELS = 256
+"""Codes of a rounded activation: 8 bits."""
 NODE = 230
 """Bytes of one QuantizeLinear or DequantizeLinear with its names and scalars, about."""
 
@@ -223,7 +226,8 @@ class NetworkModel(Model):
         attempt(self.graph, layers, rounded, feeds, count)
         require_same(self.graph, self.path, feeds)
         with about("data.heldout"):
-            rehearse(self.samples[1], plan.recipe.data, self.path)
+            for part in self.samples[1:]:
+                rehearse(part, plan.recipe.data, self.path)
         judged = first.task != "none" and (first.task not in ("detect", "match") or first.labelled)
         if plan.recipe.max_drop is not None and not judged:
             raise RecipeError(
@@ -256,6 +260,16 @@ class NetworkModel(Model):
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
 
+    def input_levels(self, plan: Plan, item: Item) -> int | None:
+        placement = self.placement(plan)
+        given = item.name in placement.nodes and item.part.input in placement.activations
+        return LEVELS if given or item.part.node in placement.dynamic else None
+
+    def _inputs(self, layer: Layer, sink: LayerSink) -> Usage | None:
+        """How the codes of a layer's rounded input are used on the samples; None where it stays float."""
+        affine, seen = rounding(layer, sink.placement, sink.affines), self._observed
+        return None if affine is None or seen is None else seen.values[layer.input].usage(affine)
+
     def lines(self, plan: Plan) -> list[str]:
         lines = []
         if plan.container.integer:
@@ -265,9 +279,8 @@ class NetworkModel(Model):
             if placement.dynamic:
                 told = "as DynamicQuantizeLSTM, which rounds what it reads and its state when it runs"
                 lines.append(f"{plural(len(placement.dynamic), 'LSTM')} {told}")
-            lines.append(
-                f"{len(placement.activations)} activation tensors as {kind}, ranges by {self.network.observer}"
-            )
+            count = plural(len(placement.activations), "activation tensor")
+            lines.append(f"{count} as {kind}, {LEVELS} levels, ranges by {self.network.observer}")
             reasons = Counter(self._floats(plan).values())
             lines += [
                 f"{f'{count} nodes stay' if count > 1 else '1 node stays'} float: {why}"
@@ -276,13 +289,15 @@ class NetworkModel(Model):
         else:
             lines.append("activations stay float")
         if self.samples:
-            first, second = self.samples
+            first, *held = self.samples
             lines += [f"state: {name} is {output} of the call before" for name, output in first.states.items()]
+            judged = sum(map(len, held))
             calls = f" of up to {first.calls} calls" if first.calls > 1 else ""
-            lines.append(f"{len(first):,} samples{calls} to calibrate, {len(second):,} for the verdict ({first.kind})")
-            if second.paired:
-                same = sum(pair.same for pair in second.pairs)
-                lines.append(f"verified on {same:,} pairs of one identity and {len(second.pairs) - same:,} of two")
+            lines.append(f"{len(first):,} samples{calls} to calibrate, {judged:,} for the verdict ({first.kind})")
+            if held[0].paired:
+                pairs = held[0].pairs
+                same = sum(pair.same for pair in pairs)
+                lines.append(f"verified on {same:,} pairs of one identity and {len(pairs) - same:,} of two")
         return lines
 
     def runtimes(self, plan: Plan) -> list[str]:
@@ -372,11 +387,13 @@ class NetworkModel(Model):
             if (first := firsts[weight]) == item.name:
                 layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()))
                 seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
-                yield Turn([item], seen, fallback, layer.settle, partial(_restore, layer, sink))
+                restore, inputs = partial(_restore, layer, sink), self._inputs(step.layer, sink)
+                yield Turn([item], seen, fallback, layer.settle, restore, inputs=inputs)
             else:
                 layer = Settling(self.graph, step, self.network, affine, corrections)
                 settle, restore = as_before(layer, first), partial(_restore, layer, sink)
-                yield Turn([item], (), None, settle, restore, sink.weights[weight])
+                inputs = self._inputs(step.layer, sink)
+                yield Turn([item], (), None, settle, restore, sink.weights[weight], inputs)
             done += 1
             yield Progress("quantize", done, len(plan.items), item.name)
 
@@ -396,7 +413,8 @@ class NetworkModel(Model):
         sink.affines = dict(made.activations)
         for item in plan.items.values():
             q = made.weights[item.part.weight]
-            yield Turn([item], (), None, as_trained(made.biases.get(item.name)), partial(_read, sink), q)
+            settle, inputs = as_trained(made.biases.get(item.name)), self._inputs(item.part, sink)
+            yield Turn([item], (), None, settle, partial(_read, sink), q, inputs)
         yield Progress("quantize", len(plan.items), len(plan.items), f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
 
     def piece_rows(self, plan: Plan, item: Item) -> int:
@@ -447,7 +465,8 @@ class NetworkModel(Model):
         return verify.verify(plan, self.graph, sink_of(plan), read(plan.partial / plan.out.name))
 
     def judge(self, plan: Plan, data: Parts | None) -> Generator[Event, None, dict[str, Any]]:
-        return judge(plan, self.graph, sink_of(plan), data)
+        seen = self._observed.values if self._observed is not None else {}
+        return judge(plan, self.graph, sink_of(plan), data, seen)
 
     def pair(self, plan: Plan, name: str) -> Pieces:
         for _ in self.rewrite(plan, self.samples):

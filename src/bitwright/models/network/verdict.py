@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bitwright.core.observe import Affine, Histogram
 from bitwright.errors import DataError, RecipeError
 from bitwright.events import Event, Progress, Started
 from bitwright.files.onnx import read
@@ -28,15 +29,23 @@ from bitwright.models.tasks.boxes import SURE, sure, told
 from bitwright.models.tasks.heads import Head
 from bitwright.models.tasks.verdict import Verdict, compare
 from bitwright.recipe import Data, Recipe
+from bitwright.words import titles
 
 LOOK = 2
 """Held-out batches that our simulation runs, too."""
 
 
 def judge(
-    plan: Plan, graph: Graph, sink: LayerSink, samples: tuple[Samples, Samples] | None
+    plan: Plan,
+    graph: Graph,
+    sink: LayerSink,
+    samples: tuple[Samples, ...] | None,
+    seen: Mapping[str, Histogram],
 ) -> Generator[Event, None, dict[str, Any]]:
-    """The answers of both networks on held-out samples, and their speed: what the certificate says of a network."""
+    """The answers of both networks on held-out samples, and their speed: what the certificate says of a network.
+
+    `seen` is what calibration saw of each tensor that is rounded.
+    """
     written, heldout = plan.partial / plan.out.name, samples[1] if samples else None
     simulated = verdict = speed = None
     pictures = None
@@ -45,14 +54,20 @@ def judge(
         simulated = check_answers(plan, graph, sink, [batch.feeds for batch in first])
         yield Progress("certify", 2, 4, "measuring on held-out samples")
         verdict = measure(heldout, plan.recipe.data, plan.source, written).summary()
+        others = [measure(part, plan.recipe.data, plan.source, written).summary() for part in (samples or ())[2:]]
+        called = titles(plan.recipe.data.heldout or [])[1:]
+        if others:
+            verdict["others"] = [{"source": name, **part} for name, part in zip(called, others, strict=True)]
         yield Progress("certify", 3, 4, "profiling")
         speed = _speed(plan.source, written, *heldout.first())
         pictures = _pictures(heldout, plan.recipe.data, plan.source, written)
-    parts = dict(zip(("calibration", "heldout"), samples, strict=True)) if samples else None
+    names = ["calibration", "heldout", *(f"heldout {i}" for i in range(2, len(samples or ())))]
+    parts = dict(zip(names, samples, strict=True)) if samples else None
     return {
         "data": parts and {name: part.summary for name, part in parts.items()},
         "activations": {
-            name: {"scale": a.scale, "zero": a.zero, "low": a.low, "high": a.high} for name, a in sink.affines.items()
+            name: {"scale": a.scale, "zero": a.zero, "low": a.low, "high": a.high, **_usage(seen.get(name), a)}
+            for name, a in sink.affines.items()
         },
         "verdict": verdict,
         "simulation": simulated,
@@ -60,6 +75,14 @@ def judge(
         "speed": speed,
         "float_nodes": dict(sink.placement.floats),
     }
+
+
+def _usage(seen: Histogram | None, affine: Affine) -> dict[str, Any]:
+    """Levels there and used, and the entropy in bits per value of a rounded tensor, as the samples had it."""
+    if seen is None:
+        return {}
+    usage = seen.usage(affine)
+    return {"levels": usage.levels, "levels_used": usage.used, "entropy": usage.entropy}
 
 
 def measure(

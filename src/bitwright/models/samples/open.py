@@ -356,8 +356,8 @@ def open_samples(
     return Samples(_open(path, inputs, feeding, data), str(source), inputs, feeding, data, skip, count)
 
 
-def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tuple[Samples, Samples]:
-    """The samples to calibrate with, and others for the verdict, as the recipe's `data` says.
+def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tuple[Samples, ...]:
+    """The samples to calibrate with, then others for the verdict, of each source, as the recipe's `data` says.
 
     Without `heldout` the verdict sees samples of `source` that calibration does not; of a source that is too small for
     that, calibration takes three in four. Raises as `open_samples`, and DataError where the two have other classes.
@@ -376,21 +376,24 @@ def open_parts(data: Data, inputs: Inputs, feeding: Feeding | None = None) -> tu
             first = open_samples(data.source, inputs, plain, feeding=feeding, count=count)
             rest = data.heldout_samples
             return first, open_samples(data.source, inputs, data, feeding=feeding, skip=count, count=rest)
-    if Path(data.heldout).expanduser().resolve() == Path(data.source).expanduser().resolve():
+    held = {Path(source).expanduser().resolve() for source in data.heldout}
+    if Path(data.source).expanduser().resolve() in held:
         fix = "Leave it out: the verdict then uses samples of data.source that calibration does not"
         what = "the verdict would use the calibration samples"
         raise RecipeError(what, where="data.heldout", fix=fix, key="data.heldout")
     with about("data.source"):
         first = open_samples(data.source, inputs, plain, feeding=feeding, count=data.samples)
     with about("data.heldout"):
-        second = open_samples(data.heldout, inputs, data, feeding=feeding, count=data.heldout_samples)
-    if first.classes and second.classes and first.classes != second.classes:
-        spare = sorted(set(first.classes) ^ set(second.classes))
-        counts = f"{len(first.classes)} classes in data.source, {len(second.classes)} in data.heldout"
-        what = f"{counts} (not in both: {', '.join(spare[:4])})"
-        raise DataError(what, where=data.heldout, fix="Name all classes of the network in data.classes",
-                        key="data.classes")  # fmt: skip
-    return first, second
+        most = data.heldout_samples
+        others = [open_samples(source, inputs, data, feeding=feeding, count=most) for source in data.heldout]
+    for source, other in zip(data.heldout, others, strict=True):
+        if first.classes and other.classes and first.classes != other.classes:
+            spare = sorted(set(first.classes) ^ set(other.classes))
+            counts = f"{len(first.classes)} classes in data.source, {len(other.classes)} in data.heldout"
+            what = f"{counts} (not in both: {', '.join(spare[:4])})"
+            raise DataError(what, where=source, fix="Name all classes of the network in data.classes",
+                            key="data.classes")  # fmt: skip
+    return first, *others
 
 
 def _open(path: Path, inputs: Inputs, feeding: Feeding, data: Data) -> Source:

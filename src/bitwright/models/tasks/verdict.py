@@ -60,8 +60,9 @@ class Signals:
         return Signals(sums, unlike)
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers for JSON; an SQNR without any error is None."""
-        return {"sqnr_db": {name: _finite(error.sqnr) for name, error in self.errors.items()}}
+        """Plain numbers for JSON; an SQNR without any error is None. `silent`: the float network answers 0 only."""
+        silent = all(error.signal == 0 for error in self.errors.values())
+        return {"sqnr_db": {name: _finite(error.sqnr) for name, error in self.errors.items()}, "silent": silent}
 
     def lines(self) -> list[str]:
         """The same in words."""

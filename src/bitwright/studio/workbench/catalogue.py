@@ -161,7 +161,8 @@ def guard_recipe(config: Config, recipe: dict[str, Any]) -> None:
     """Raise InputError where a recipe's data lie outside the roots, as models must not."""
     for table, key in (("calibration", "source"), ("calibration", "heldout"), ("data", "source"), ("data", "heldout")):
         named = (recipe.get(table) or {}).get(key)
-        if named is None or (table == "calibration" and (named in SOURCES or named.startswith("hub:"))):
-            continue
-        with about(f"{table}.{key}"):
-            resolve(config, named, f"recipe: {table}.{key}")
+        for source in named if isinstance(named, list) else [named]:
+            if source is None or (table == "calibration" and (source in SOURCES or source.startswith("hub:"))):
+                continue
+            with about(f"{table}.{key}"):
+                resolve(config, source, f"recipe: {table}.{key}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.core.format import Format
+from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
 from bitwright.files.containers.compressed_tensors.rules import GROUPS, installed, reads_zeros, require
@@ -103,6 +104,11 @@ class CompressedTensors(TensorContainer):
         config = "from transformers import CompressedTensorsConfig\n" if unpack else ""
         options = {"quantization_config": UNPACKING} if unpack else {}
         return {"transformers": ("python", config + in_transformers(name, options)), "vLLM": in_vllm(name)}
+
+    def count_inputs(self, x: torch.Tensor, format: Format, activations: str) -> Usage:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme, count_inputs
+
+        return count_inputs(x, Scheme(format, activations))  # type: ignore[arg-type]
 
     def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         groups: dict[tuple[Format, str], list[str]] = {}

@@ -21,6 +21,7 @@ from bitwright.core import bits
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.grid import E4M3
+from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
 from bitwright.files.container import Stored
@@ -263,13 +264,28 @@ def decode_by_library(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> to
 def round_by_library(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """Inputs `x` [..., columns] as the library rounds them, each token by its own scale, and decodes them again."""
     from compressed_tensors.quantization import fake_quantize
+
+    rounded: torch.Tensor = fake_quantize(*_per_token(x, scheme))
+    return rounded.reshape(x.shape)
+
+
+def count_inputs(x: torch.Tensor, scheme: Scheme) -> Usage:
+    """How often each code occurs where the library rounds inputs `x` [..., columns]."""
+    from compressed_tensors.quantization import quantize
+
+    codes, code = quantize(*_per_token(x, scheme)), named(scheme.activations).code
+    if code is E4M3:
+        return Usage.of(codes.to(torch.float8_e4m3fn).view(torch.uint8), code)
+    return Usage.of((codes.to(torch.int16) + 128).to(torch.uint8), code)
+
+
+def _per_token(x: torch.Tensor, scheme: Scheme) -> tuple[Any, ...]:
+    """What the library's functions take: `x` as tokens, the scale and zero point of each, and its description."""
     from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 
     arguments = _library(scheme)[1].input_activations
     tokens = x.reshape(1, -1, x.shape[-1])  # it takes the first two axes to count tokens
-    scale, zero = compute_dynamic_scales_and_zp(tokens, arguments, torch.nn.Module())
-    rounded: torch.Tensor = fake_quantize(tokens, scale, zero, arguments)
-    return rounded.reshape(x.shape)
+    return tokens, *compute_dynamic_scales_and_zp(tokens, arguments, torch.nn.Module()), arguments
 
 
 @lru_cache

@@ -16,9 +16,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.core.bits import pack, unpack
-from bitwright.core.grid import Grid
+from bitwright.core.grid import UINT, Grid
+from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import ModelError, TensorError
+from bitwright.files.container import Counted
+from bitwright.files.counted import size
 from bitwright.files.layers import Network, names_read
 
 DOMAIN = "com.microsoft"
@@ -126,23 +129,50 @@ def _store(
     return names, bits, block
 
 
-def decode_node(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> npt.NDArray[np.float32]:
-    """The float32 matrix [K, N] that a MatMulNBits node multiplies by."""
+def _unpacked(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> tuple[int, int, int, npt.NDArray[np.uint8]]:
+    """K, bits, group size and codes [N, blocks, group size] of a MatMulNBits node."""
     attributes = {a.name: a.i for a in node.attribute}
     k, n, bits, block = (int(attributes[name]) for name in ("K", "N", "bits", "block_size"))
     blocks = -(-k // block)
     packed = numpy_helper.to_array(stored[node.input[1]]).reshape(n * blocks, -1)
-    codes = unpack(packed, bits, block).reshape(n, blocks, block).astype(np.float32)
+    return k, bits, block, unpack(packed, bits, block).reshape(n, blocks, block)
+
+
+def decode_node(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> npt.NDArray[np.float32]:
+    """The float32 matrix [K, N] that a MatMulNBits node multiplies by."""
+    k, bits, _, codes = _unpacked(node, stored)
+    n, blocks, _ = codes.shape
     scale = numpy_helper.to_array(stored[node.input[2]]).reshape(n, blocks).astype(np.float32)
     zero = np.full((n, blocks), 2.0 ** (bits - 1), np.float32)
     if len(node.input) > 3 and node.input[3]:
         zero = unpack(numpy_helper.to_array(stored[node.input[3]]).reshape(n, -1), bits, blocks).astype(np.float32)
-    values = (codes - zero[..., None]) * scale[..., None]
+    values = (codes.astype(np.float32) - zero[..., None]) * scale[..., None]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :k].T)
+
+
+def counted(model: onnx.ModelProto) -> dict[str, Counted]:
+    """How finely the matrix of every MatMulNBits node is stored, its padding left out, under the names of `decode`."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    out = {}
+    for node in _nodes(model, stored):
+        k, bits, block, codes = _unpacked(node, stored)
+        usage = Usage.of(codes.reshape(codes.shape[0], -1)[:, :k], UINT[bits])
+        held = sum(size(stored[name]) for name in node.input[1:4] if name in stored)
+        out[_weight(node)] = Counted(f"uint{bits} g{block}", (k, codes.shape[0]), held, usage)
+    return out
 
 
 def decode(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
     """The matrix [K, N] of every MatMulNBits node, by the name of its B without the ending that we write."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type == "MatMulNBits" and node.domain == DOMAIN]
-    return {node.input[1].removesuffix("_packed"): decode_node(node, stored) for node in nodes}
+    return {_weight(node): decode_node(node, stored) for node in _nodes(model, stored)}
+
+
+def _nodes(model: onnx.ModelProto, stored: Mapping[str, TensorProto]) -> list[onnx.NodeProto]:
+    """The MatMulNBits nodes of constant weights."""
+    found = [node for node in model.graph.node if node.op_type == "MatMulNBits" and node.domain == DOMAIN]
+    return [node for node in found if node.input[1] in stored and node.input[2] in stored]
+
+
+def _weight(node: onnx.NodeProto) -> str:
+    return str(node.input[1].removesuffix("_packed"))

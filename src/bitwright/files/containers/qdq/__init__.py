@@ -10,7 +10,7 @@ from bitwright.core import formats
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
-from bitwright.files.container import GraphContainer, refuse
+from bitwright.files.container import Counted, GraphContainer, refuse
 from bitwright.files.held import Module
 from bitwright.files.usage import in_onnxruntime
 
@@ -78,6 +78,11 @@ class QDQ(GraphContainer):
 
     def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         return {"ONNX Runtime": in_onnxruntime(name)}
+
+    def count(self, model: Any) -> dict[str, Counted]:
+        from bitwright.files.containers.qdq.writer import counted
+
+        return counted(model)
 
     def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return ["ONNX Runtime, in integer kernels", "anything that reads QDQ networks"]

@@ -25,8 +25,10 @@ from bitwright.core.grid import Grid
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor, encode
 from bitwright.errors import ModelError, TensorError
+from bitwright.files.container import Counted
 from bitwright.files.containers.qdq import recurrent
 from bitwright.files.containers.qdq.recurrent import DOMAIN, decoding, dynamic_lstm
+from bitwright.files.counted import INTEGERS, count
 from bitwright.files.layers import Floats, Layer, Network, Placement, attribute, from_matrix, names_read, spared
 from bitwright.files.opset import INT4, upgrade
 
@@ -518,6 +520,10 @@ MOVES: dict[str, int | None] = {
 """How many inputs of an operator are data, where others are indices or shapes; 0: a fused activation reads its raw."""
 
 
+WHOLE = frozenset(TensorProto.DataType.Value(name) for name in (*INTEGERS, "INT32"))
+"""Types of codes that are integers."""
+
+
 def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64] | None]:
     """(codes, scale, zero) of a QTensor as signed integers with positive scales: w = scale * (codes - zero).
 
@@ -539,6 +545,20 @@ def whole(tensor: QTensor, where: str) -> tuple[npt.NDArray[np.int64], Floats, n
     return codes, scale, zero
 
 
+def counted(model: onnx.ModelProto) -> dict[str, Counted]:
+    """How finely every constant behind a DequantizeLinear of `model` is stored, by the name its readers use."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    out: dict[str, Counted] = {}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+            continue
+        zero, group = stored.get(node.input[2]) if len(node.input) > 2 else None, attribute(node, "block_size", 0)
+        assert isinstance(group, int)
+        if (found := count(stored[node.input[0]], stored.get(node.input[1]), zero, group)) is not None:
+            out[node.output[0]] = found
+    return out
+
+
 def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     """The float32 values of every constant behind a DequantizeLinear of `model`, by the name its readers use.
 
@@ -549,9 +569,9 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
             continue
-        codes = _integers(stored[node.input[0]])
+        codes = _codes(stored[node.input[0]])
         scale = numpy_helper.to_array(stored[node.input[1]]).astype(np.float32)
-        zero = _integers(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
+        zero = _codes(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
         axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
         assert isinstance(axis, int) and isinstance(block, int)
 
@@ -567,6 +587,7 @@ def decode(model: onnx.ModelProto) -> dict[str, Floats]:
     return out
 
 
-def _integers(tensor: TensorProto) -> npt.NDArray[np.int64]:
-    """The values of an integer tensor of any width."""
-    return numpy_helper.to_array(tensor).astype(np.int64)
+def _codes(tensor: TensorProto) -> npt.NDArray[Any]:
+    """The values of codes: integers of any width, or floats of 8 bits and fewer."""
+    values = numpy_helper.to_array(tensor)
+    return values.astype(np.int64 if tensor.data_type in WHOLE else np.float32)

@@ -9,7 +9,14 @@ export interface Models { roots: string[]; models: Model[] }
 
 /** `share` is of the whole run, 0 to 1. */
 export interface Progress { phase: string; share: number; label?: string; seconds_left?: number | null }
-export interface Row {
+/** Unique values of a matrix's codes, those in use of those there, and their entropy in bits per weight; the same of its
+ * rounded inputs. Null where they are floats or were not counted, missing in runs of earlier releases. */
+export interface Levels {
+  levels?: number | null; levels_used?: number | null; entropy?: number | null;
+  input_levels?: number | null; input_levels_used?: number | null; input_entropy?: number | null;
+}
+export interface Precision extends Levels { event: "precision"; name: string; format: string; rows: number; columns: number; stored_bits: number }
+export interface Row extends Levels {
   name: string; format: string; method: string; rows: number; columns: number; stored_bits: number;
   mse: number; sqnr: number | null; output_error?: number | null; seconds?: number; notes?: string[];
 }
@@ -30,7 +37,7 @@ export interface RunInFull extends Run { rows: Row[]; notes: string[]; certifica
 
 export interface Plan {
   kind?: Kind;
-  quantized: { name: string; rows: number; columns?: number; format: string; method: string; note?: string | null }[];
+  quantized: { name: string; rows: number; columns?: number; format: string; method: string; note?: string | null; stored_bits?: number; levels?: number; input_levels?: number | null }[];
   copied?: string[]; kept_float: Record<string, string>; activations?: string[];
   source_bytes: number; final_bytes: number; stored_bits_per_weight?: number; peak_memory_bytes?: number; seconds?: number;
   runtimes?: string[]; notes: string[];

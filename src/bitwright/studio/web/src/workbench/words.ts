@@ -67,5 +67,10 @@ export const short = (name: string): string => name.replace(/^(model|transformer
 
 /** Root mean square of the error as a share of the weights': SQNR as a length. */
 export const relative = (row: Pick<Row, "sqnr">): number => (row.sqnr === null ? 0 : 10 ** (-row.sqnr / 20));
-export const bitsOf = (row: Row): number => row.stored_bits / (row.rows * row.columns);
+/** `15 of 16`; `16` where those in use are not known, "" where the values are floats. */
+export const levels = (there?: number | null, used?: number | null): string => (typeof there !== "number" ? "" : typeof used === "number" ? `${used} of ${there}` : `${there}`);
+/** `15 of 16 · 3.62 b`: levels in use and entropy. */
+export const precision = (there?: number | null, used?: number | null, entropy?: number | null): string =>
+  [levels(there, used), typeof entropy === "number" ? `${fixed(entropy, 2)}\u00a0b` : ""].filter(Boolean).join(" · ");
+export const bitsOf = (row: Pick<Row, "stored_bits" | "rows" | "columns">): number => row.stored_bits / (row.rows * row.columns);
 export const decibel = (value: number | null): string => (value === null ? "exact" : `${fixed(value, 1)} dB`);
