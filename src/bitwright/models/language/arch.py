@@ -102,13 +102,17 @@ class Architecture:
         params = self.model.state_dict(keep_vars=True)
         modules = dict(self.model.named_modules())
         numbers = counts(self.config.to_dict())
+
+        def renamed(name: str) -> str:
+            return str(rename_source_key(name, renamings, [], self.model.base_model_prefix, params)[0])
+
         parts: set[str] = set()  # what else a stored tensor becomes that is cut into several parameters
         for name, entry in self.checkpoint.tensors.items():
             param, pattern = rename_source_key(name, renamings, converters, self.model.base_model_prefix, params)
             owner = modules.get(param.rpartition(".")[0])
             stacked = pattern is None and self.block_of(param) is not None and param in params
             if stacked and entry.shape == params[param].shape and holds_experts(owner, params[param], numbers):
-                self.stacks.append(divide(name, param, entry.shape, converters))
+                self.stacks.append(divide(name, param, entry.shape, converters, renamed))
         turned: set[str] = set()
         if self.stacks:
             width = self.config.get_text_config(decoder=True).hidden_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,14 @@ class Stack(NamedTuple):
     """The conversion that makes one tensor of them again; None where transformers has one for these names."""
 
 
-def divide(name: str, param: str, shape: Sequence[int], converters: Sequence[Any]) -> Stack:
+def divide(
+    name: str, param: str, shape: Sequence[int], converters: Sequence[Any], rename: Callable[[str], str]
+) -> Stack:
     """The stack of experts in a tensor of [experts, a, b].
 
     Where transformers reads the experts of such a model one by one, too, they get those names: that is how packed ones
     are stored. Else they are called after the tensor, and the tensor stays one in what is written.
+    `rename` is what transformers calls a stored tensor.
     """
     from transformers.core_model_loading import MergeModulelist, WeightConverter
 
@@ -36,7 +39,8 @@ def divide(name: str, param: str, shape: Sequence[int], converters: Sequence[Any
                 name, param, [(part.replace("*", str(e)), one) for e in range(experts) for part in apart], None
             )
     base = name.removesuffix(".weight")
-    back = WeightConverter([f"{_tail(base)}.*.weight"], [_tail(param)], [MergeModulelist(dim=0)])
+    stored = _tail(rename(f"{base}.0.weight")).replace(".0.", ".*.")  # names are changed before tensors are joined
+    back = WeightConverter([stored], [_tail(param)], [MergeModulelist(dim=0)])
     return Stack(name, param, [(f"{base}.{e}.weight", (rows, columns)) for e in range(experts)], back)
 
 
