@@ -676,6 +676,26 @@ RECIPES = [
         model="tied",
         **recipe(SMALL + '[[rules]]\nmatch = "lm_head"\nformat = "int8"'),
     ),
+    Bad(
+        "embedding-unknown",
+        nothing,
+        ("embedding: no format is called 'int9'", "Did you mean int8"),
+        f"quantize {{model}} -o {{out}} {RTN} --embedding int9",
+    ),
+    Bad(
+        "embedding-fp8",
+        nothing,
+        ("embedding: ", "not as fp8", "Use int8 or int4"),
+        f"quantize {{model}} -o {{out}} {RTN} --embedding fp8",
+        model="tied",
+    ),
+    Bad(
+        "embedding-in-two-ways",
+        nothing,
+        ("transformers decodes this folder while it loads it", "not int8 and int4", "--simulate"),
+        f"quantize {{model}} -o {{out}} {RTN} --bits 8 --embedding int4",
+        model="tied",
+    ),
 ]
 
 TEXTS = [

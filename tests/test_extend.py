@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +61,8 @@ class ToyContainer(TensorContainer):
     def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
         return QTensor(format, stored[f"{place.module}.codes"], stored[f"{place.module}.scales"]).decode()
 
-    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
-        ((format, _),) = groups
+    def config(self, modules: Sequence[Module]) -> dict[str, Any]:
+        (format,) = {module.held.format for module in modules if module.held}
         return {"quantization_config": {"quant_method": self.name, "group": format.block}}
 
     def claims(self, config: Mapping[str, Any]) -> bool:

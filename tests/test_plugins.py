@@ -63,7 +63,7 @@ def test_from_help_to_report(installed: Path, llama: Path, tmp_path: Path) -> No
     assert "clipped" in text and "plain-bytes" in text
     text = bitwright(installed, tmp_path, "plan", llama, *CHOICE, *TEXT)
     assert "14 matrices as powers3 g32 by clipped" in text
-    assert "9.000 stored bits" in text
+    assert "9.000 per quantized weight" in text
     text = bitwright(installed, tmp_path, "quantize", llama, "-o", "out", *CHOICE, *TEXT, "--heldout-windows", "2")
     assert "Not loaded: no runtime here reads plain-bytes" in text
     certificate = json.loads((tmp_path / "out" / "certificate.json").read_text())

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import bitwright
+from bitwright.models.language.blocks import Decoder, Passage
 
 DEMO = Path(bitwright.__file__).parent / "content" / "demo-model"
 
@@ -101,3 +102,13 @@ def make(
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / file, folder / file)
     return folder
+
+
+def answer(decoder: Decoder, ids: torch.Tensor) -> torch.Tensor:
+    """The logits of a decoder, block by block."""
+    passage = Passage(ids)
+    hidden = decoder.enter(passage)
+    for block in range(decoder.arch.count):
+        with decoder.loaded(block):
+            hidden = decoder.run(block, hidden, passage)
+    return decoder.logits(hidden)

@@ -340,6 +340,9 @@ class Recipe(_Table):
     """Quality that may be lost: points of accuracy, or percent of perplexity. The most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"
     """A matrix whose row length is no multiple of the group asked for: fail, one scale per row, or leave it float."""
+    embedding: str = "float"
+    """How the token embedding and the output head are stored, where no rule names them: a format (int8, int4) or
+    "float". Where both are one tensor it is stored once."""
     untie: bool = False
     """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)

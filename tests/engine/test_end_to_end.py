@@ -26,7 +26,7 @@ from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, i
 from bitwright.files.folder import open_checkpoint
 from bitwright.methods import descent, gptq, rtn
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Passage
+from bitwright.models.language.blocks import Decoder
 from bitwright.models.language.compare import decoder_of
 from bitwright.models.language.model import sink_of
 from tests import jobs, tiny
@@ -90,16 +90,7 @@ def ours(folder: Path, *, rounded: bool = False) -> torch.Tensor:
     def read(name: str) -> torch.Tensor:
         return checkpoint.read(name) if rounded or name not in quantized else checkpoint.qtensor(name).decode()
 
-    return through(Decoder(arch, read))
-
-
-def through(decoder: Decoder) -> torch.Tensor:
-    passage = Passage(IDS)
-    hidden = decoder.enter(passage)
-    for block in range(decoder.arch.count):
-        with decoder.loaded(block):
-            hidden = decoder.run(block, hidden, passage)
-    return decoder.logits(hidden)
+    return tiny.answer(Decoder(arch, read), IDS)
 
 
 def sqnr(source: torch.Tensor, decoded: torch.Tensor) -> float:
@@ -221,7 +212,7 @@ def test_every_scheme_is_read_bit_for_bit(name: str, llama: Path, tmp_path: Path
         # The runtime rounds inputs too: an effect that must show, is told apart, and is part of the verdict's decoder.
         assert loaded["activations_kl"] > 0
         assert not torch.allclose(exact, ours(out), atol=1e-3)
-        served, kept = (through(decoder_of(out, exact=True, rounded=rounded)) for rounded in (True, False))
+        served, kept = (tiny.answer(decoder_of(out, exact=True, rounded=rounded), IDS) for rounded in (True, False))
         assert kl(exact, served).mean() < 0.1 * kl(exact, kept).mean()
     else:
         torch.testing.assert_close(exact, ours(out), rtol=1e-5, atol=1e-5)

@@ -188,7 +188,7 @@ def test_both_kinds_say_the_same_of_themselves(llama: Path, residual: tuple[Path
         assert all(part["rows"] * part["columns"] > 0 for part in found["quantized"])
         lines = planning.lines(plan)
         assert any("memory: about" in line for line in lines) and any("loads in: " in line for line in lines)
-        assert f"{plan.stored_bits:.3f} stored bits" in "\n".join(lines)
+        assert f"{plan.stored_bits:.3f} per quantized weight" in "\n".join(lines)
         assert not plan.partial.exists() and not plan.out.exists()
     assert [planning.summary(plan)["kind"] for plan in plans] == ["language", "network"]
     # Codes of integer kernels take a byte each.

@@ -178,7 +178,7 @@ def test_verdict_holds_the_figures(real):
     output = real["simulation"]["t17"]["sqnr_db"]
     for text in (
         "Close to the float model: mean KL 0.0100 ± 0.0010 nats per sample",
-        f"{real['stored_bits_per_weight']:.3f} stored bits",
+        f"{real['stored_bits_per_weight']:.3f} per quantized weight",
         f"int8_narrow channel by rtn (6 layers), uint8 activations ({len(real['activations'])} tensors)",
         f"{verdict['top1_gained']} gained, {verdict['top1_lost']} lost of 32",
         f"{100 * verdict['top1_agreement']:.2f} % of 32 samples have the same best class",

@@ -19,6 +19,7 @@ from bitwright.cli.options import (
     Calib,
     CopyCode,
     Device,
+    Embedding,
     FormatName,
     Group,
     Heldout,
@@ -60,6 +61,7 @@ def plan(
     simulate: Simulate = False,
     output: Output = None,
     indivisible: Indivisible = None,
+    embedding: Embedding = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
     copy_code: CopyCode = False,
@@ -71,7 +73,8 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, max_drop=max_drop, copy_code=copy_code or None,
+        indivisible=indivisible, embedding=embedding, max_drop=max_drop,
+        copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -100,6 +103,7 @@ def quantize(
     simulate: Simulate = False,
     output: Output = None,
     indivisible: Indivisible = None,
+    embedding: Embedding = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
     copy_code: CopyCode = False,
@@ -113,7 +117,8 @@ def quantize(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, max_drop=max_drop, copy_code=copy_code or None,
+        simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, max_drop=max_drop,
+        copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:

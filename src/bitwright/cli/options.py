@@ -72,6 +72,10 @@ Indivisible = Annotated[str | None, typer.Option(help="If a row is no multiple o
 CopyCode = Annotated[
     bool, typer.Option("--copy-code", help="Copy code beside the model (*.py) too, which loading may then run.")
 ]
+Embedding = Annotated[
+    str | None,
+    typer.Option(help="Language models: the embedding and the head: int8, int4, or float, as they are. Default float."),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

@@ -55,6 +55,8 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "stored_bits_per_weight": plan.stored_bits,
                 "quantized_weights": plan.weights,
                 "precision": precision.mean([rows[item.name] for item in plan.matrices]),
+                "parameters": model.parameters,
+                "bits_per_parameter": 8 * sum(file.stat().st_size for file in files) / max(model.parameters, 1),
                 **judged,
                 "kept_float": plan.floats,
                 "peak_memory_bytes": machine.resident("VmHWM"),

@@ -57,7 +57,7 @@ def make(
     plan = Plan(model, out, recipe, container, max_ram, notes=list(model.notes))
     parts = model.parts(recipe)
     _require_patterns(plan)
-    settings = {part.name: recipe.layer_for(*model.names(part))[0] for part in parts}
+    settings = {part.name: model.layer(part, recipe) for part in parts}
     plan.floats = {name: ASKED for name, layer in settings.items() if layer.format == "float"}
     chosen = {name: layer for name, layer in settings.items() if name not in plan.floats}
     plan.floats |= model.leave(chosen, recipe, container)
@@ -86,10 +86,19 @@ def make(
     model.require(plan)
     if needs_data:
         model.open_data(plan)
+    plan.notes += growth(plan)
     if check_out:
         require_out(plan)
         machine.require_memory(plan.estimate.needed, max_ram)
     return plan
+
+
+def growth(plan: Plan) -> list[str]:
+    """A note where the output is larger than the input."""
+    before, after = plan.model.source_bytes, plan.sink.final_bytes
+    if after <= before:
+        return []
+    return [f"the output is larger than the input: {megabytes(before)} -> {megabytes(after)} ({after / before:.0%})"]
 
 
 def complete(kind: Kind, recipe: Recipe) -> Recipe:
@@ -208,6 +217,8 @@ def summary(plan: Plan) -> dict[str, Any]:
         "source_bytes": model.source_bytes,
         "final_bytes": plan.sink.final_bytes,
         "stored_bits_per_weight": plan.stored_bits,
+        "parameters": model.parameters,
+        "bits_per_parameter": plan.bits_per_parameter,
         "peak_memory_bytes": plan.memory,
         "seconds": estimate.seconds,
         "runtimes": model.runtimes(plan),
@@ -229,7 +240,7 @@ def lines(plan: Plan) -> list[str]:
         found.append(f"  {plural(count, words.part, words.parts)} as {form} by {method}: {told}")
     found += [f"  {line}" for line in plan.model.lines(plan)]
     before, after = plan.model.source_bytes, plan.sink.final_bytes
-    stored = f"{plan.stored_bits:.3f} stored bits per quantized weight"
+    stored = f"{plan.bits_per_parameter:.2f} bits per parameter, {plan.stored_bits:.3f} per quantized weight"
     if plan.container.study:
         stored = f"floats, not {plan.stored_bits:.3f} bits per weight"
     found.append(f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), {stored}")

@@ -6,7 +6,7 @@ Nothing here imports torch or onnx; a container imports them when it works.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -56,6 +56,10 @@ class Place(NamedTuple):
     dtype: torch.dtype
     transposed: bool = False
     """The source stores it as [columns, rows]."""
+    lookup: bool = False
+    """Rows are looked up: it is an embedding."""
+    shared: tuple[str, ...] = ()
+    """Modules that multiply by the same tensor."""
 
 
 class Container(ABC):
@@ -104,6 +108,10 @@ class Container(ABC):
         What does not is said with `not` before it. `unpack`: transformers loads the network only by unpacking it.
         """
 
+    def unpacks(self, modules: Sequence[Module], network: bool) -> bool:
+        """Whether transformers loads these weight matrices only by unpacking them; `network`: whatever they are."""
+        return False
+
     def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         """Language and program that load what lies at `name`, by runtime; `runtimes` says which of them do."""
         return {}
@@ -119,6 +127,13 @@ class TensorContainer(Container):
     """How transformers is told to unpack it while loading, where it would hold it packed."""
     slack: ClassVar[float] = 1e-3
     """Relative change of SQNR that reading back may show: codes are exact, floats are rounded once more."""
+
+    def require_table(self, format: Format) -> None:
+        """Raise RecipeError where an embedding in `format` has no place in it."""
+        raise refuse(f"{self.name} does not hold embeddings", "Leave the embedding float", "embedding")
+
+    def require_together(self, modules: Sequence[Module], network: bool) -> None:
+        """Raise RecipeError where no runtime reads an embedding among these matrices; `network` as for `unpacks`."""
 
     def step(self, format: Format) -> int:
         """A piece of a matrix must begin at a multiple of so many rows."""
@@ -136,8 +151,8 @@ class TensorContainer(Container):
     def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
         """The matrix whose stored tensors, by name, were packed for `place`: decoded, as its source had it."""
 
-    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
-        """What config.json must say: modules by format and activations, and linear modules that stay float."""
+    def config(self, modules: Sequence[Module]) -> dict[str, Any]:
+        """What config.json must say of the output's weight matrices, those that stay float among them."""
         return {}
 
     def claims(self, config: Mapping[str, Any]) -> bool:
@@ -148,11 +163,10 @@ class TensorContainer(Container):
         """A folder that it claims, read back."""
         raise NotImplementedError
 
-    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool] | None:
-        """The folder as a user loads it in transformers, in float32, and whether weights were decoded on the way.
+    def load(self, folder: Path, unpack: bool) -> Any | None:
+        """The folder as a user loads it in transformers, in float32; unpacked on the way where it must be.
 
-        `unpack`: transformers cannot hold this network's weights packed. None where no runtime here reads it. Raises
-        CertificationError where it cannot be loaded.
+        None where no runtime here reads it. Raises CertificationError where it cannot be loaded.
         """
         return None
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from bitwright.core.format import Format
 
-Role = Literal["linear", "head", "expert", "router", "outside"]
+Role = Literal["linear", "head", "embedding", "expert", "router", "outside"]
 
 
 class Held(NamedTuple):
@@ -29,7 +29,8 @@ class Held(NamedTuple):
 class Module(NamedTuple):
     """A module with one weight matrix, under the name that config.json calls it; `held` is None where it is float.
 
-    `role`: a linear layer, the output head, one expert's matrix, a router, or one that transformers leaves out.
+    `role`: a linear layer, the output head, the input embedding or a head that is one tensor with it (only where they
+    are quantized), one expert's matrix, a router, or one that transformers leaves out.
     `stored` is what the files call it, where transformers renames it.
     """
 

@@ -96,6 +96,13 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from of_nodes(function.node)
 
 
+def parameters(model: onnx.ModelProto) -> int:
+    """Floating-point numbers that a model stores."""
+    proto = onnx.TensorProto
+    kinds = (proto.FLOAT, proto.FLOAT16, proto.BFLOAT16, proto.DOUBLE)
+    return sum(prod(tensor.dims) for tensor in tensors(model) if tensor.data_type in kinds)
+
+
 def _load_external(model: onnx.ModelProto, path: Path) -> None:
     """Replace every reference to external data by the data (read in place: one copy in memory)."""
     for tensor in tensors(model):

@@ -247,9 +247,9 @@ class Plan:
 
     @property
     def unpacks(self) -> bool:
-        """Whether transformers must unpack weights on loading: it fuses experts, or the network cannot do without."""
-        fused = any(getattr(item.part, "expert", None) is not None for item in self.items.values())
-        return fused or self.model.unpacks
+        """Whether transformers must unpack weights on loading."""
+        found: bool = self.container.unpacks(self.model.modules(self), self.model.unpacks)
+        return found
 
     @property
     def weights(self) -> int:
@@ -265,6 +265,11 @@ class Plan:
     def stored_bits(self) -> float:
         """Bits on disk per quantized weight."""
         return sum(map(self.stored, self.matrices)) / max(self.weights, 1)
+
+    @property
+    def bits_per_parameter(self) -> float:
+        """Bits of the output's weight files per parameter of the whole model, whatever stays float."""
+        return 8 * self.sink.final_bytes / max(self.model.parameters, 1)
 
     @property
     def room(self) -> int:
@@ -294,6 +299,11 @@ class Model(ABC):
     def source_bytes(self) -> int:
         """Bytes of the float model that the output is held against."""
 
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Floating-point numbers that the float model stores."""
+
     @abstractmethod
     def identity(self) -> Any:
         """What decides the output's bytes, besides the recipe: JSON-able."""
@@ -307,6 +317,10 @@ class Model(ABC):
     def names(self, part: Any) -> tuple[str, ...]:
         """The names by which a recipe's rules may mean a part."""
         return (part.name,)
+
+    def layer(self, part: Any, recipe: Recipe) -> Layer:
+        """The settings of a part."""
+        return recipe.layer_for(*self.names(part))[0]
 
     def tensor(self, part: Any) -> str:
         """The stored tensor that holds a part's weights, which parts may share."""

@@ -16,7 +16,6 @@ from bitwright.engine import report
 from bitwright.errors import BitwrightError, ModelError, TensorError
 from bitwright.files.folder import LARGEST, load_in_transformers, open_checkpoint, require_finite, without_bars
 from bitwright.library import check
-from bitwright.models.language.blocks import Passage
 from bitwright.models.language.compare import decoder_of
 from tests import jobs, tiny
 from tests.networks import shared
@@ -64,13 +63,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 def ours(folder: Path) -> torch.Tensor:
     """As our own decoder answers."""
-    decoder = decoder_of(folder, exact=True)
-    passage = Passage(torch.arange(1, 33)[None])
-    hidden = decoder.enter(passage)
-    for block in range(decoder.arch.count):
-        with decoder.loaded(block):
-            hidden = decoder.run(block, hidden, passage)
-    return decoder.logits(hidden)
+    return tiny.answer(decoder_of(folder, exact=True), torch.arange(1, 33)[None])
 
 
 def other_head(tensors: Tensors) -> None:

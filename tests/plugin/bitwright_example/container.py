@@ -1,6 +1,6 @@
 """A container: a byte for each code, float32 scales, and the values of the codes in config.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,14 @@ class PlainBytes(TensorContainer):
     def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
         return QTensor(format, stored[f"{place.module}.{CODES}"], stored[f"{place.module}.{SCALES}"]).decode()
 
-    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
+    def config(self, modules: Sequence[Module]) -> dict[str, Any]:
+        named: dict[Format, list[str]] = {}
+        for module in modules:
+            if module.held:
+                named.setdefault(module.held.format, []).append(module.target)
         kinds = [
-            {"format": f.name, "group": f.block, "scale": f.scale.type, "values": f.grid.values, "modules": modules}
-            for (f, _), modules in groups.items()
+            {"format": f.name, "group": f.block, "scale": f.scale.type, "values": f.grid.values, "modules": names}
+            for f, names in named.items()
         ]
         return {"quantization_config": {"quant_method": self.name, "kinds": kinds}}
 

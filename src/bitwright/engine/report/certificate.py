@@ -230,6 +230,16 @@ def saved(certificate: Certificate) -> str:
     return f"{100 * abs(1 - ratio):.0f} % {'smaller' if ratio < 1 else 'larger'}"
 
 
+def bits_told(certificate: Certificate) -> str:
+    """Bits per parameter of the whole model, which earlier certificates lack, and per quantized weight."""
+    whole, each = certificate.get("bits_per_parameter"), certificate["stored_bits_per_weight"]
+    if certificate.get("study"):
+        return f"a study copy: floats, not {each:.3f} bits per weight"
+    if whole is None:
+        return f"{each:.3f} stored bits per quantized weight"
+    return f"{whole:.2f} bits per parameter, {each:.3f} per quantized weight"
+
+
 def scheme(certificate: Certificate) -> str:
     """Formats and methods with the parts each took, the most used first: `int4 g128 by descent (35 matrices)`."""
     found = Counter((row["format"], row["method"]) for row in certificate["rows"]).most_common()

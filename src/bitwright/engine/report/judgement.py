@@ -113,6 +113,9 @@ def headline(certificate: Certificate) -> str:
 def cautions(certificate: Certificate) -> list[str]:
     """Warnings beside the judgement: stale files, nothing to judge by, flattering text, a slower network."""
     lines = [f"Stale: {line}; what follows was measured on other bytes." for line in certificate.get("stale", [])]
+    before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
+    if after > before:
+        lines.append(f"Larger than the float model: {megabytes(before)} -> {megabytes(after)}.")
     lines += kind(certificate).cautions(certificate)
     found = certificate.get("speed")
     if baseless(certificate):

@@ -67,16 +67,16 @@ def facts(certificate: Certificate) -> list[Fact]:
     """The key figures, for Markdown and HTML; an interval stands with the detail."""
     before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
     bits, weights = certificate["stored_bits_per_weight"], certificate["quantized_weights"]
-    millions = f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights:,}"
     found = [
         Fact("Size", *without_unit(megabytes(before), megabytes(after)), saved(certificate), "quant"),
         Fact(
             "Stored bits",
             "",
             f"{bits:.3f}",
-            f"per weight, over {millions} quantized weights{_study(certificate)}",
+            f"per weight, over {_millions(weights)} quantized weights{_study(certificate)}",
             "quant",
         ),
+        *_whole(certificate),
         *_precision(certificate),
         *_spread(measures(certificate)),
         *_others(certificate),
@@ -115,6 +115,18 @@ def _precision(certificate: Certificate) -> Iterable[Fact]:
     if there:
         detail = f"on calibration data, entropy {bits} bits per value" if bits else "chosen as it runs"
         yield Fact("Activation levels", "", there, detail, "quant")
+
+
+def _whole(certificate: Certificate) -> list[Fact]:
+    """Bits per parameter, where the certificate has them."""
+    bits, count = certificate.get("bits_per_parameter"), certificate.get("parameters", 0)
+    if bits is None:
+        return []
+    return [Fact("Whole model", "", f"{bits:.3f}", f"bits per parameter, over {_millions(count)} parameters", "quant")]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
 
 
 def _spread(found: Iterable[Fact]) -> Iterable[Fact]:

@@ -11,6 +11,7 @@ from typing import Any
 from bitwright.engine.report.certificate import (
     Certificate,
     activation_levels,
+    bits_told,
     data,
     decibel,
     fallbacks,
@@ -47,16 +48,12 @@ def verdict_lines(certificate: Certificate) -> list[str]:
     Where there are several held-out sources, each has a line more.
     """
     before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
-    bits = certificate["stored_bits_per_weight"]
     lines = [headline(certificate), *cautions(certificate)]
     if certificate["verdict"] is None:
         lines.append(f"Measure it  {words(certificate).remedy}")
-    stored = f"{bits:.3f} stored bits per quantized weight"
-    if certificate.get("study"):
-        stored = f"a study copy: floats, not {bits:.3f} bits per weight"
     lines += [
         *(f"On {source}: {told(found)}" for source, found in beside(certificate)),
-        f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {stored}",
+        f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {bits_told(certificate)}",
         f"Format      {scheme(certificate)}",
         *_levels(certificate),
     ]

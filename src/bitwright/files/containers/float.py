@@ -34,6 +34,9 @@ class Float(TensorContainer):
             raise refuse("decoded weights cannot say how activations are rounded", "Leave activations alone",
                          "layer.activations")  # fmt: skip
 
+    def require_table(self, format: Format) -> None:
+        """Every format decodes to floats."""
+
     def specs(self, format: Format, place: Place) -> list[Spec]:
         from bitwright.files.safetensors import Spec
 
@@ -51,10 +54,10 @@ class Float(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {"transformers": version("transformers")}
 
-    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool]:
+    def load(self, folder: Path, unpack: bool) -> Any:
         from bitwright.files.folder import load_in_transformers
 
-        return load_in_transformers(folder), False
+        return load_in_transformers(folder)
 
     def usage(self, name: str, unpack: bool = False) -> dict[str, tuple[str, str]]:
         return {"transformers": ("python", in_transformers(name)), "vLLM": in_vllm(name)}

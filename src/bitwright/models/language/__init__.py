@@ -30,7 +30,7 @@ class Language(Kind):
     library, pipeline = "transformers", "text-generation"
     writes = True
     shows = frozenset({"nothing", "moments"})
-    tables = ("calibration", "indivisible", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
+    tables = ("calibration", "indivisible", "embedding", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
         "windows": "calibration.windows",
@@ -40,6 +40,7 @@ class Language(Kind):
         "activations": "layer.activations",
         "indivisible": "indivisible",
         "copy_code": "copy_code",
+        "embedding": "embedding",
     }
 
     def load(self) -> None:

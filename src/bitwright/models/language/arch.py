@@ -26,8 +26,10 @@ class Matrix:
     """One stored weight matrix that a linear map uses: `rows` outputs, `columns` inputs.
 
     `name` is the checkpoint tensor, `param` the module parameter it becomes (or a part of), `block` the decoder block
-    it belongs to (None for the head). `transposed` is True where the file stores [inputs, outputs] (GPT-2's Conv1D);
-    `expert` is the expert's number where the parameter stacks all experts of a layer, else None.
+    it belongs to (None for embedding and head). `transposed` is True where the file stores [inputs, outputs] (GPT-2's
+    Conv1D); `expert` is the expert's number where the parameter stacks all experts of a layer, else None. `lookup` is
+    True for an embedding, whose rows are looked up by token; `shared` are the modules that multiply by the very same
+    tensor, such as a tied head.
     """
 
     name: str
@@ -37,6 +39,13 @@ class Matrix:
     block: int | None
     transposed: bool = False
     expert: int | None = None
+    lookup: bool = False
+    shared: tuple[str, ...] = ()
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether a layer multiplies by it: by an embedding only where a head shares it."""
+        return not self.lookup or bool(self.shared)
 
     @property
     def module(self) -> str:
@@ -302,12 +311,36 @@ class Architecture:
 
         renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
         converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
-        own, beside = (rename_source_key(f"{matrix.name}{end}", renamings, converters)[0] for end in ("", "_scale"))
+        name = f"{self.written(matrix)}.weight"
+        own, beside = (rename_source_key(f"{name}{end}", renamings, converters)[0] for end in ("", "_scale"))
         return matrix.expert is not None or beside == f"{own}_scale"
 
     def is_buffer(self, name: str) -> bool:
         """Whether a stored tensor is no weight, but a table that the network computes (decays, masks)."""
         return _is_buffer(self.model, self.targets[name])
+
+    @cached_property
+    def table(self) -> Matrix | None:
+        """The input embedding as a matrix; None where there is none, or runtimes would not know it as one."""
+        if self.embedding is None or not isinstance(self.model.get_input_embeddings(), torch.nn.Embedding):
+            return None
+        param = self.targets[self.embedding]
+        shared = tuple(other.removesuffix(".weight") for other, source in self._ties.items() if source == param)
+        rows, columns = self.checkpoint.entry(self.embedding).shape
+        return Matrix(self.embedding, param, rows, columns, None, lookup=True, shared=shared)
+
+    def apart(self, matrix: Matrix) -> bool:
+        """Whether a matrix is stored beside the tensor it was read from: a head that shared the embedding's."""
+        return matrix.block is None and matrix.param != self.targets[matrix.name]
+
+    def written(self, matrix: Matrix) -> str:
+        """The module name under which outputs store a matrix: the source's, but for two.
+
+        A head that leaves the embedding's tensor goes by its own module's; an embedding that the source stores under
+        its head's goes by its own, because transformers cannot initialize one without.
+        """
+        other = self.apart(matrix) or matrix.module in matrix.shared
+        return matrix.param.removesuffix(".weight") if other else matrix.module
 
     @property
     def weights(self) -> int:

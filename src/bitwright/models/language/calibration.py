@@ -87,16 +87,23 @@ class Calibration:
             self.hidden.append(self.decoder.enter(passage))
 
     def through(
-        self, block: int, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
+        self,
+        block: int,
+        matrices: list[Matrix],
+        progress: Callable[[float, str], Progress],
+        count: Count,
+        last: bool = False,
     ) -> Generator[Event, None, Recorder | None]:
         """Run all windows through one block; returns a Recorder of the inputs of `matrices` (None if there are none).
+
+        After the `last` block nothing needs their hidden states.
 
         Every matrix sees the float model's own inputs, so blocks do not depend on one another's codes: work done
         before an interruption is the same in any order. `progress` makes an event of bytes done and a label, `count` is
         that of `Recorder`.
         """
         arch = self.arch
-        if not matrices and block == arch.count - 1:
+        if not matrices and last:
             return None
         weights = self.decoder.weights(block)
         for name, tensor in weights.items():
@@ -110,6 +117,29 @@ class Calibration:
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 recorder.next_batch()
                 yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {arch.count}")
-        for leader, stats in recorder.stats.items():
-            require_finite(f"{leader}: second moment of its input", stats.moment)
-        return recorder if matrices else None
+        return _finite(recorder) if matrices else None
+
+    def at_head(
+        self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
+    ) -> Generator[Event, None, Recorder]:
+        """Take all windows, which have passed every block, to the output head; a Recorder of what `matrices` multiply.
+
+        Of the logits no more are computed than it takes to see their input.
+        """
+        recorder = Recorder(self.decoder.model, "", matrices, count)
+        words = (0, 1) if self.decoder.separable else (0, None)
+        for i in range(len(self.hidden)):
+            hidden = self.hidden[i]
+            for row in range(len(hidden)):  # all logits of a batch may be gigabytes
+                with recorder:
+                    self.decoder.logits(hidden[row : row + 1], *words)
+                recorder.next_batch()
+            yield progress(0, "calibrating the head")
+        return _finite(recorder)
+
+
+def _finite(recorder: Recorder) -> Recorder:
+    """The recorder, its moments checked."""
+    for leader, stats in recorder.stats.items():
+        require_finite(f"{leader}: second moment of its input", stats.moment)
+    return recorder

@@ -20,6 +20,7 @@ from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models import precision
 from bitwright.models.language.arch import Architecture
+from bitwright.models.language.memory import SOLVE
 from bitwright.models.language.modules import modules
 from bitwright.models.model import levels_of
 from bitwright.words import plural, some
@@ -192,15 +193,28 @@ def _held(checkpoint: QuantizedCheckpoint, name: str, usage: Usage) -> Precision
 
 def _decode(checkpoint: QuantizedCheckpoint, name: str) -> Usage:
     """How the levels of a matrix are used. Raises CertificationError where two decoders differ, TensorError for NaN."""
-    for part, tensor in checkpoint.parts(name).items():
-        require_finite(f"{name.removesuffix('.weight')}.{part}", tensor)
-    q = checkpoint.qtensor(name)
-    own = q.decode()
-    require_finite(name, own)
-    theirs = checkpoint.by_library(name)
-    if not torch.equal(own.to(theirs.dtype), theirs):
-        raise CertificationError("two decoders disagree", where=name, fix="Quantize again")
-    return Usage.of(q.codes, q.format.code)
+    code = checkpoint.quantized[name].format.code
+    usage = Usage.of(torch.zeros(0, dtype=torch.uint8), code)
+    for start, stop in _pieces(checkpoint, name):
+        for part, tensor in checkpoint.parts(name, start, stop).items():
+            require_finite(f"{name.removesuffix('.weight')}.{part}", tensor, start)
+        q = checkpoint.qtensor(name, start, stop)
+        own = q.decode()
+        require_finite(name, own, start)
+        theirs = checkpoint.by_library(name, start, stop)
+        if not torch.equal(own.to(theirs.dtype), theirs):
+            raise CertificationError("two decoders disagree", where=name, fix="Quantize again")
+        usage += Usage.of(q.codes, code)
+    return usage
+
+
+def _pieces(checkpoint: QuantizedCheckpoint, name: str) -> list[tuple[int, int]]:
+    """Runs of rows of a quantized matrix, in whole words: decoding them takes 24 bytes per weight."""
+    rows, *rest = checkpoint.entry(name).shape
+    columns = math.prod(rest)
+    least = checkpoint.step(name)
+    step = max(1, SOLVE // columns // least) * least
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
@@ -210,9 +224,16 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
         return Finding("coverage", True, "float weights: nothing is quantized")
     left = [m for m in matrices if m.name not in checkpoint.quantized]
     share = 1 - sum(m.rows * m.columns for m in left) / max(total, 1)
-    formats = sorted({held.words for held in checkpoint.quantized.values()})
+    inside = {m.name for m in matrices}
+    formats = sorted({held.words for name, held in checkpoint.quantized.items() if name in inside})
     names = f"; float: {', '.join(m.module for m in left[:3])}{' ...' if len(left) > 3 else ''}" if left else ""
-    return Finding("coverage", share > 0, f"{share:.1%} of the blocks' weights as {', '.join(formats)}{names}")
+    told = f"{share:.1%} of the blocks' weights" + (f" as {', '.join(formats)}" if formats else "")
+    tables = {arch.head: "head", arch.embedding: "embedding and head" if arch.tied else "embedding"}
+    for name, held in checkpoint.quantized.items():
+        if name in tables:
+            told += f", {tables[name]} as {held.words}"
+    bits = 8 * sum(file.stat().st_size for file in checkpoint.files) / max(arch.weights, 1)
+    return Finding("coverage", bool(checkpoint.quantized), f"{told}; {bits:.2f} bits per parameter{names}")
 
 
 def _runtimes(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[Finding]:
@@ -259,7 +280,7 @@ def compare_weights(original: Checkpoint, other: Checkpoint, held: Mapping[str, 
 def _compare(original: Checkpoint, other: Checkpoint, name: str, held: Precision | None) -> Row | None:
     """The Row of one matrix; None for one that is float, and the same."""
     entry, error = original.entry(name), Error()
-    rows = entry.shape[0] if held else max(1, (1 << 24) // max(entry.row_size, 1))
+    rows = max(1, (1 << 24) // max(entry.row_size, 1))
     for start, piece in original.chunks(name, rows):
         error += Error.between(piece, other.read(name, start, start + rows))
     if error.noise == 0 and not held:

@@ -77,10 +77,10 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:
-    """A quantized matrix as the independent decoder gives it, in pieces: unpacking may take 24 bytes per weight."""
+    """A quantized matrix as the independent decoder gives it, in float32; in pieces, as it takes 24 bytes a weight."""
     entry, least = checkpoint.entry(name), checkpoint.step(name)
     step = max(1, CACHED // entry.shape[1] // least) * least
-    decoded = torch.empty(entry.shape, dtype=entry.dtype)
+    decoded = torch.empty(entry.shape)
 
     def work(start: int) -> None:
         decoded[start : start + step] = checkpoint.by_library(name, start, start + step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import torch
 
 from bitwright import machine
 from bitwright.core.format import Format
+from bitwright.core.formats import families, named
 from bitwright.core.measure import Usage, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
-from bitwright.errors import ModelError, RecipeError, TensorError
+from bitwright.errors import InputError, ModelError, RecipeError, TensorError
 from bitwright.events import Event, Progress, Row
 from bitwright.files import sidecars
 from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
@@ -28,7 +31,7 @@ from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
 from bitwright.models.language import memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import SPILL, release
+from bitwright.models.language.blocks import SPILL, Recorder, release
 from bitwright.models.language.calibration import Calibration, group, usage_of
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.evaluate import Comparison
@@ -37,7 +40,8 @@ from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
-from bitwright.recipe import Layer, Recipe, matches
+from bitwright.recipe import Layer, Recipe, Rule, matches
+from bitwright.words import megabytes
 
 TRIAL = "trial"
 """The folder below a partial output with all matrices quantized, used to find out which must stay float."""
@@ -49,12 +53,30 @@ def sink_of(plan: Plan) -> FolderSink:
     return plan.sink
 
 
+FLOAT = "float"
+"""The format of what is left as it is."""
+FINE = 8
+"""Bits from which on an embedding is rounded to nearest unless a rule says otherwise: on SmolLM2 that alone costs a KL
+of 0.0004, and its head has the weights of all blocks (docs/log.md)."""
+LARGE = 0.3
+"""Share of the output from which on a float embedding is remarked upon."""
 HALF = 2.0**15
 """Weights up to here decode in float16, with room for rounding."""
 
 
 def _joined(*notes: str | None) -> str:
     return "; ".join(note for note in notes if note)
+
+
+@contextmanager
+def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
+    """Within, an error in the format of an embedding or head says which key of the recipe asked for that."""
+    try:
+        yield
+    except InputError as error:
+        if part.block is None and recipe.embedding != FLOAT and error.key == "layer.format":
+            error.key = error.where = "embedding"
+        raise
 
 
 def _notes(arch: Architecture, code: bool) -> list[str]:
@@ -111,6 +133,10 @@ class LanguageModel(Model):
     def source_bytes(self) -> int:
         return self.arch.checkpoint.size
 
+    @property
+    def parameters(self) -> int:
+        return sum(e.count for e in self.arch.checkpoint.tensors.values() if e.dtype.is_floating_point)
+
     def identity(self) -> Any:
         tensors = self.arch.checkpoint.tensors.values()
         return {
@@ -123,38 +149,71 @@ class LanguageModel(Model):
     # --- planning
 
     def parts(self, recipe: Recipe) -> list[Matrix]:
-        """The matrices of the blocks, and the head where a rule names it."""
-        arch, chosen = self.arch, self.arch.quantizable()
-        head = arch.head
-        if head is None or not any(self._names_head(rule.match) for rule in recipe.rules):
-            return chosen
-        if arch.tied and not recipe.untie:
+        """The matrices of the blocks, and the embedding and the head where the recipe asks for them."""
+        arch, asked = self.arch, recipe.embedding != FLOAT
+        table, head = arch.table, arch.head
+        if asked and table is None:
             raise RecipeError(
-                "the head shares its tensor with the embedding: quantizing it would quantize both",
+                "this network has no embedding of its own (torch.nn.Embedding)",
+                where="embedding", fix="Leave the embedding float", key="embedding",
+            )  # fmt: skip
+        chosen = arch.quantizable()
+        looked_up = table is not None and (asked or self._named(recipe, self.names(table)))
+        if table is not None and looked_up:
+            chosen.append(table)
+        if head is None or arch.head_module is None:
+            return chosen
+        apart = self._named(recipe, (arch.head_module,))
+        if arch.tied and apart and (looked_up or not recipe.untie):
+            raise RecipeError(
+                "the head shares its tensor with the embedding, "
+                + ("which is quantized for both" if looked_up else "so that quantizing it would quantize both"),
                 where=head,
-                fix="Set untie = true in the recipe to store a quantized head beside the float embedding",
+                fix='Give embedding = "int8" in the recipe (--embedding int8) for both and no rule for the head, or '
+                "untie = true to store a quantized head beside the float embedding",
                 key="untie",
             )
-        rows, columns = arch.checkpoint.entry(head).shape
-        return [*chosen, Matrix(head, f"{arch.head_module}.weight", rows, columns, None)]
+        if apart or (asked and not arch.tied):
+            rows, columns = arch.checkpoint.entry(head).shape
+            chosen.append(Matrix(head, f"{arch.head_module}.weight", rows, columns, None))
+        return chosen
 
-    def _names_head(self, pattern: str) -> bool:
-        head = self.arch.head_module
-        return head is not None and matches(pattern, head) and pattern.strip() != "*"
+    def _named(self, recipe: Recipe, names: tuple[str, ...]) -> bool:
+        """Whether a rule means what is called so, and not matrices of the blocks as well."""
+        return any(
+            any(matches(rule.match, name) for name in names)
+            and not any(matches(rule.match, m.name) for m in self.arch.quantizable())
+            for rule in recipe.rules
+        )
 
     def names(self, part: Any) -> tuple[str, ...]:
+        if part.lookup:
+            return part.name, part.param
         return (f"{self.arch.head_module}.weight" if part.block is None else part.name,)
 
     def known(self) -> Sequence[str]:
-        return [*(m.name for m in self.arch.quantizable()), *([self.arch.head_module] if self.arch.head_module else [])]
+        arch = self.arch
+        outside = [*(self.names(arch.table) if arch.table else ()), *([arch.head_module] if arch.head_module else [])]
+        return [*(m.name for m in arch.quantizable()), *outside]
+
+    def layer(self, part: Any, recipe: Recipe) -> Layer:
+        if part.block is None and recipe.embedding != FLOAT:
+            fine = recipe.embedding in families() and named(recipe.embedding).bits >= FINE
+            method = "rtn" if fine else None
+            asked = Rule(match="*", format=recipe.embedding, symmetric=True, activations="none", method=method)
+            recipe = recipe.model_copy(update={"rules": (asked, *recipe.rules)})
+        return super().layer(part, recipe)
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
         if plan.container.unpacking and not self.arch.finds_packed(part):
             return "left float: transformers would not find it packed"
-        found = self._format(part, layer, plan)
-        if isinstance(found, str):
-            return found
-        format, note = found
+        with about_table(part, plan.recipe):
+            found = self._format(part, layer, plan)
+            if isinstance(found, str):
+                return found
+            format, note = found
+            if part.lookup:
+                plan.container.require_table(format)
         if part.name in self.arch.inseparable and not plan.container.study:
             network = type(self.arch.model).__name__
             raise RecipeError(
@@ -170,8 +229,13 @@ class LanguageModel(Model):
                 fix='Use --simulate (output = "float") to study it, or a GGUF or ONNX export once available',
                 key="output",
             )
-        method = registry.get(layer.method)
-        return Item(part, format, method, layer.options, layer.activations, note)
+        method, activations = registry.get(layer.method), layer.activations
+        if part.lookup and activations != "none":
+            activations, note = "none", _joined(note, "no inputs to round: tokens are looked up")
+        if not part.multiplied and method.fallback is not None:
+            method = registry.get(method.fallback)
+            return Item(part, format, method, method.options(), activations, note)
+        return Item(part, format, method, layer.options, activations, note)
 
     def _format(self, part: Matrix, layer: Layer, plan: Plan) -> tuple[Format, str | None] | str:
         """The format of a part, with a note where its blocks are not those asked for; or why it stays float."""
@@ -268,7 +332,14 @@ class LanguageModel(Model):
                 fix="Use --to float to study it, or try another release of transformers",
                 foreign=True,
             )
-        asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == "float"}
+        plan.container.require_together(self.modules(plan), self.unpacks)
+        if self.untied(plan):
+            added = sum(plan.stored(i) for i in plan.items.values() if self.arch.apart(i.part)) // 8
+            plan.notes.append(
+                f"a head of {megabytes(added)} is added to the float embedding: --embedding int8, and no untie, stores "
+                "one table for both"
+            )
+        asked = {m.name for m in self.arch.quantizable() if plan.recipe.layer_for(m.name)[0].format == FLOAT}
         total = left = 0
         worst: tuple[int, str] = (0, "")
         for block in range(self.arch.count):
@@ -305,15 +376,52 @@ class LanguageModel(Model):
 
     def untied(self, plan: Plan) -> bool:
         """Whether the head is stored apart from the embedding it shared."""
-        return self.arch.tied and self.arch.head in plan.items
+        return any(self.arch.apart(item.part) for item in plan.items.values())
 
     def modules(self, plan: Plan) -> list[Module]:
         return modules(self.arch, {name: item.held for name, item in plan.items.items()}, self.untied(plan))
 
     def lines(self, plan: Plan) -> list[str]:
         copies = sink_of(plan).copies
-        kept = sum(e.size for e in copies)
-        return [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: embedding, norms, head)"]
+        kept, names = sum(e.size for e in copies), {e.name for e in copies}
+        what = [
+            word
+            for word, there in (
+                ("embedding", self.arch.embedding in names),
+                ("norms", True),
+                ("head", self.arch.head in names and not self.untied(plan)),
+            )
+            if there
+        ]
+        lines = [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: {', '.join(what)})"]
+        return lines + self._hint(plan)
+
+    def _hint(self, plan: Plan) -> list[str]:
+        """What an int8 embedding would make of the output, where the float one is much of it."""
+        size = sum(e.size for e in sink_of(plan).copies if e.name in (self.arch.embedding, self.arch.head))
+        whole = plan.sink.final_bytes
+        if plan.container.study or self.arch.table is None or size < LARGE * whole:
+            return []
+        try:
+            smaller = self._with_table(plan).sink.final_bytes
+        except InputError:
+            return []  # it cannot be stored beside the rest
+        return [
+            f"embedding and head are {size / whole:.0%} of the output: --embedding int8 makes it {megabytes(smaller)}"
+        ]
+
+    def _with_table(self, plan: Plan) -> Plan:
+        """The same plan with an int8 embedding. Raises InputError where that cannot be."""
+        recipe, items = plan.recipe.model_copy(update={"embedding": "int8"}), dict(plan.items)
+        other = replace(plan, recipe=recipe, items=items)
+        for part in self.parts(recipe):
+            layer = self.layer(part, recipe)
+            if part.block is None and part.name not in items and layer.format != FLOAT:
+                found = self.item(part, layer, other)
+                if isinstance(found, Item):
+                    items[part.name] = found
+        other.container.require_together(self.modules(other), self.unpacks)
+        return other
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         return {"copied": [e.name for e in sink_of(plan).copies]}
@@ -351,33 +459,49 @@ class LanguageModel(Model):
         if data is not None and memory.uses_text(plan):
             walk = Calibration(arch, self.device, data, memory.activation_budget(plan), plan.partial)
         copies = {e.name for e in sink_of(plan).copies}
+        # What lies outside the blocks is copied first, and solved last: only then has the text reached the head.
+        outside = [item for item in plan.items.values() if item.part.block is None]
+        at_head = [i.part for i in outside if i.part.multiplied and i.method.moments and not finished(i.name)]
         for block in [None, *range(arch.count)]:
             entries = arch.tensors_of(block)
+            todo = [plan.items[e.name] for e in entries if e.name in plan.items and block is not None]
             if block is None:
                 entries += [arch.checkpoint.tensors[name] for name in arch.outside]
-            todo = [plan.items[e.name] for e in entries if e.name in plan.items]
             if all(finished(item.name) for item in todo):
                 todo = []
             recorder = None
             if walk is not None and block is not None:
-                recorder = yield from walk.through(block, [item.part for item in todo], progress, count)
+                last = block == arch.count - 1 and not at_head
+                recorder = yield from walk.through(block, [item.part for item in todo], progress, count, last)
             for entry in entries:
                 if entry.name in copies:
                     yield Copy(entry.name)
                 if entry.name not in plan.items or finished(entry.name):
                     yield progress(entry.size, entry.name)
-            least = plan.recipe.calibration.min_expert_tokens
-            for items, seen, fallback in group(
-                todo, recorder, finished, lambda item: self.piece_rows(plan, item), least
-            ):
-                left_ = [item.name for item in items if not finished(item.name)]
-                yield Turn(items, (seen,), fallback, self._settle(seen), inputs=usage_of(items, recorder))
-                size = sum(arch.checkpoint.entry(name).size for name in left_)
-                yield progress(size, items[0].name)
-                del seen  # the next factor is computed while this name would still hold the last
+            yield from self._solved(plan, todo, recorder, finished, progress)
+        recorder = None
+        if walk is not None and at_head:
+            recorder = yield from walk.at_head(at_head, progress, count)
+        yield from self._solved(plan, outside, recorder, finished, progress)
         if walk is not None:
             walk.decoder.close()
         release()
+
+    def _solved(
+        self,
+        plan: Plan,
+        todo: list[Item],
+        recorder: Recorder | None,
+        finished: Callable[[str], bool],
+        progress: Callable[[float, str], Progress],
+    ) -> Iterator[Event | Turn]:
+        """The turns of matrices whose inputs were recorded together."""
+        least = plan.recipe.calibration.min_expert_tokens
+        for items, seen, fallback in group(todo, recorder, finished, lambda item: self.piece_rows(plan, item), least):
+            left = [item.name for item in items if not finished(item.name)]
+            yield Turn(items, (seen,), fallback, self._settle(seen), inputs=usage_of(items, recorder))
+            yield progress(sum(self.arch.checkpoint.entry(name).size for name in left), items[0].name)
+            del seen  # the next factor is computed while this name would still hold the last
 
     def _settle(self, seen: Seen) -> Callable[[Item, int, Any, QTensor], Outcome]:
         def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
@@ -406,14 +530,7 @@ class LanguageModel(Model):
     def _config(self, plan: Plan) -> dict[str, Any]:
         """What the output's config.json says besides the source's."""
         changes: dict[str, Any] = {"tie_word_embeddings": False} if self.untied(plan) else {}
-        groups: dict[tuple[Any, str], list[str]] = {}
-        floats = []
-        for module in self.modules(plan):
-            if module.held is None:
-                floats.append(module.target)
-            else:
-                groups.setdefault((module.held.format, module.held.activations), []).append(module.target)
-        config: dict[str, Any] = plan.container.config(groups, floats)
+        config: dict[str, Any] = plan.container.config(self.modules(plan))
         return changes | config
 
     # --- judging

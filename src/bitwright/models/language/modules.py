@@ -14,10 +14,10 @@ def modules(arch: Architecture, held: Mapping[str, Held], untied: bool = False) 
     """All matrices of layers, by the names that config.json calls them; `held` says how tensors are stored, by name.
 
     Those that are held come first, in their order. With `untied` the head of a tied pair is stored apart, and what
-    `held` says of the shared tensor is about the head.
+    `held` says of the shared tensor is about the head; else it is about both, as embeddings.
     """
     found: dict[str, Module] = {}
-    for module in (*_matrices(arch, held), *_without_tensor(arch, held if untied else {}), *_others(arch, held)):
+    for module in (*_matrices(arch, held, untied), *_without_tensor(arch), *_others(arch, held)):
         found.setdefault(module.name, module)
     return list(found.values())
 
@@ -26,8 +26,10 @@ def _role(arch: Architecture, name: str) -> Role:
     return "head" if name == arch.head_module else "linear"
 
 
-def _matrices(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
+def _matrices(arch: Architecture, held: Mapping[str, Held], untied: bool) -> Iterator[Module]:
     for tensor in dict.fromkeys([*held, *arch.matrices]):
+        if tensor == arch.embedding and tensor in held:
+            yield from _shared(arch, held[tensor], untied)
         matrix = arch.matrices.get(tensor)
         if matrix is None:
             continue
@@ -44,12 +46,22 @@ def _matrices(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
             yield Module(name, matrix.rows, matrix.columns, held.get(tensor), _role(arch, name), matrix.module)
 
 
-def _without_tensor(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:
-    """Linear layers that have no tensor of their own: a tied head."""
+def _shared(arch: Architecture, held: Held, untied: bool) -> Iterator[Module]:
+    """A quantized embedding and the heads that are one tensor with it; or the head alone that leaves it."""
+    rows, columns = arch.checkpoint.entry(str(arch.embedding)).shape
+    if untied:
+        yield Module(str(arch.head_module), rows, columns, held, "head")
+    elif (table := arch.table) is not None:
+        yield Module(table.param.removesuffix(".weight"), rows, columns, held, "embedding", arch.written(table))
+        for name in table.shared:
+            yield Module(name, rows, columns, held, "embedding")
+
+
+def _without_tensor(arch: Architecture) -> Iterator[Module]:
+    """Linear layers that have no tensor of their own, and are float: a tied head."""
     for name, module in arch.model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            shared = held.get(str(arch.head)) if name == arch.head_module else None
-            yield Module(name, module.out_features, module.in_features, shared, _role(arch, name))
+            yield Module(name, module.out_features, module.in_features, None, _role(arch, name))
 
 
 def _others(arch: Architecture, held: Mapping[str, Held]) -> Iterator[Module]:

@@ -43,7 +43,7 @@ def _reader(plan: Plan, arch: Architecture) -> Read:
 
     def read(name: str) -> torch.Tensor:
         item = plan.items.get(name)
-        if item is None or name == arch.embedding:
+        if item is None or arch.apart(item.part):
             return arch.checkpoint.read(name)
         weight = f"{sink.module(item)}.weight"
         if isinstance(written, QuantizedCheckpoint) and weight in written.quantized:
@@ -71,7 +71,8 @@ def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, l
     """The plan's matrices by how much of their block's output error is gone when they alone stay float.
 
     Each block gets the float model's own inputs, and its error is held against the power of what the block adds to
-    them, so that blocks can be compared. One run of a block for each of its matrices, on a few windows.
+    them, so that blocks can be compared; an embedding's is that of the first block's input. One run of a block for each
+    of its matrices, on a few windows.
     """
     yield Started("rank", f"{len(plan.items)} matrices by what they cost")
     decoder, read = Decoder(Architecture.open(plan.source)), _reader(plan, arch)
@@ -79,6 +80,17 @@ def rank(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, l
     hidden = decoder.enter(passage)
     scores: dict[str, float] = dict.fromkeys(plan.items, 0.0)
     done = 0
+    for name in (item.name for item in plan.items.values() if item.part.lookup):
+
+        def one_rounded(wanted: str, name: str = name) -> torch.Tensor:
+            return read(wanted) if wanted == name else decoder.read(wanted)
+
+        rounded = Decoder(Architecture.open(plan.source), one_rounded)
+        error = rounded.enter(Passage(passage.ids)) - hidden
+        scores[name] = float(error.double().square().sum()) / (float(hidden.double().square().sum()) or 1.0)
+        rounded.close()
+        done += 1
+        yield Progress("rank", done, len(plan.items), name)
     for block in range(arch.count):
         mine = [e.name for e in arch.tensors_of(block) if e.name in plan.items]
 

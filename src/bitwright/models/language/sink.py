@@ -23,7 +23,14 @@ class FolderSink(Sink):
     def __init__(self, plan: Plan, arch: Architecture, folder: Path) -> None:
         self.plan, self.arch, self.folder = plan, arch, folder
         tensors = arch.checkpoint.tensors.values()
-        self.copies: list[Entry] = [e for e in tensors if e.name not in plan.items or e.name == arch.embedding]
+        parts = [item.part for item in plan.items.values()]
+        kept = {part.name for part in parts if arch.apart(part)}
+        # A tied tensor may be stored under both names.
+        again = {f"{module}.weight" for part in parts for module in part.shared}
+        again |= {part.param for part in parts if arch.apart(part)}
+        self.copies: list[Entry] = [
+            e for e in tensors if (e.name not in plan.items or e.name in kept) and arch.targets.get(e.name) not in again
+        ]
         self.layout = Layout(self._specs(), plan.recipe.max_shard_bytes)
 
     def _specs(self) -> list[Spec]:
@@ -56,12 +63,15 @@ class FolderSink(Sink):
 
     def _place(self, item: Item) -> Place:
         dtype = self.arch.checkpoint.entry(item.name).dtype
-        return Place(self.module(item), item.rows, item.columns, item.activations, dtype, item.part.transposed)
+        part = item.part
+        return Place(
+            self.module(item), part.rows, part.columns, item.activations, dtype,
+            part.transposed, part.lookup, part.shared,
+        )  # fmt: skip
 
     def module(self, item: Item) -> str:
-        """The module name under which a matrix is stored: its own, or the head's where it was tied to the embedding."""
-        head = item.part.block is None and self.arch.tied
-        return str(self.arch.head_module) if head else str(item.part.module)
+        """The module name under which a matrix is stored."""
+        return self.arch.written(item.part)
 
     @property
     def final_bytes(self) -> int:

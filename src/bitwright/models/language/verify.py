@@ -96,15 +96,15 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
 
     Raises CertificationError where it cannot, or answers unlike our own decode.
     """
-    if machine.resident() + loading_memory(arch) > plan.room:
+    if machine.resident() + loading_memory(plan, arch) > plan.room:
         return {"checked": False, "why": "the whole model does not fit under the memory ceiling"}
     if 4 * arch.weights > LOAD_LIMIT:
         return {"checked": False, "why": "every matrix was decoded instead: loading so large a model takes minutes"}
     with without_bars():
-        loaded = plan.container.load(plan.partial, plan.unpacks)
-    if loaded is None:
+        dequantized = plan.unpacks
+        model = plan.container.load(plan.partial, dequantized)
+    if model is None:
         return {"checked": False, "why": plan.container.unread}
-    model, dequantized = loaded
     ids = text.heldout[:1, :64] if text is not None else torch.arange(1, 33)[None]
     found: dict[str, Any] = {"checked": True}
     with torch.no_grad(), without_bars(), running(arch):
@@ -119,7 +119,7 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             plan.container.keep_inputs(model)
             theirs = model(input_ids=ids, use_cache=False).logits
             found["activations_kl"] = float(kl(theirs, rounded).mean())
-    del model, loaded
+    del model
     gc.collect()  # a model refers to itself
     release()
     decoder = decoder_of(plan.partial, exact=not dequantized, rounded=False)

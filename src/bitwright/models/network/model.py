@@ -18,7 +18,7 @@ from bitwright.events import Event, Progress, Row, Started
 from bitwright.files import sidecars
 from bitwright.files.folder import sync
 from bitwright.files.layers import Layer, Placement, to_matrix
-from bitwright.files.onnx import decode_layers, files_of, read, write
+from bitwright.files.onnx import decode_layers, files_of, parameters, read, write
 from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
 from bitwright.models import kinds
@@ -105,6 +105,10 @@ class NetworkModel(Model):
     @property
     def source_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files)
+
+    @cached_property
+    def parameters(self) -> int:
+        return parameters(read(self.path))
 
     def identity(self) -> Any:
         return {"source": fingerprint(self.files), "threads": torch.get_num_threads()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,24 @@ from bitwright.core.format import Format
 from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.files.container import Place, Stored, TensorContainer
-from bitwright.files.containers.compressed_tensors.rules import GROUPS, installed, reads_zeros, require
+from bitwright.files.containers.compressed_tensors.rules import (
+    GROUPS,
+    installed,
+    packed,
+    reads_zeros,
+    require,
+    require_table,
+    require_together,
+    unpacked,
+)
 from bitwright.files.containers.compressed_tensors.runtimes import UNPACKING, runtimes
-from bitwright.files.held import Module
+from bitwright.files.held import Held, Module
 from bitwright.files.usage import in_transformers, in_vllm
 
 if TYPE_CHECKING:
     import torch
 
+    from bitwright.files.containers.compressed_tensors.layout import Scheme
     from bitwright.files.quantized import QuantizedCheckpoint
     from bitwright.files.safetensors import Spec
 
@@ -41,28 +52,41 @@ class CompressedTensors(TensorContainer):
 
         return Scheme(format).rows_per_word
 
-    def specs(self, format: Format, place: Place) -> list[Spec]:
-        from bitwright.files.containers.compressed_tensors.layout import Scheme
+    def require_table(self, format: Format) -> None:
+        require_table(format)
 
-        scheme = Scheme(format, place.activations)  # type: ignore[arg-type]
-        return scheme.specs(place.module, place.rows, place.columns)
+    def require_together(self, modules: Sequence[Module], network: bool) -> None:
+        require_together(modules, network)
+
+    def unpacks(self, modules: Sequence[Module], network: bool) -> bool:
+        return unpacked(modules, network) is not None
+
+    def specs(self, format: Format, place: Place) -> list[Spec]:
+        specs = _scheme(format, place).specs(place.module, place.rows, place.columns)
+        scale = next(spec for spec in specs if spec.name.endswith(".weight_scale"))
+        return [*specs, *(replace(scale, name=name) for name in _scales(format, place))]
 
     def pack(self, q: QTensor, start: int, place: Place) -> list[Stored]:
-        from bitwright.files.containers.compressed_tensors.layout import Scheme
-
-        return Scheme(q.format, place.activations).pack(place.module, q, place.rows, start)  # type: ignore[arg-type]
+        parts = _scheme(q.format, place).pack(place.module, q, place.rows, start)
+        scale = next(part for part in parts if part.name.endswith(".weight_scale"))
+        return [*parts, *(scale._replace(name=name) for name in _scales(q.format, place))]
 
     def unpack(self, stored: Mapping[str, torch.Tensor], format: Format, place: Place) -> torch.Tensor:
-        from bitwright.files.containers.compressed_tensors.layout import Scheme, unpack
+        from bitwright.files.containers.compressed_tensors.layout import unpack
 
         parts = {name.rpartition(".")[2]: tensor for name, tensor in stored.items()}
-        decoded: torch.Tensor = unpack(parts, Scheme(format, place.activations)).decode()  # type: ignore[arg-type]
+        decoded: torch.Tensor = unpack(parts, _scheme(format, place)).decode()
         return decoded
 
-    def config(self, groups: Mapping[tuple[Format, str], list[str]], floats: Iterable[str]) -> dict[str, Any]:
+    def config(self, modules: Sequence[Module]) -> dict[str, Any]:
         from bitwright.files.containers.compressed_tensors.layout import Scheme, quantization_config
 
-        schemes = {Scheme(*key): modules for key, modules in groups.items()}  # type: ignore[arg-type]
+        schemes: dict[Scheme, list[str]] = {}
+        for module in modules:
+            if module.held:
+                scheme = Scheme.of(module.held, module.role == "embedding")
+                schemes.setdefault(scheme, []).append(module.target)
+        floats = [module.target for module in modules if not module.held]
         return {"quantization_config": quantization_config(schemes, floats, version("compressed-tensors"))}
 
     def claims(self, config: Mapping[str, Any]) -> bool:
@@ -77,19 +101,19 @@ class CompressedTensors(TensorContainer):
     def decoders(self) -> dict[str, str]:
         return {self.name: version(self.name), "transformers": version("transformers")}
 
-    def load(self, folder: Path, unpack: bool) -> tuple[Any, bool] | None:
+    def load(self, folder: Path, unpack: bool) -> Any | None:
         from bitwright.files.folder import load_in_transformers
 
         if not reads_zeros(installed()) and not _symmetric(folder):
             return None
         if not unpack:
-            return load_in_transformers(folder), False
+            return load_in_transformers(folder)
         from transformers import CompressedTensorsConfig
 
         with warnings.catch_warnings():
             # "You passed quantization_config, but the model has one": that is how `dequantize` is asked for.
             warnings.simplefilter("ignore", UserWarning)
-            return load_in_transformers(folder, quantization_config=CompressedTensorsConfig(dequantize=True)), True
+            return load_in_transformers(folder, quantization_config=CompressedTensorsConfig(dequantize=True))
 
     @property
     def unread(self) -> str:
@@ -111,12 +135,22 @@ class CompressedTensors(TensorContainer):
         return count_inputs(x, Scheme(format, activations))  # type: ignore[arg-type]
 
     def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
-        groups: dict[tuple[Format, str], list[str]] = {}
-        for module in modules:
-            if module.held:
-                groups.setdefault((module.held.format, module.held.activations), []).append(module.target)
-        config = self.config(groups, [module.target for module in modules if not module.held]) if modules else {}
-        return runtimes(config, modules, unpack)
+        return runtimes(self.config(modules) if modules else {}, modules, unpack)
+
+
+def _scheme(format: Format, place: Place) -> Scheme:
+    from bitwright.files.containers.compressed_tensors.layout import Scheme
+
+    return Scheme.of(Held(format, place.activations), place.lookup)
+
+
+def _scales(format: Format, place: Place) -> list[str]:
+    """The scales that are stored again for modules which share an embedding's codes: transformers ties the codes alone.
+
+    Packed ones are decoded before anything is tied.
+    """
+    again = () if packed(Held(format, place.activations), place.lookup) else place.shared
+    return [f"{module}.weight_scale" for module in again]
 
 
 def _symmetric(folder: Path) -> bool:

@@ -25,7 +25,8 @@ from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
 from bitwright.files.container import Stored
-from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, installed, require
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense, installed, packed, require
+from bitwright.files.held import Held
 from bitwright.files.safetensors import Spec
 
 Activations = Literal["none", "int8", "fp8"]
@@ -45,13 +46,21 @@ class Scheme:
     activations: Activations = "none"
     padded: bool = False
     """No code crosses the end of a word: the layout of 3, 5, 6 and 7 bits before release 0.18."""
+    bytewise: bool = False
+    """Each code has a byte of its own, though activations stay float."""
+
+    @classmethod
+    def of(cls, held: Held, lookup: bool = False) -> Scheme:
+        """The scheme of how a matrix is stored; with `lookup`, of an embedding."""
+        apart = not packed(held, lookup) and held.activations == "none"
+        return cls(*held, bytewise=apart and held.format.code is not E4M3)  # type: ignore[arg-type]
 
     @property
     def kind(self) -> str:
         """The container's own format name."""
         if self.format.code is E4M3:
             return FLOAT8
-        return INT8 if self.activations == "int8" else PACKED
+        return INT8 if self.activations == "int8" or self.bytewise else PACKED
 
     @property
     def rows_per_word(self) -> int:
@@ -161,8 +170,9 @@ def _words(codes: torch.Tensor, scheme: Scheme) -> torch.Tensor:
 def quantization_config(schemes: Mapping[Scheme, list[str]], ignore: Iterable[str], version: str) -> dict[str, Any]:
     """The `quantization_config` of config.json: modules by scheme, and linear modules that stay float.
 
-    One scheme targets every Linear, and by name what lies outside the blocks: vLLM's heads are of another class.
-    Several name all their modules. `version` is the compressed-tensors release whose layout this is.
+    One scheme targets every Linear, and by name what lies outside the blocks: an embedding is no Linear, and vLLM's
+    heads are of another class. Several name all their modules. `version` is the compressed-tensors release whose layout
+    this is.
     """
     said: dict[str, list[str]] = {}  # schemes that differ only in the type of scales are one
     for scheme, modules in schemes.items():
@@ -230,7 +240,9 @@ def unpack(tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QTensor:
     scale = tensors["weight_scale"].to(torch.float32)
     if "weight_packed" not in tensors:
         stored = tensors["weight"]
-        codes = stored.view(torch.uint8) if stored.dtype == torch.float8_e4m3fn else stored.view(torch.uint8) ^ 0x80
+        codes = stored.view(torch.uint8)
+        if stored.dtype != torch.float8_e4m3fn:
+            codes = codes + 2 ** (f.bits - 1)  # modulo 256: from signed to counted from the lowest
         scale = scale.reshape(1, 1) if f.block == "tensor" else scale.reshape(codes.shape[0], -1)
         return QTensor(f, codes, scale)
     rows, columns = (int(n) for n in tensors["weight_shape"])

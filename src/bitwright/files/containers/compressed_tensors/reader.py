@@ -13,6 +13,7 @@ import torch
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
 from bitwright.files.containers.compressed_tensors.layout import (
+    PACKED,
     SUFFIXES,
     Scheme,
     decode_by_library,
@@ -43,16 +44,48 @@ class Reader(QuantizedCheckpoint):
         self.stored = dict(self.tensors)
         self.quantized: dict[str, Held] = {}
         self._schemes: dict[str, tuple[dict[str, Entry], Scheme]] = {}
-        for name in list(self.stored):
-            if name.endswith(".weight_scale"):
-                self._adopt(name.removesuffix(".weight_scale"))
+        modules = [n.removesuffix(".weight_scale") for n in self.stored if n.endswith(".weight_scale")]
+        lonely = [module for module in modules if not self._parts(module).keys() - {"weight_scale"}]
+        for module in modules:
+            if module not in lonely:
+                self._adopt(module)
+        for module in lonely:
+            self._require_shared(module)
+
+    def _parts(self, module: str) -> dict[str, Entry]:
+        """The stored tensors of a module, by suffix."""
+        return {s: self.stored[f"{module}.{s}"] for s in (*SUFFIXES, "weight") if f"{module}.{s}" in self.stored}
+
+    def _require_shared(self, module: str) -> None:
+        """Raise FileError for a scale without codes, unless it repeats the scale of a module whose codes are shared.
+
+        Whether the network ties the two is the architecture's to say.
+        """
+        group, name = self._group(module), f"{module}.weight_scale"
+        entry = self.tensors.pop(name)
+        scale = self.read_entry(entry)
+        shared = any(
+            scheme.bytewise
+            and self._group(other.removesuffix(".weight")) == group
+            and torch.equal(scale, self.read_entry(parts["weight_scale"]))
+            for other, (parts, scheme) in self._schemes.items()
+        )
+        if not shared:
+            where = f"{self.folder}: {module}"
+            raise FileError("a scale without codes", where=where, fix="The file is incomplete: write it again")
 
     def _adopt(self, module: str) -> None:
         where = f"{self.folder}: {module}"
-        suffixes = (*SUFFIXES, "weight")
-        parts = {s: self.stored[f"{module}.{s}"] for s in suffixes if f"{module}.{s}" in self.stored}
+        parts = self._parts(module)
         scale = parts["weight_scale"]
         scheme = scheme_of(self._group(module), scale.dtype, where)
+        if "weight" in parts and scheme.kind == PACKED:
+            scheme = replace(scheme, bytewise=True)
+            if scheme.format.zero is not None:
+                raise FileError(
+                    "zero points beside codes that are not packed cannot be decoded here",
+                    where=where, fix="Supported: packed codes, or symmetric ones", foreign=True,
+                )  # fmt: skip
         if "weight" not in parts and not {"weight_packed", "weight_shape"} <= set(parts):
             raise FileError("a scale without codes", where=where, fix="The file is incomplete: write it again")
         for suffix in parts:
@@ -96,7 +129,8 @@ class Reader(QuantizedCheckpoint):
         groups = list((self.config.get("config_groups") or {}).values())
         for group in groups:
             for target in group.get("targets", ()):
-                exact = module == target or module.endswith("." + target)
+                # A checkpoint may leave out the network's first name, as others do for all of a path but the last.
+                exact = module == target or module.endswith("." + target) or target.endswith("." + module)
                 if exact or (target.startswith("re:") and re.match(target[3:], module)):
                     return dict(group)
         for group in groups:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from bitwright.core.format import Format
 from bitwright.core.grid import E4M3, INT
 from bitwright.errors import RecipeError
+from bitwright.files.container import refuse
+from bitwright.files.held import Held, Module
 
 SCALES = ("bf16", "fp16", "fp32")
 """Types of scales."""
@@ -65,3 +69,56 @@ def require(format: Format, activations: str = "none") -> None:
     if (format.code is E4M3) != (activations == "fp8") and activations != "none":
         raise RecipeError("weights and activations must share a type", where="activations", fix="Use fp8 with fp8",
                           key="layer.activations")  # fmt: skip
+
+
+def require_table(format: Format) -> None:
+    """Raise RecipeError where no runtime reads an embedding in the format."""
+    integer = format.bits in INT and format.code is INT[format.bits]
+    if not integer or format.zero is not None:
+        raise refuse(
+            f"compressed-tensors holds embeddings as integers without zero points, not as {format.name}"
+            f"{' with them' if integer else ''}",
+            "Use int8 or int4, or leave the embedding float", "embedding",
+        )  # fmt: skip
+
+
+def packed(held: Held, lookup: bool) -> bool:
+    """Whether codes are packed into words: 8-bit ones of an embedding are not, because transformers (5.23) looks for
+    the weights of an embedding while it loads it (PreTrainedModel._init_weights), and so that a tied head finds them.
+    """
+    integer = held.format.code is not E4M3
+    return integer and held.activations == "none" and not (lookup and held.format.bits == 8)
+
+
+def unpacked(modules: Sequence[Module], network: bool) -> str | None:
+    """Why transformers must unpack these matrices while it loads them; None where it need not.
+
+    `network`: it must whatever they are.
+    """
+    if any(module.held and module.role == "expert" for module in modules):
+        return "it fuses experts"
+    if any(module.held and module.role == "embedding" and packed(module.held, lookup=True) for module in modules):
+        return "it cannot hold a packed embedding"
+    return "it cannot hold this network packed" if network else None
+
+
+def require_together(modules: Sequence[Module], network: bool) -> None:
+    """Raise RecipeError where a folder with an embedding must be decoded while it is loaded, in more than one way.
+
+    transformers then takes the bits and the zero points of the first group for all (get_dense_scheme and
+    get_experts_scheme in integrations/compressed_tensors.py, 5.23); the size of groups follows from the scales.
+    """
+    why, tables = unpacked(modules, network), [module.role == "embedding" for module in modules]
+    decoders: dict[Any, Format] = {}
+    for module, table in zip(modules, tables, strict=True):
+        if module.held:
+            f, activations = module.held
+            decoders[packed(module.held, table), f.code.bits, f.zero is None, activations] = f
+    if why is None or len(decoders) == 1 or not any(tables):
+        return
+    ways = " and ".join(f.name + ("" if f.zero is None else " with zero points") for f in decoders.values())
+    raise refuse(
+        f"transformers decodes this folder while it loads it ({why}), and all of it in one way, not {ways}",
+        "Give all matrices one format, without zero points; or leave embedding and head float; or use --simulate",
+        "embedding",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bitwright.files.containers.compressed_tensors import vllm
-from bitwright.files.containers.compressed_tensors.rules import UNEVEN, installed, reads_zeros
+from bitwright.files.containers.compressed_tensors.rules import UNEVEN, installed, reads_zeros, unpacked
 from bitwright.files.held import Module
 
 UNPACKING = "CompressedTensorsConfig(dequantize=True)"
@@ -23,8 +23,7 @@ def runtimes(config: Mapping[str, Any], modules: Sequence[Module], unpack: bool)
 
 def _transformers(config: Mapping[str, Any], modules: Sequence[Module], unpack: bool) -> str:
     held = [module.held.format for module in modules if module.held]
-    experts = any(module.held and module.role == "expert" for module in modules)
-    how = f" with {UNPACKING}" if unpack or experts else ""
+    how = f" with {UNPACKING}" if unpacked(modules, unpack) else ""
     uneven = any(format.bits in UNEVEN for format in held)
     misread = any(format.zero is not None for format in held) and not reads_zeros(installed())
     if misread and uneven:

@@ -17,6 +17,9 @@ from bitwright.files.held import Module
 
 RELEASE = "0.33"
 NVIDIA, AMD, INTEL, CPU = "NVIDIA GPUs", "AMD GPUs", "Intel GPUs", "CPUs"
+TABLE = "it reads embeddings only packed, of few architectures, and none that a head shares: leave {it} float"
+"""Packed where the architecture hands its quantization on to its embedding, which has no product (the class in
+compressed_tensors_embedding.py, at 055e47c2)."""
 FUSED = {
     ("q_proj", "k_proj", "v_proj"): "qkv_proj",
     ("query", "key", "value"): "qkv_proj",
@@ -45,10 +48,13 @@ class Unit(NamedTuple):
 def verdict(config: Mapping[str, Any], modules: Sequence[Module]) -> str:
     """Where vLLM loads a folder with this config.json and these weight matrices; or `not vLLM`, why, and the fix.
 
-    `modules` are all linear layers, quantized or not, routers and what else may be one to vLLM; no embeddings.
+    `modules` are all linear layers, quantized or not, routers and what else may be one to vLLM; and embeddings
+    where they are quantized.
     """
     quantization = config.get("quantization_config") or {}
     wrong: dict[str, list[str]] = {why: [] for why in _unread(quantization)}
+    if tables := [module.name for module in modules if module.role == "embedding"]:
+        wrong[TABLE] = tables
     where = [NVIDIA, AMD, INTEL, CPU]
     for unit in units(modules, str(config.get("model_type"))):
         found = _load(unit, quantization)
