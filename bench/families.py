@@ -134,7 +134,11 @@ def look(family, classes):
         if faults := [line(found, work) for found in (rtn, default) if isinstance(found, str)]:
             return "Fault", faults[0]
         if isinstance(rtn, BitwrightError):
-            return "Refused", line((rtn if isinstance(default, dict) else default).what, work)
+            why = line((rtn if isinstance(default, dict) else default).what, work)
+            studied = quantize(work / "model", work / "study", {**OPTIONS["default"], "simulate": True})
+            if isinstance(studied, str):
+                return "Fault", line(studied, work)
+            return ("Refused" if isinstance(studied, BitwrightError) else "Study copies only (`--simulate`)"), why
         if isinstance(default, BitwrightError):
             return "By rtn without text only", line(default.what, work)
         loaded, kept = default["loaded_by_transformers"], [n for n in default["notes"] if "float" in n or "kept" in n]

@@ -93,13 +93,17 @@ def test_stopped_it_leaves_the_repository_as_it_was_and_goes_on(outputs: Path, s
     arrives, goes_on = server.held = threading.Event(), threading.Event()
     words = [sys.executable, "-m", "bitwright", "push", str(outputs / "out"), "me/tiny", "--yes"]
     settings = os.environ | hub.settings(server, tmp_path)
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=settings)
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=settings,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
     try:
         assert arrives.wait(300)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=300)[1]
     finally:
         process.kill()
+        process.wait()
         goes_on.set()
     assert process.returncode == 130
     assert said == b"bitwright: stopped; finished work is kept, and the same command continues\n"

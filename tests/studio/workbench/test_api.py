@@ -415,6 +415,7 @@ def test_a_dropped_folder_is_checked(studio: Studio, done: dict[str, Any]) -> No
         "tensors",
         "levels",
         "coverage",
+        "loads in",
         "certificate",
     ]
     assert "decode alike in two decoders" in found[2]["detail"]

@@ -228,7 +228,7 @@ def test_from_a_plan_to_the_verdict(tab: Look, studio: Running) -> None:
 
     page.get_by_text("Check the written file").click()
     expect(page.locator("#result-title")).to_contain_text("is sound", timeout=LONG)
-    expect(page.locator(".wb-findings li")).to_have_count(6)
+    expect(page.locator(".wb-findings li")).to_have_count(7)
     page.get_by_text("Levels and entropy of every weight").click()
     expect(page.locator(".wb-result tbody tr")).to_have_count(21)
     expect(page.locator(".wb-result tbody tr").first).to_contain_text(re.compile(r"1\d of 16 · 3\.\d\d"))
