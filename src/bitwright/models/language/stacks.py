@@ -55,9 +55,9 @@ def _names(name: str, param: str, converter: Any) -> list[str]:
 
     kinds = [type(operation) for operation in converter.operations]
     stacks = kinds[:1] == [MergeModulelist] and kinds[1:] in ([], [Concatenate])
-    joined = all(operation.dim == 1 for operation in converter.operations[1:])
+    joined = stacks and all(operation.dim == 1 for operation in converter.operations[1:])
     [target, *more] = [_plain(pattern) for pattern in converter.target_patterns]
-    if not stacks or not joined or more or not (name.endswith(target) and param.endswith(target)):
+    if not joined or more or not (name.endswith(target) and param.endswith(target)):
         return []
     return [name.removesuffix(target) + _plain(pattern) for pattern in converter.source_patterns]
 
