@@ -917,7 +917,7 @@ REPORTS = [
     Bad(
         "report-missing-folder",
         nothing,
-        ("{tmp}/modle", "has no certificate.json", "Give an output"),
+        ("{tmp}/modle", "is not there", "Give an output"),
         "report {tmp}/modle",
         as_json=False,
     ),

@@ -39,7 +39,8 @@ def load(out: Path) -> Certificate:
     """The certificate of a quantized folder or ONNX file, with the output's name under "folder". Raises ModelError."""
     path = certificate_path(out)
     if not path.exists():
-        raise ModelError(f"has no {path.name}", where=str(out), fix=FIX)
+        what = f"has no {path.name}" if out.exists() else "is not there"
+        raise ModelError(what, where=str(out), fix=FIX)
     return {**read(path), "folder": out.resolve().name}
 
 
