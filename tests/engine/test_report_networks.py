@@ -162,8 +162,11 @@ def test_load_finds_the_certificate_beside_the_file(made, tmp_path):
     found = report.load(made)
     assert found["folder"] == "small.onnx"
     assert report.certificate_path(made).parent == made.parent
-    with pytest.raises(ModelError, match=r"has no other.certificate.json. Give an output of bitwright quantize"):
-        report.load(tmp_path / "other.onnx")
+    other = tmp_path / "other.onnx"
+    for what in ("is not there", "has no other.certificate.json"):
+        with pytest.raises(ModelError, match=rf"{re.escape(what)}\. Give an output of bitwright quantize"):
+            report.load(other)
+        other.write_bytes(b"a network without a certificate")
 
 
 @variants
