@@ -103,7 +103,8 @@ class Writer:
         else:
             model = self.plan.model
             whole = [model.rows(item, 0, item.rows) for item in turn.items]
-            q, first = solve(torch.cat(whole), turn.items[0], turn), 0
+            targets = [turn.aim(item, 0, w) for item, w in zip(turn.items, whole, strict=True)]
+            q, first = solve(torch.cat(targets), turn.items[0], turn), 0
             for tally, w in zip(tallies, whole, strict=True):
                 self._write(tally, self._piece(turn, tally.item, 0, w, q.part(first, first + w.shape[0])))
                 first += w.shape[0]
@@ -119,7 +120,8 @@ class Writer:
 
         def work(start: int) -> Piece:
             w = model.rows(item, start, start + step)
-            return self._piece(turn, item, start, w, turn.solved if turn.solved is not None else solve(w, item, turn))
+            q = turn.solved if turn.solved is not None else solve(turn.aim(item, start, w), item, turn)
+            return self._piece(turn, item, start, w, q)
 
         starts = range(0, item.rows, step)
         apart = len(starts) > 1 and not any(seen.shared is not None for seen in turn.seen)

@@ -106,6 +106,11 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+def as_given(item: Item, start: int, w: Array) -> Array:
+    """The target of a matrix that is rounded as it stands."""
+    return w
+
+
 def as_it_is(item: Item, start: int, w: Array, q: QTensor) -> Outcome:
     """The outcome of a matrix that is left as it is."""
     return Outcome(q)
@@ -116,8 +121,9 @@ class Turn:
     """Matrices that are solved together: they share one input.
 
     `seen` has one record for each equal share of the rows: a convolution of several groups has as many. `fallback`
-    says why a method that needs more must leave these to another. `settle(item, first row, w, q)` tells the model what
-    became of some rows, `restore` what an earlier run had made of all. `solved` are codes that are known already: those
+    says why a method that needs more must leave these to another. `aim(item, first row, w)` says what some rows should
+    become, where that is not the float weights themselves; `settle(item, first row, w, q)` tells the model what became
+    of them, `restore` what an earlier run had made of all. `solved` are codes that are known already: those
     of methods that train a whole model.
     """
 
@@ -129,6 +135,7 @@ class Turn:
     solved: QTensor | None = None
     inputs: Usage | None = None
     """How often each code of their rounded input occurs in calibration; None where that was not looked at."""
+    aim: Callable[[Item, int, Array], Array] = as_given
 
 
 @dataclass(frozen=True)
