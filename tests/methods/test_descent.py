@@ -29,8 +29,9 @@ SLACK = 1e-5
 """Share of the objective by which float32 sums may be off."""
 
 
-def damped(stats: Stats, damping: float = 0.01) -> np.ndarray:
+def damped(stats: Stats, damping: float | None = None) -> np.ndarray:
     """H + damping * mean(diag H) * I in double precision, columns as they stand."""
+    damping = gptq.damp(stats) if damping is None else damping
     hessian = np.asarray(stats.moment, np.float64) / stats.n
     return hessian + damping * np.diag(hessian).mean() * np.eye(len(hessian))
 
@@ -48,7 +49,7 @@ def test_objective_never_rises(format: Format, order: str) -> None:
     """Row by row, from GPTQ's codes through every sweep, in the damped Hessian that both methods minimise."""
     for seed in range(2):
         w, stats = weights(seed, 8), inputs(seed)
-        factor, hessian = gptq.factorise(stats, 0.01, order), damped(stats)
+        factor, hessian = gptq.factorise(stats, None, order), damped(stats)
         start = gptq.quantize(w, format, stats, order=order)  # type: ignore[arg-type]
         costs = [objective(w, start, hessian)]
         for sweeps in range(5):

@@ -55,11 +55,16 @@ class Choice:
     gain: float
 
 
-def aim(w: Array, halves: tuple[Drift, Drift]) -> tuple[Array, list[Choice]]:
+Factors = dict[tuple[int, float], Array]
+"""Cholesky factors of damped second moments, by half (2: both) and ridge: all weights with one input share them."""
+
+
+def aim(w: Array, halves: tuple[Drift, Drift], factors: Factors | None = None) -> tuple[Array, list[Choice]]:
     """W* for rows `w` [rows, columns], from what two halves of the tokens saw, and how each of its parts was fitted.
 
     The first choice is for C, the second for R where there is one. Each half is fitted on and scored on in turn. A
-    part that explains nothing of the other half has a share of 0.
+    part that explains nothing of the other half has a share of 0. `factors` is filled, and used again for the same
+    inputs.
     """
     xp = namespace(w)
     wide = float32(w)
@@ -69,19 +74,20 @@ def aim(w: Array, halves: tuple[Drift, Drift]) -> tuple[Array, list[Choice]]:
         parts.append([half.residual / count for half in halves])  # type: ignore[operator]
     hessians = [half.stats.moment / count for half in halves]
     target, choices = wide, []
-    factors: dict[tuple[int, float], Array] = {}
+    factors = {} if factors is None else factors
     for part in parts:
         choice = _choose(part, hessians, wide.shape[1] / max(count, 1), factors)
         if choice.share > 0:
-            whole = divide(part[0] + part[1], _factor(hessians[0] + hessians[1], choice.ridge))
+            key = 2, choice.ridge
+            if key not in factors:
+                factors[key] = _factor(hessians[0] + hessians[1], choice.ridge)
+            whole = divide(part[0] + part[1], factors[key])
             target = target + choice.share * whole
         choices.append(choice)
     return xp.astype(target, w.dtype), choices
 
 
-def _choose(
-    part: Sequence[Array], hessians: Sequence[Array], thin: float, factors: dict[tuple[int, float], Array]
-) -> Choice:
+def _choose(part: Sequence[Array], hessians: Sequence[Array], thin: float, factors: Factors) -> Choice:
     """The ridge and share with which a part explains most of the half that it was not fitted on.
 
     `thin` is columns per token: the search starts at a ridge of about that and goes on while the score rises. `factors`

@@ -54,6 +54,16 @@ def add_gram(x: Array, upper: Array | None = None) -> Array:
     return upper
 
 
+def add_product(a: Array, b: Array, total: Array | None = None) -> Array:
+    """Add a^T b, for `a` [tokens, rows] and `b` [tokens, columns], to float32 `total` [rows, columns]."""
+    with short_factors(b):
+        product = float32(a).T @ float32(b)
+    if total is None:
+        return product
+    total += product
+    return total
+
+
 def mirror(upper: Array) -> Array:
     """Make `upper` [d, d] whole, in place, from what is above its diagonal."""
     for start, stop in strips(int(upper.shape[0])):

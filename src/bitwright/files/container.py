@@ -179,6 +179,10 @@ class TensorContainer(Container):
         """How often each code occurs where inputs `x` [..., columns] of a matrix are rounded as its runtime does."""
         raise NotImplementedError
 
+    def round_inputs(self, x: torch.Tensor, format: Format, activations: str) -> torch.Tensor:
+        """Inputs `x` [..., columns] of a matrix, rounded as its runtime does."""
+        raise NotImplementedError
+
     def keep_inputs(self, model: Any) -> None:
         """Have a loaded model no longer round its activations."""
         raise NotImplementedError

@@ -28,7 +28,7 @@ def quantize(
     format: Format,
     stats: Stats | None = None,
     *,
-    damping: float = 0.01,
+    damping: float | None = None,
     order: Literal["natural", "activation"] = "activation",
     sweeps: int = 1,
     factor: Factor | None = None,

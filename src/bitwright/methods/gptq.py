@@ -30,8 +30,8 @@ SOUND_INPUTS = "Look for huge weights in the layers before it, or keep it float 
 class Options(method.Options):
     """Options of error feedback."""
 
-    damping: float = Field(0.01, gt=0, le=1)
-    """Share of the Hessian's mean diagonal added to it before it is factorised."""
+    damping: float | None = Field(None, gt=0, le=1)
+    """Share of the Hessian's mean diagonal added to it before it is factorised; None: what `damp` says."""
     order: Literal["natural", "activation"] = "activation"
     """Order in which columns are rounded: as they stand, or largest input power first."""
 
@@ -51,7 +51,7 @@ def quantize(
     format: Format,
     stats: Stats | None = None,
     *,
-    damping: float = 0.01,
+    damping: float | None = None,
     order: Literal["natural", "activation"] = "activation",
     factor: Factor | None = None,
 ) -> QTensor:
@@ -86,8 +86,20 @@ def require(format: Format, stats: Stats | None, method: str) -> None:
         )  # fmt: skip
 
 
-def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") -> Factor:
-    """The factor of the damped Hessian. Damping doubles, with a note, until the matrix is definite.
+def damp(stats: Stats) -> float:
+    """The damping that suits a record: columns per token, from 0.01 to 1.
+
+    Errors fed back by second moments of few tokens fit those tokens, not the next ones. With half of the calibration
+    text recorded and the other half to judge by, this came within 5 % of the best damping in nearly all layers of two
+    models, from 2 to 32 tokens per column, where a constant lost up to 28 % (docs/solver.md).
+    """
+    return min(max(stats.power.shape[0] / max(stats.n, 1), 0.01), 1.0)
+
+
+def factorise(stats: Stats, damping: float | None = None, order: str = "activation") -> Factor:
+    """The factor of the damped Hessian; without a `damping`, that of `damp`.
+
+    Damping doubles, with a note, until the matrix is definite.
 
     Raises TensorError for a Hessian that is not finite, or indefinite beyond what rounding explains.
     """
@@ -107,7 +119,7 @@ def factorise(stats: Stats, damping: float = 0.01, order: str = "activation") ->
         hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)  # its own: changed below
     damped = xp.asarray(hessian, copy=True) if hessian is stats.hessian else hessian
     diagonal = xp.asarray(xp.linalg.diagonal(damped), copy=True)
-    used = damping
+    damping = used = damp(stats) if damping is None else damping
     while True:
         damped[natural, natural] = diagonal + used * mean
         lower = _cholesky(xp.flip(damped))

@@ -198,6 +198,11 @@ class Plan:
     """The plan of which this one is an attempt with fewer parts quantized."""
 
     @property
+    def corrects(self) -> bool:
+        """Whether matrices aim at what makes up for the errors before them."""
+        return True
+
+    @property
     def source(self) -> Path:
         """The float model's path."""
         return self.model.path

@@ -40,8 +40,8 @@ TRIED = 8
 """Tokens on which it is tried how a network calls its blocks."""
 
 
-class _Stop(Exception):
-    """Raised by a stand-in to leave the model's forward once what was wanted of it is known."""
+class Stop(Exception):
+    """Leaves the model's forward once what was wanted of it is known."""
 
 
 Call = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
@@ -124,7 +124,7 @@ class Decoder:
         self._forms: dict[int, int | None] = {}
         self._calls: dict[tuple[int, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         self._restore_buffers()
-        self._load({e.name: self.read(e.name) for e in arch.tensors_of(None)})
+        self.load({e.name: self.read(e.name) for e in arch.tensors_of(None)})
         self.model.tie_weights()
 
     def _restore_buffers(self) -> None:
@@ -146,7 +146,7 @@ class Decoder:
                 if buffer is not None:
                     module._buffers[key] = buffer.to(self.device)
 
-    def _load(self, tensors: Weights) -> None:
+    def load(self, tensors: Weights) -> None:
         """Give parameters their values from checkpoint tensors, through transformers' own conversions."""
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
         from transformers.modeling_utils import LoadStateDictConfig
@@ -174,7 +174,7 @@ class Decoder:
     def loaded(self, block: int, tensors: Weights | None = None) -> Iterator[torch.nn.Module]:
         """Block number `block` with its weights in memory (`tensors` instead of the stored ones); freed at the end."""
         module = self._blocks[block]
-        self._load(self.weights(block) if tensors is None else tensors)
+        self.load(self.weights(block) if tensors is None else tensors)
         del tensors  # where the dtypes differ the block holds copies
         if self._rounding is not None:
             inside = [m for m in self.arch.matrices.values() if m.block == block]
@@ -306,10 +306,10 @@ class Decoder:
             def note(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 calls.append((flow, args, kwargs))
                 if number == len(self._blocks) - 1:
-                    raise _Stop
+                    raise Stop
                 return self._wrap(number, flow)
 
-            with suppress(_Stop):
+            with suppress(Stop):
                 self._forward(torch.zeros(shape, dtype=torch.int64), note)
             self._calls[shape] = [(args, kwargs) for _, args, kwargs in calls]
         return (hidden, *self._calls[shape][block])
@@ -323,10 +323,10 @@ class Decoder:
                 table.update(passage.shared.get(place, {}))
             if number == block:
                 call.append((flow, args, kwargs))
-                raise _Stop
+                raise Stop
             return self._wrap(number, hidden, passage.beside) if number == block - 1 else self._wrap(number, flow)
 
-        with suppress(_Stop):
+        with suppress(Stop):
             self._forward(passage.ids, answer)
         if not call:
             raise Unchained(f"the model never called its block {block}")
@@ -506,8 +506,8 @@ class Recorder(Watch):
     `count` tells it by the name of a matrix.
     """
 
-    def __init__(self, block: torch.nn.Module, prefix: str, matrices: list[Matrix], count: Count | None = None) -> None:
-        super().__init__(addresses(block, prefix, matrices))
+    def __init__(self, names: Mapping[int, list[str]], count: Count | None = None) -> None:
+        super().__init__(names)
         self.leader: dict[str, str] = {}
         self.usage: dict[str, Usage | None] = {}
         self._count = count
@@ -559,31 +559,38 @@ class Activations:
     """Hidden states of many batches, in memory up to `budget` bytes and in one temporary file beyond it."""
 
     def __init__(self, budget: int, folder: Path | None = None) -> None:
-        self._budget = budget
+        self._left = budget
         self._kept: list[torch.Tensor | None] = []
         self._meta: list[tuple[torch.Size, torch.dtype, torch.device]] = []
+        self._place: dict[int, tuple[int, int]] = {}  # first byte in the file, and room there
         self._file: Any = None
+        self._end = 0
         self._folder = folder
 
     def __len__(self) -> int:
         return len(self._meta)
 
     def append(self, hidden: torch.Tensor) -> None:
-        """Add a batch at the end; all batches but the last must have one size."""
+        """Add a batch at the end."""
         self._kept.append(None)
         self._meta.append((hidden.shape, hidden.dtype, hidden.device))
         self[len(self._meta) - 1] = hidden
 
     def __setitem__(self, i: int, hidden: torch.Tensor) -> None:
-        size = hidden.nbytes
-        used = sum(t.nbytes for t in self._kept if t is not None)
+        size, before = hidden.nbytes, self._kept[i]
         self._meta[i] = (hidden.shape, hidden.dtype, hidden.device)
-        if self._kept[i] is not None or used + size <= self._budget:
-            self._kept[i] = hidden
+        more = size - (0 if before is None else before.nbytes)
+        if more <= self._left and (before is not None or i not in self._place):
+            self._kept[i], self._left = hidden, self._left - more
             return
+        if before is not None:
+            self._kept[i], self._left = None, self._left + before.nbytes
         if self._file is None:
             self._file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=SPILL, buffering=0)  # noqa: SIM115
-        self._file.seek(i * self._slot)
+        if i not in self._place or self._place[i][1] < size:
+            self._place[i] = self._end, size
+            self._end += size
+        self._file.seek(self._place[i][0])
         self._file.write(view_bytes(hidden.contiguous().cpu()))
 
     def __getitem__(self, i: int) -> torch.Tensor:
@@ -593,10 +600,5 @@ class Activations:
         shape, dtype, device = self._meta[i]
         assert self._file is not None
         raw = torch.empty(shape.numel() * dtype.itemsize, dtype=torch.uint8)
-        read_bytes(Path(self._file.name), i * self._slot, raw)
+        read_bytes(Path(self._file.name), self._place[i][0], raw)
         return raw.view(dtype).reshape(shape).to(device)
-
-    @property
-    def _slot(self) -> int:
-        shape, dtype, _ = self._meta[0]
-        return shape.numel() * dtype.itemsize

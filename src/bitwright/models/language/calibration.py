@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bitwright.core.measure import Usage
+from bitwright.core.stats import Stats
 from bitwright.errors import about
 from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder
+from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder, Weights, addresses
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
@@ -22,7 +26,7 @@ from bitwright.models.model import Item
 
 def group(
     todo: list[Item],
-    recorder: Recorder | None,
+    recorder: Any,
     finished: Callable[[str], bool],
     piece_rows: Callable[[Item], int],
     min_expert_tokens: int,
@@ -50,12 +54,12 @@ def group(
         del seen
 
 
-def usage_of(items: list[Item], recorder: Recorder | None) -> Usage | None:
+def usage_of(items: list[Item], recorder: Any) -> Usage | None:
     """How the codes of the input that matrices share are used; None where it stays float, or nothing was seen of it."""
     return None if recorder is None else recorder.usage.get(recorder.leader.get(items[0].name, ""))
 
 
-def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tuple[Seen, str | None]:
+def _find(item: Item, recorder: Any, min_expert_tokens: int) -> tuple[Seen, str | None]:
     """The statistics of a matrix's input, prepared for its method; or the reason why a fallback must solve it."""
     method, expert = item.method, item.part.expert
     if recorder is None:
@@ -71,6 +75,15 @@ def _find(item: Item, recorder: Recorder | None, min_expert_tokens: int) -> tupl
     assert stats is not None
     with about(where=item.name):
         return Seen(stats, method.prepare(stats, item.options)), None
+
+
+@dataclass
+class Stage:
+    """Matrices whose turn it is, and what calibration saw of their inputs."""
+
+    items: list[Item]
+    recorder: Any
+    """A `Recorder`, or a `streams.Twin`; None without calibration."""
 
 
 class Calibration:
@@ -89,12 +102,13 @@ class Calibration:
     def through(
         self,
         block: int,
-        matrices: list[Matrix],
+        items: list[Item],
+        finished: Callable[[str], bool],
         progress: Callable[[float, str], Progress],
         count: Count,
         last: bool = False,
-    ) -> Generator[Event, None, Recorder | None]:
-        """Run all windows through one block; returns a Recorder of the inputs of `matrices` (None if there are none).
+    ) -> Generator[Event | Stage, None, None]:
+        """Run all windows through one block; yields the stages in which its `items` are solved, here one for all.
 
         After the `last` block nothing needs their hidden states.
 
@@ -102,22 +116,33 @@ class Calibration:
         before an interruption is the same in any order. `progress` makes an event of bytes done and a label, `count` is
         that of `Recorder`.
         """
-        arch = self.arch
-        if not matrices and last:
-            return None
-        weights = self.decoder.weights(block)
-        for name, tensor in weights.items():
-            require_finite(f"{arch.checkpoint.entry(name).path}: {name}", tensor)
+        todo = [] if all(finished(item.name) for item in items) else items
+        if not todo and last:
+            return
+        weights = self.read(block)
         size = sum(tensor.nbytes for tensor in weights.values())
         with self.decoder.loaded(block, weights) as module:
             del weights
-            recorder = Recorder(module, f"{arch.blocks}.{block}", matrices, count)
+            recorder = Recorder(self.addresses(block, module, [item.part for item in todo]), count)
             for i in range(len(self.hidden)):
-                with recorder if matrices else nullcontext():
+                with recorder if todo else nullcontext():
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 recorder.next_batch()
-                yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {arch.count}")
-        return _finite(recorder) if matrices else None
+                yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {self.arch.count}")
+        if todo:
+            require_moments(recorder.stats)
+            yield Stage(todo, recorder)
+
+    def read(self, block: int) -> Weights:
+        """The stored tensors of one block, checked to be finite."""
+        weights = self.decoder.weights(block)
+        for name, tensor in weights.items():
+            require_finite(f"{self.arch.checkpoint.entry(name).path}: {name}", tensor)
+        return weights
+
+    def addresses(self, block: int, module: torch.nn.Module, matrices: list[Matrix]) -> dict[int, list[str]]:
+        """The matrices of a block by where their values lie in its loaded `module`."""
+        return addresses(module, f"{self.arch.blocks}.{block}", matrices)
 
     def at_head(
         self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
@@ -126,7 +151,7 @@ class Calibration:
 
         Of the logits no more are computed than it takes to see their input.
         """
-        recorder = Recorder(self.decoder.model, "", matrices, count)
+        recorder = Recorder(addresses(self.decoder.model, "", matrices), count)
         words = (0, 1) if self.decoder.separable else (0, None)
         for i in range(len(self.hidden)):
             hidden = self.hidden[i]
@@ -135,11 +160,11 @@ class Calibration:
                     self.decoder.logits(hidden[row : row + 1], *words)
                 recorder.next_batch()
             yield progress(0, "calibrating the head")
-        return _finite(recorder)
+        require_moments(recorder.stats)
+        return recorder
 
 
-def _finite(recorder: Recorder) -> Recorder:
-    """The recorder, its moments checked."""
-    for leader, stats in recorder.stats.items():
-        require_finite(f"{leader}: second moment of its input", stats.moment)
-    return recorder
+def require_moments(stats: Mapping[str, Stats]) -> None:
+    """Raise TensorError where the second moments of an input are not finite."""
+    for leader, found in stats.items():
+        require_finite(f"{leader}: second moment of its input", found.moment)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
 from bitwright.models.language import memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import SPILL, Recorder, release
-from bitwright.models.language.calibration import Calibration, group, usage_of
+from bitwright.models.language.blocks import SPILL, release
+from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.memory import CACHED
 from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
 from bitwright.recipe import Layer, Recipe, Rule, matches
@@ -455,9 +457,7 @@ class LanguageModel(Model):
 
         for left in plan.partial.glob(f"{SPILL}*"):
             left.unlink()  # a killed run could not
-        walk = None
-        if data is not None and memory.uses_text(plan):
-            walk = Calibration(arch, self.device, data, memory.activation_budget(plan), plan.partial)
+        walk = None if data is None or not memory.uses_text(plan) else self._walk(plan, data)
         copies = {e.name for e in sink_of(plan).copies}
         # What lies outside the blocks is copied first, and solved last: only then has the text reached the head.
         outside = [item for item in plan.items.values() if item.part.block is None]
@@ -467,48 +467,70 @@ class LanguageModel(Model):
             todo = [plan.items[e.name] for e in entries if e.name in plan.items and block is not None]
             if block is None:
                 entries += [arch.checkpoint.tensors[name] for name in arch.outside]
-            if all(finished(item.name) for item in todo):
-                todo = []
-            recorder = None
-            if walk is not None and block is not None:
-                last = block == arch.count - 1 and not at_head
-                recorder = yield from walk.through(block, [item.part for item in todo], progress, count, last)
             for entry in entries:
                 if entry.name in copies:
                     yield Copy(entry.name)
                 if entry.name not in plan.items or finished(entry.name):
                     yield progress(entry.size, entry.name)
-            yield from self._solved(plan, todo, recorder, finished, progress)
+            if walk is None or block is None:
+                yield from self._solved(plan, Stage(todo, None), finished, progress)
+                continue
+            last = block == arch.count - 1 and not at_head
+            for stage in walk.through(block, todo, finished, progress, count, last):
+                if isinstance(stage, Event):
+                    yield stage
+                else:
+                    yield from self._solved(plan, stage, finished, progress)
         recorder = None
         if walk is not None and at_head:
             recorder = yield from walk.at_head(at_head, progress, count)
-        yield from self._solved(plan, outside, recorder, finished, progress)
+        yield from self._solved(plan, Stage(outside, recorder), finished, progress)
         if walk is not None:
             walk.decoder.close()
         release()
 
+    def _walk(self, plan: Plan, data: Text) -> Calibration:
+        """The walk that shows methods the inputs of their matrices."""
+        budget = memory.activation_budget(plan)
+        if not plan.corrects:
+            return Calibration(self.arch, self.device, data, budget, plan.partial)
+
+        def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
+            item = plan.items[name]
+            if item.activations == "none":
+                return x
+            rounded: torch.Tensor = plan.container.round_inputs(x.float(), item.format, item.activations)
+            return rounded.to(x.dtype)
+
+        return Streams(self.arch, self.device, data, budget, plan.partial, sink_of(plan).read, rounding)
+
     def _solved(
         self,
         plan: Plan,
-        todo: list[Item],
-        recorder: Recorder | None,
+        stage: Stage,
         finished: Callable[[str], bool],
         progress: Callable[[float, str], Progress],
     ) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""
-        least = plan.recipe.calibration.min_expert_tokens
-        for items, seen, fallback in group(todo, recorder, finished, lambda item: self.piece_rows(plan, item), least):
+        least, recorder = plan.recipe.calibration.min_expert_tokens, stage.recorder
+        rows = partial(self.piece_rows, plan)
+        for items, seen, fallback in group(stage.items, recorder, finished, rows, least):
             left = [item.name for item in items if not finished(item.name)]
-            yield Turn(items, (seen,), fallback, self._settle(seen), inputs=usage_of(items, recorder))
+            twin = recorder if isinstance(recorder, Twin) else None
+            turn = Turn(items, (seen,), fallback, self._settle(seen, twin), inputs=usage_of(items, recorder))
+            if twin is not None:
+                turn.aim = twin.aim
+            yield turn
+            del turn
             yield progress(sum(self.arch.checkpoint.entry(name).size for name in left), items[0].name)
             del seen  # the next factor is computed while this name would still hold the last
 
-    def _settle(self, seen: Seen) -> Callable[[Item, int, Any, QTensor], Outcome]:
+    def _settle(self, seen: Seen, twin: Twin | None) -> Callable[[Item, int, Any, QTensor], Outcome]:
         def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
             if seen.stats is None:
                 return Outcome(q)
-            hessian = seen.stats.hessian
-            return Outcome(q, layer_error(w - q.decode(), hessian), layer_error(w, hessian))
+            hessian, target = seen.stats.hessian, w if twin is None else twin.target(item, start, w)
+            return Outcome(q, layer_error(target - q.decode(), hessian), layer_error(w, hessian))
 
         return settle
 

@@ -134,6 +134,11 @@ class CompressedTensors(TensorContainer):
 
         return count_inputs(x, Scheme(format, activations))  # type: ignore[arg-type]
 
+    def round_inputs(self, x: torch.Tensor, format: Format, activations: str) -> torch.Tensor:
+        from bitwright.files.containers.compressed_tensors.layout import Scheme, round_by_library
+
+        return round_by_library(x, Scheme(format, activations))  # type: ignore[arg-type]
+
     def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return runtimes(self.config(modules) if modules else {}, modules, unpack)
 

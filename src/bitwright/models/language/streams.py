@@ -1,0 +1,381 @@
+"""Two streams through a decoder: the float network, and its twin in which all is quantized that was solved so far.
+
+Behind quantized layers a matrix gets other inputs than the float network gave it. Here both pass each block side by
+side: the float stream once, and what it feeds each matrix is kept; then the twin, up to the inputs of the matrices
+whose turn it is, again and again as matrices before them get their codes; at last the twin as a whole. What the streams
+differ by is what `core.drift` makes up for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.core.drift import Choice, Drift, Factors, aim
+from bitwright.core.measure import Usage
+from bitwright.core.stats import Stats, add_gram, add_product, mirror
+from bitwright.events import Event, Progress
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.blocks import (
+    _FIRST,
+    Activations,
+    Count,
+    Passage,
+    Rounding,
+    Stop,
+    Watch,
+)  # fmt: skip
+from bitwright.models.language.calibration import Calibration, Stage, require_moments
+from bitwright.models.language.text import Text
+from bitwright.models.model import Item
+
+ADDS: set[Any] = {
+    torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__, torch.Tensor.__iadd__
+}  # fmt: skip
+"""Sums of two tensors: where a product is added to the residual stream."""
+CHOICES: set[Any] = {torch.topk, torch.Tensor.topk}
+"""How routers choose experts."""
+
+
+class Stream(Watch):
+    """Sees, batch by batch, the inputs of matrices, what their products are added to, and which experts are chosen."""
+
+    def __init__(self, names: dict[int, list[str]]) -> None:
+        super().__init__(names)
+        self.batch = 0
+        self._made: dict[int, tuple[torch.Tensor, str]] = {}
+        self._chosen = 0
+
+    @contextmanager
+    def on(self, batch: int) -> Iterator[None]:
+        """Watch batch number `batch` pass; a pass that has shown all that was wanted ends early."""
+        self.batch, self._chosen = batch, 0
+        try:
+            with suppress(Stop), self:
+                yield
+        finally:
+            self._made.clear()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in ADDS and len(args) == 2:
+            self._join(*args)
+        if func in CHOICES:
+            chosen = self.choose(self._chosen, func(*args, **(kwargs or {})), *args, **(kwargs or {}))
+            self._chosen += 1
+            return chosen
+        out = super().__torch_function__(func, types, args, kwargs)
+        at = _FIRST.get(func)
+        if at is not None and isinstance(out, torch.Tensor):
+            for name in self._names.get(args[at + 1].data_ptr(), ())[:1]:
+                self._made[out.data_ptr()] = out, name  # held, so that its address is not used again
+        return out
+
+    def _join(self, a: Any, b: Any) -> None:
+        """Tell of the sum of a product and of something that is none itself."""
+        if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)) or a.shape != b.shape:
+            return
+        for product, other in ((a, b), (b, a)):
+            found = self._made.get(product.data_ptr())
+            if found and found[0].numel() == product.numel() and other.data_ptr() not in self._made:
+                with torch._C.DisableTorchFunction():
+                    self.join(found[1], other.reshape(-1, other.shape[-1]))
+
+    def join(self, name: str, stream: torch.Tensor) -> None:
+        """The product of a matrix is added to `stream` [tokens, rows]."""
+        raise NotImplementedError
+
+    def choose(self, number: int, found: Any, x: torch.Tensor, k: int, dim: int = -1, *_: Any, **__: Any) -> Any:
+        """What stands for the `number`-th choice of this pass, `found`: the `k` largest of `x` along `dim`."""
+        raise NotImplementedError
+
+
+class Source(Stream):
+    """The float stream in one block: keeps what it feeds each matrix, what is added to, and how it routes."""
+
+    def __init__(self, names: dict[int, list[str]], store: Activations | None) -> None:
+        """With no `store` only routes are kept."""
+        super().__init__(names)
+        self.leader: dict[str, str] = {}
+        self.order: list[str] = []
+        self.routes: dict[int, list[torch.Tensor]] = {}
+        self._store = store
+        self._place: dict[tuple[str, int, bool], int] = {}
+        self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
+
+    @contextmanager
+    def on(self, batch: int) -> Iterator[None]:
+        self._inputs.clear()
+        with super().on(batch):
+            yield
+        self._inputs.clear()
+
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
+        """Keep an input, once."""
+        key = (x.data_ptr(), *x.shape, *x.stride())
+        if key not in self._inputs:
+            # Holding the tensor keeps its address from being used again within this pass.
+            self._inputs[key] = x, names[0]
+            if names[0] not in self.leader:
+                self.order.append(names[0])
+            with torch._C.DisableTorchFunction():
+                self._keep(names[0], x.reshape(-1, x.shape[-1]), False)
+        for name in names:
+            self.leader.setdefault(name, self._inputs[key][1])
+        return x
+
+    def join(self, name: str, stream: torch.Tensor) -> None:
+        """Keep what a matrix's product is added to."""
+        self._keep(name, stream, True)
+
+    def choose(self, number: int, found: Any, *_: Any, **__: Any) -> Any:
+        """The choice, noted."""
+        self.routes.setdefault(self.batch, []).append(found[1])
+        return found
+
+    def _keep(self, name: str, rows: torch.Tensor, added: bool) -> None:
+        if self._store is not None:
+            self._place[name, self.batch, added] = len(self._store)
+            self._store.append(rows.clone())  # a network may write over it
+
+    def kept(self, name: str, batch: int, added: bool = False) -> torch.Tensor | None:
+        """The rows [tokens, columns] that a leader was fed, or those its product was `added` to; None for none."""
+        at = self._place.get((name, batch, added))
+        return None if at is None or self._store is None else self._store[at]
+
+
+@dataclass
+class Sums:
+    """What one half of the batches adds up to, of one input."""
+
+    n: int = 0
+    upper: torch.Tensor | None = None
+    cross: torch.Tensor | None = None
+    paired: bool = True
+    """Whether every batch of both streams holds the same rows."""
+
+
+@dataclass(eq=False)
+class Twin(Stream):
+    """The quantized stream in one block: sums up how the inputs of the matrices whose turn it is differ."""
+
+    names: dict[int, list[str]]
+    source: Source
+    wanted: frozenset[str] = frozenset()
+    """Leaders whose inputs are summed up; with none, a pass goes through the whole block."""
+    rounding: Rounding | None = None
+    count: Count | None = None
+    usage: dict[str, Usage | None] = field(default_factory=dict)
+    chosen: dict[str, list[Choice]] = field(default_factory=dict)
+    """How the corrections of a matrix were fitted, those of all its parts."""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.names)
+        self.leader = self.source.leader
+        self._sums = {(name, half): Sums() for name in self.wanted for half in (0, 1)}
+        self._residuals: dict[tuple[str, int], torch.Tensor] = {}
+        self._whole: set[str] = {n for n, leader in self.leader.items() if leader in self.wanted}
+        self._factors: dict[str, Factors] = {}
+        self._targets: dict[tuple[str, int], torch.Tensor] = {}
+        self._rows: dict[str, torch.Tensor] = {}
+        self._rounded: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._left: set[tuple[str, bool]] = set()
+
+    @contextmanager
+    def on(self, batch: int) -> Iterator[None]:
+        members = (name for name in self._whole if self.source.kept(name, batch, True) is not None)
+        self._left = {(name, False) for name in self.wanted} | {(name, True) for name in members}
+        with super().on(batch):
+            yield
+        for name, joined in self._left:
+            if joined:
+                self._whole.discard(name)  # its sum was not found in this stream
+        self._rows.clear()
+        self._rounded.clear()
+
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
+        """Sum up an input, as the quantized network rounds it, once."""
+        key = (x.data_ptr(), *x.shape, *x.stride())
+        with torch._C.DisableTorchFunction():
+            if key not in self._rounded:
+                leader = self.leader.get(names[0], names[0])
+                if self.count is not None and leader in self.wanted and leader not in self.usage:
+                    self.usage[leader] = self.count(names[0], x.reshape(-1, x.shape[-1]))
+                self._rounded[key] = x, x if self.rounding is None else self.rounding(names[0], x)
+                if (leader, False) in self._left:
+                    self._add(leader, self._rounded[key][1].reshape(-1, x.shape[-1]), routed)
+                    self._done(leader, False)
+            rounded: torch.Tensor = self._rounded[key][1]
+        return rounded
+
+    def _add(self, leader: str, rows: torch.Tensor, routed: bool) -> None:
+        sums, before = self._sums[leader, self.batch % 2], self.source.kept(leader, self.batch)
+        sums.n += int(rows.any(dim=1).sum()) if routed else len(rows)
+        sums.upper = add_gram(rows, sums.upper)
+        self._rows[leader] = rows
+        if before is None or before.shape != rows.shape:
+            sums.paired = False
+        else:
+            sums.cross = add_product(before.float() - rows, rows, sums.cross)
+
+    def join(self, name: str, stream: torch.Tensor) -> None:
+        """Sum up what the stream that a product is added to has lost."""
+        if (name, True) not in self._left:
+            return
+        before, rows = self.source.kept(name, self.batch, True), self._rows.get(self.leader[name])
+        if before is None or rows is None or before.shape != stream.shape or len(rows) != len(stream):
+            return
+        at = name, self.batch % 2
+        self._residuals[at] = add_product(before.float() - stream, rows, self._residuals.get(at))
+        self._done(name, True)
+
+    def _done(self, name: str, joined: bool) -> None:
+        self._left.discard((name, joined))
+        if not self._left:
+            raise Stop
+
+    def choose(self, number: int, found: Any, x: torch.Tensor, k: int, dim: int = -1, *_: Any, **__: Any) -> Any:
+        """The float network's choice, so that both streams send a token to the same experts."""
+        routes = self.source.routes.get(self.batch, [])
+        if number >= len(routes) or routes[number].shape != found[1].shape:
+            return found
+        with torch._C.DisableTorchFunction():
+            return torch.return_types.topk((x.gather(dim, routes[number]), routes[number]))  # type: ignore[attr-defined]
+
+    @property
+    def stats(self) -> dict[str, Stats]:
+        """The record of each input of the quantized network, by leader; to be read once all batches have passed."""
+        if not hasattr(self, "_stats"):
+            self._halves = {
+                at: Stats(sums.n, mirror(sums.upper)) for at, sums in self._sums.items() if sums.upper is not None
+            }
+            found: dict[str, Stats] = {}
+            for (name, _), stats in self._halves.items():
+                found[name] = found[name] + stats if name in found else stats
+            self._stats = found
+        return self._stats
+
+    def aim(self, item: Item, start: int, w: torch.Tensor) -> torch.Tensor:
+        """The target of rows from `start` on: the float weights `w`, with what the inputs lost made up for."""
+        leader = self.leader.get(item.name, item.name)
+        halves = [self._drift(item.name, leader, half, start, start + len(w)) for half in (0, 1)]
+        if halves[0] is None or halves[1] is None:
+            return w
+        target: torch.Tensor
+        target, choices = aim(w, (halves[0], halves[1]), self._factors.setdefault(leader, {}))
+        self.chosen.setdefault(item.name, []).extend(choices)
+        self._targets[item.name, start] = target
+        return target
+
+    def target(self, item: Item, start: int, w: torch.Tensor) -> torch.Tensor:
+        """What rows from `start` on were aimed at, once; else `w`."""
+        return self._targets.pop((item.name, start), w)
+
+    def _drift(self, name: str, leader: str, half: int, start: int, stop: int) -> Drift | None:
+        sums, stats = self._sums.get((leader, half)), self._halves.get((leader, half))
+        if sums is None or stats is None or sums.cross is None or not sums.paired:
+            return None
+        residual = self._residuals.get((name, half)) if name in self._whole else None
+        if residual is None and not bool(sums.cross.any()):
+            return None
+        return Drift(stats, sums.cross, None if residual is None else residual[start:stop])
+
+
+class Streams(Calibration):
+    """Runs the calibration windows through the float model and its quantized twin, block after block."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        device: str,
+        text: Text,
+        budget: int,
+        folder: Path,
+        decoded: Callable[[Item], torch.Tensor],
+        rounding: Rounding | None,
+    ) -> None:
+        """`decoded` gives a finished matrix as it was written, `rounding` is how inputs of matrices are rounded."""
+        super().__init__(arch, device, text, budget // 4, folder)
+        self._budget, self._folder, self._decoded, self._rounding = budget, folder, decoded, rounding
+        self.twin = Activations(budget // 4, folder)
+        self.twin_passages = [Passage(passage.ids) for passage in self.passages]
+        for i in range(len(self.hidden)):
+            self.twin.append(self.hidden[i])
+
+    def through(
+        self,
+        block: int,
+        items: list[Item],
+        finished: Callable[[str], bool],
+        progress: Callable[[float, str], Progress],
+        count: Count,
+        last: bool = False,
+    ) -> Generator[Event | Stage, None, None]:
+        """See `Calibration.through`: here a stage follows for each input, with what was solved before it quantized."""
+        label = f"calibrating block {block + 1} of {self.arch.count}"
+        todo = not all(finished(item.name) for item in items)
+        if not todo and last:
+            return
+        weights = self.read(block)
+        size = sum(tensor.nbytes for tensor in weights.values())
+        matrices = [item.part for item in items]
+        with self.decoder.loaded(block, weights) as module:
+            source = Source(self.addresses(block, module, matrices), self._store() if todo else None)
+            for i in range(len(self.hidden)):
+                with source.on(i):
+                    self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
+                yield progress(size / 3 / len(self.hidden), label)
+
+            def quantized(part: list[Item]) -> None:
+                weights.update({item.name: self._decoded(item) for item in part})
+                self.decoder.load(dict(weights))
+
+            parts = stages(items, source)
+            for part in parts:
+                if not all(finished(item.name) for item in part):
+                    wanted = frozenset(source.leader[item.name] for item in part if item.name in source.leader)
+                    twin = Twin(self.addresses(block, module, matrices), source, wanted, self._rounding, count)
+                    for i in range(len(self.twin)):
+                        passage = Passage(**vars(self.twin_passages[i]))
+                        with twin.on(i):
+                            self.decoder.run(block, self.twin[i], passage)
+                        yield progress(size / 3 / len(self.hidden) / len(parts), label)
+                    require_moments(twin.stats)
+                    yield Stage(part, twin)
+                    del twin
+                quantized(part)
+            if last:
+                return
+            twin = Twin(self.addresses(block, module, matrices), source, rounding=self._rounding)
+            for i in range(len(self.twin)):
+                with twin.on(i):
+                    self.twin[i] = self.decoder.run(block, self.twin[i], self.twin_passages[i])
+                yield progress(size / 3 / len(self.hidden), label)
+
+    def _store(self) -> Activations:
+        return Activations(self._budget // 2, self._folder)
+
+
+def stages(items: list[Item], source: Source) -> list[list[Item]]:
+    """Items in the order in which their inputs come: those with one input together, and so all experts of a layer."""
+    index: dict[str, int] = {}
+    of_leader: dict[str, int] = {}
+    for leader in source.order:
+        roles = {_role(name) for name, known in source.leader.items() if known == leader}
+        found = min((index[role] for role in roles if role in index), default=len(set(index.values())))
+        index |= dict.fromkeys(roles - index.keys(), found)
+        of_leader[leader] = found
+    parts: dict[int, list[Item]] = {}
+    for item in items:
+        parts.setdefault(of_leader.get(source.leader.get(item.name, ""), -1), []).append(item)
+    return [parts[key] for key in sorted(parts)]
+
+
+def _role(name: str) -> str:
+    """What a matrix is in its block, whichever expert it belongs to."""
+    return re.sub(r"\d+", "#", name)
