@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
+import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +30,7 @@ from pydantic_core import PydanticCustomError
 
 from bitwright import methods
 from bitwright.errors import RecipeError, nearest
+from bitwright.files import hub
 from bitwright.files.plain import read_text, why
 from bitwright.methods import Options
 
@@ -57,6 +60,55 @@ Sources = Annotated[
     list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_differing), PlainSerializer(_alone)
 ]
 """One source or several."""
+
+
+def _single(value: Any) -> Any:
+    """A list of one source as that source; of several, an error."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 1:
+        return value[0]
+    fix = "Give one source; several are mixed for language models only"
+    raise PydanticCustomError("unknown", "{count} sources of samples", {"count": len(value), "fix": fix})
+
+
+SHARE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""What is meant as a share."""
+WRITTEN = "self"
+"""The source that is no text yet: the model writes it."""
+BROUGHT = "stdlib"
+"""The source that every Python brings along."""
+
+
+class Share(NamedTuple):
+    """A source of calibration text, and how much of it goes into the mixture, in proportion to the others."""
+
+    source: str
+    share: float
+
+    @classmethod
+    def read(cls, text: str) -> Share:
+        """`SOURCE` or `SOURCE:SHARE`; a file or folder that exists under the whole text is meant by it.
+
+        RecipeError where what follows the last colon is no positive number, though all before it is a source.
+        """
+        name, colon, number = text.rpartition(":")
+        if not colon or text == f"{hub.PREFIX}{number}" or _there(text):
+            return cls(text, 1.0)
+        share = float(number) if SHARE.fullmatch(number) else None
+        if share is None and name and (name.startswith(hub.PREFIX) or not _there(name)):
+            return cls(text, 1.0)  # a split of the hub's, or a name with a colon
+        fix = "Write SOURCE:SHARE with a positive number after the last colon, such as docs.jsonl:3"
+        if share is None or not 0 < share < math.inf:
+            raise RecipeError(f"{number!r} is not a share", where=text, fix=fix, key="calibration.source")
+        if not name:
+            raise RecipeError("a share without a source", where=text, fix=fix, key="calibration.source")
+        return cls(name, share)
+
+
+def _there(source: str) -> bool:
+    """Whether a source is a word, or the path of something that exists."""
+    return source in (WRITTEN, BROUGHT) or os.path.exists(os.path.expanduser(source))
 
 
 class _Table(BaseModel):
@@ -147,18 +199,25 @@ def _options(method: str, value: Any) -> Options:
 class Calibration(_Table):
     """The text used for calibration and for the verdict."""
 
-    source: str = "self"
-    """A text or JSONL file, folder, `hub:NAME@REVISION`, `stdlib` (Python's own), or `self` (the model writes it)."""
+    source: Sources = [WRITTEN]
+    """A text or JSONL file, folder, `hub:NAME@REVISION`, `stdlib` (Python's own), or `self` (the model writes it); or
+    several, mixed evenly or by the shares that they end in: `["docs.jsonl:3", "other.txt:1"]`."""
     windows: int = Field(128, ge=1)
+    """Number of windows, of all sources together."""
     length: int = Field(256, ge=8)
     """Tokens in a window."""
     heldout: Sources | None = None
-    """Text for the verdict, one source or several: the first is what the headline judges by. By default a part of
+    """Text for the verdict, one source or several: the first is what the headline judges by. By default a part of each
     `source` that is not used for calibration."""
     heldout_windows: int = Field(8, ge=2)
     seed: int = 0
     min_expert_tokens: int = Field(64, ge=0)
     """Experts that saw fewer tokens than this fall back to a data-free method; they are named."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the model writes the text itself."""
+        return [Share.read(text).source for text in self.source] == [WRITTEN]
 
 
 class Picture(_Table):
@@ -261,7 +320,7 @@ class Match(_Table):
 class Data(_Table):
     """The samples that calibrate a network's activations, and those for its verdict."""
 
-    source: str | None = None
+    source: Annotated[str | None, BeforeValidator(_single)] = None
     """A folder of images or WAV files (one subfolder per class), a COCO folder or .json, .npy, .npz or .jsonl."""
     heldout: Sources | None = None
     """Samples for the verdict, one source or several: the first is what the headline judges by. By default those of

@@ -37,8 +37,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "extra" / "processor_config.json").write_text("{}")
     text = home / "text.txt"
     text.write_text("one two three four five six seven eight nine ten. " * 200)
-    words: dict[str, Any] = dict(windows=2, length=16, heldout="stdlib", heldout_windows=2)
-    bw.quantize(source, home / "out", method="rtn", calib=str(text), **words)
+    words: dict[str, Any] = dict(windows=8, length=16, heldout="stdlib", heldout_windows=2)
+    bw.quantize(source, home / "out", method="rtn", calib=[f"{text}:3", "stdlib"], **words)
     shutil.copy(CONTENT / "digits" / "model.onnx", home / "float.onnx")
     (home / "LICENSE").write_text("terms\n")
     digits.write(home / "samples.npz", "calibration")
@@ -73,7 +73,7 @@ def test_the_very_bytes_arrive(outputs: Path, server: hub.Hub) -> None:
     listed = lines[at + 1 : -1]
     assert [line.split()[-1] for line in listed[:-2]] == sorted(hub.read(outputs / "out"))
     assert any("model.safetensors" in line and "MB" in line for line in listed)
-    assert listed[-1] == f"  note: the certificate's recipe names paths of this machine: {outputs / 'text.txt'}"
+    assert listed[-1] == f"  note: the certificate's recipe names paths of this machine: {outputs / 'text.txt'}:3"
     assert lines[-1] == f"pushed: {server.url}/me/tiny/commit/{server.repositories['me/tiny'].refs['main']}"
     assert any(line.startswith("  + certificate") or "as certified" in line for line in lines[:at]), "it was checked"
 

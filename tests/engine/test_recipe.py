@@ -128,7 +128,7 @@ def test_defaults() -> None:
         options=Options(damping=0.01, order="activation", sweeps=1),
     )
     assert empty.rules == ()
-    assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == ("self", 128, 256)
+    assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == (["self"], 128, 256)
     assert (empty.output, empty.indivisible, empty.untie) == (None, "error", False)
     assert empty.layer_for("model.layers.0.mlp.up_proj.weight") == (empty.layer, False)
 

@@ -52,8 +52,11 @@ Acts = Annotated[
     str | None, typer.Option("--activations", help="Round layer inputs too: none, int8 or fp8 (ONNX: none or int8).")
 ]
 Calib = Annotated[
-    str | None,
-    typer.Option(help="Calibration text: a file, JSONL, folder, stdlib, hub:NAME[@REVISION] or self. ONNX: samples."),
+    list[str] | None,
+    typer.Option(
+        help="Calibration text: a file, JSONL, folder, stdlib, hub:NAME[@REVISION] or self; once more for each further "
+        "source, mixed evenly or by shares, as in a.txt:3. ONNX: samples."
+    ),
 ]
 WindowCount = Annotated[int | None, typer.Option(help="Number of calibration windows. Default 128.")]
 Length = Annotated[int | None, typer.Option(help="Tokens per window. Default 256.")]

@@ -148,7 +148,8 @@ def _done(certificate: Certificate) -> list[str]:
     lines += [f"{len(names):,} stay float: {reason} ({words.some(names, 3)})" for reason, names in floats(certificate)]
     for name, part in data(certificate).items():
         called = f"{'calibration' if name == 'calibration' else 'held-out'} {words_of(certificate).data}"
-        lines.append(f"{called}, {_called(part['source'])}: {'; '.join(lint(certificate, part))}")
+        name = part["source"] if "sources" in part else _called(part["source"])  # a mixture is named by its sources
+        lines.append(f"{called}, {name}: {'; '.join(lint(certificate, part))}")
     if not data(certificate):
         lines.append("no calibration: nothing but the weights was looked at")
     return [*lines, *fallbacks(certificate)]

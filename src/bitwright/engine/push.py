@@ -68,6 +68,7 @@ def prepare(
 
 def _paths(table: Any) -> list[str]:
     """Absolute paths in a recipe."""
-    if isinstance(table, dict):
-        return [path for value in table.values() for path in _paths(value)]
+    if isinstance(table, dict | list):
+        values = table.values() if isinstance(table, dict) else table
+        return [path for value in values for path in _paths(value)]
     return [table] if isinstance(table, str) and PurePath(table).is_absolute() else []

@@ -175,6 +175,10 @@ class Kind(ABC):
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         """What calibration or held-out data was made of, in sentences, from a certificate's record of it."""
 
+    def placed(self, part: Mapping[str, Any]) -> str:
+        """Whether held-out data are of the kind that calibration saw, in two or three words; "" where nobody knows."""
+        return ""
+
     def activations(self, certificate: Mapping[str, Any]) -> str:
         """How tensors between layers are rounded, where the certificate says so as a whole; else ""."""
         return ""

@@ -122,6 +122,8 @@ def test_plans(studio: Studio, models: Path) -> None:
         ({"calibration": {"source": "/etc/passwd"}}, "calibration.source", ("lies outside", "--models /etc")),
         ({"calibration": {"heldout": "../../../../../etc/passwd"}}, "calibration.heldout", ("lies outside",)),
         ({"calibration": {"source": "none.txt"}}, "calibration.source", ("does not exist",)),
+        ({"calibration": {"source": ["stdlib:2", "/etc/passwd:3"]}}, "calibration.source", ("/etc/passwd'",)),
+        ({"calibration": {"source": "stdlib:0"}}, "calibration.source", ("'0' is not a share",)),
     ],
 )  # fmt: skip
 def test_recipes_that_do_not_fit(recipe: Any, key: str, says: tuple[str, ...], studio: Studio) -> None:
@@ -176,7 +178,8 @@ def test_every_choice_can_be_planned(studio: Studio) -> None:
 
 
 def test_text_below_a_root_is_taken(studio: Studio, models: Path) -> None:
-    assert plan(studio, DEMO, {**RTN, "calibration": {"source": "text.txt"}})["kind"] == "language"
+    for source in ("text.txt", "text.txt:3", ["stdlib:3", "text.txt:1"]):
+        assert plan(studio, DEMO, {**RTN, "calibration": {"source": source}})["kind"] == "language"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from bitwright.engine.report.certificate import (
     Certificate,
@@ -27,13 +28,25 @@ def measures(certificate: Certificate) -> list[Fact]:
     return kind(certificate).measures(verdict)
 
 
-def beside(certificate: Certificate) -> list[tuple[str, list[Fact]]]:
-    """The sources it was judged on where they are several, the one judged by first, each with what was measured."""
-    verdict = certificate["verdict"]
+class Judged(NamedTuple):
+    """A source that it was judged on, whether that is of the kind that calibration saw, and what was measured."""
+
+    source: str
+    placed: str
+    found: list[Fact]
+
+
+def beside(certificate: Certificate) -> list[Judged]:
+    """The sources it was judged on, where they are several, the one judged by first."""
+    verdict, of = certificate["verdict"], kind(certificate)
     if verdict is None or not verdict.get("others"):
         return []
-    found = [(titles([str(data(certificate)["heldout"]["source"])])[0], measures(certificate)[:3])]
-    return found + [(str(other["source"]), kind(certificate).measures(other)[:3]) for other in verdict["others"]]
+    parts = [part for name, part in data(certificate).items() if name.startswith("heldout")]
+    every = [{"source": titles([str(parts[0]["source"])])[0], **verdict}, *verdict["others"]]
+    return [
+        Judged(str(one["source"]), of.placed(part), of.measures(one)[:3])
+        for one, part in zip(every, parts, strict=True)
+    ]
 
 
 def told(found: Iterable[Fact]) -> str:
@@ -99,8 +112,9 @@ def _study(certificate: Certificate) -> str:
 
 def _others(certificate: Certificate) -> Iterable[Fact]:
     """The first measure on each further source, with the others as its detail."""
-    for source, found in beside(certificate)[1:]:
-        yield Fact(f"{found[0].label} on {source}", "", found[0].value, told(found[1:]), found[0].kind)
+    for source, placed, found in beside(certificate)[1:]:
+        detail = f"{placed}; {told(found[1:])}" if placed else told(found[1:])
+        yield Fact(f"{found[0].label} on {source}", "", found[0].value, detail, found[0].kind)
 
 
 def _precision(certificate: Certificate) -> Iterable[Fact]:

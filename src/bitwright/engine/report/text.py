@@ -33,11 +33,13 @@ from bitwright.engine.report.certificate import (
     worst,
 )
 from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, source, summary
-from bitwright.engine.report.measures import beside, facts, measures, speed, told
-from bitwright.words import entropy, fit, levels, megabytes, one_line, plural, share, some
+from bitwright.engine.report.measures import Judged, beside, facts, measures, speed, told
+from bitwright.words import apart, entropy, fit, levels, megabytes, one_line, plural, share, some
 
 WIDTH = 100
 """Columns of the plain-text verdict."""
+NAMED = 11
+"""Columns of it that the name of a source has at least."""
 LINES = 16
 """Lines of it."""
 
@@ -52,7 +54,7 @@ def verdict_lines(certificate: Certificate) -> list[str]:
     if certificate["verdict"] is None:
         lines.append(f"Measure it  {words(certificate).remedy}")
     lines += [
-        *(f"On {source}: {told(found)}" for source, found in beside(certificate)),
+        *map(_on, beside(certificate)),
         f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {bits_told(certificate)}",
         f"Format      {scheme(certificate)}",
         *_levels(certificate),
@@ -84,6 +86,15 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         if len(lines) > LINES + len(beside(certificate)) and spare:
             lines.remove(spare)
     return [fit(line, WIDTH) for line in lines]
+
+
+def _on(judged: Judged) -> str:
+    """What was measured on one source, an interval at the first; of a long line its name is shortened, no figure."""
+    first, *rest = (fact._replace(label=_short(fact.label)) for fact in judged.found)
+    figures = told([first, *(fact._replace(value=apart(fact.value)[0]) for fact in rest)])
+    opening = f"{judged.placed.capitalize()}, " if judged.placed else "On "
+    room = max(NAMED, WIDTH - len(f"{opening}: {figures}"))
+    return f"{opening}{fit(judged.source, room)}: {figures}"
 
 
 def _levels(certificate: Certificate) -> list[str]:

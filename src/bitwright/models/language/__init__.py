@@ -114,6 +114,9 @@ class Language(Kind):
     def cautions(self, certificate: Mapping[str, Any]) -> list[str]:
         return facts.cautions(certificate)
 
+    def placed(self, part: Mapping[str, Any]) -> str:
+        return facts.placed(part)
+
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -26,6 +26,7 @@ from bitwright.errors import DataError, ModelError, RecipeError
 from bitwright.files import hub
 from bitwright.files.plain import parse, read
 from bitwright.models.language import corpus
+from bitwright.recipe import BROUGHT
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ CUT_LIMIT = 64_000_000  # characters tokenized at most; a token takes far more m
 PIECE = 1_000_000  # characters given to the tokenizer at once
 HELD = 8  # one document in 8 is held out
 RUN = 8  # tokens in a run that should not come twice
+ENOUGH = 25  # calibration tokens per input column below which what they gain does not all carry over (docs/log.md)
 
 
 # ---- from a source to texts -------------------------------------------------------------
@@ -56,7 +58,9 @@ def load_texts(source: str | Path) -> list[str]:
     Raises DataError for a source that is missing, blank, not UTF-8, not valid JSON Lines or
     larger than READ_LIMIT.
     """
-    if source == "stdlib":
+    if isinstance(source, str) and not source.strip():
+        raise DataError("a source without a name", where=repr(source), fix="Name a file, a folder or a dataset.")
+    if source == BROUGHT:
         return corpus.read("calibration")
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         texts = read_hub(source)
@@ -254,7 +258,7 @@ def suggest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} either.{named}"
     beside = sorted(entry.name for entry in path.parent.iterdir())
-    close = difflib.get_close_matches(path.name, [*beside, "stdlib"], n=3)
+    close = difflib.get_close_matches(path.name, [*beside, BROUGHT], n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"Nothing beside it has a name like that.{named}"
 
 
@@ -523,6 +527,25 @@ def judge_windows(lint: Lint, context: int) -> Iterator[str]:
         yield f"very repetitive: {lint.repeated:.0%} of the runs of {RUN} tokens came before"
     if lint.length > context:
         yield f"windows of {lint.length:,} tokens are longer than the model's context of {context:,}"
+
+
+def tell_columns(tokens: int, widths: Mapping[str, int], length: int) -> str:
+    """Say how many of `tokens` there are per input column of matrices whose numbers of inputs are `widths`.
+
+    Where those are too few for the widest, also how many windows of `length` tokens would do.
+    """
+    each = " and ".join(f"{tokens / size:,.3g} of the {name} ({size:,})" for name, size in widths.items())
+    told = f"{tokens:,} tokens, per input column {each} matrix"
+    if not (widest := few_columns(tokens, widths)):
+        return told
+    more = f"{-(-ENOUGH * widest // length):,} windows reach that"
+    return f"{told}: under {ENOUGH}, less of what calibration gains holds on other text; {more}"
+
+
+def few_columns(tokens: int, widths: Mapping[str, int]) -> int:
+    """Return the inputs of the widest matrix where it has fewer than ENOUGH of `tokens` per column, else 0."""
+    widest = max(widths.values(), default=0)
+    return widest if tokens < ENOUGH * widest else 0
 
 
 # ---- text the model writes itself -------------------------------------------------------

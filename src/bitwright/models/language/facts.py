@@ -11,6 +11,8 @@ from bitwright.words import kl_text, measured, number, share, signed
 
 SEEN = 0.05
 """Share of held-out text that calibration may hold without a warning: phrases recur in any text."""
+IN, OUT = "in domain", "out of domain"
+"""What is said of held-out text."""
 Verdict = Mapping[str, Any]
 
 
@@ -35,9 +37,11 @@ def baseless(verdict: Verdict) -> str | None:
 
 
 def cautions(certificate: Verdict) -> list[str]:
-    """Held-out text that calibration has seen, of each source."""
+    """A headline on text of another kind than calibration saw; held-out text that calibration has seen."""
     parts = {name: part for name, part in (certificate["text"] or {}).items() if name.startswith("heldout")}
     lines = []
+    if placed(parts.get("heldout", {})) == OUT:
+        lines.append(f"{OUT.capitalize()}: calibration saw other text than {parts['heldout']['source']}.")
     for part in parts.values():
         seen = part.get("seen", 0.0)  # absent in earlier certificates
         text = part["source"] if len(parts) > 1 else "the held-out text"
@@ -70,16 +74,43 @@ def readers(certificate: Verdict) -> list[str]:
 
 
 def describe(part: Verdict) -> list[str]:
-    """What text was made of; text that the model wrote itself has only its windows."""
+    """What text was made of; text that the model wrote itself has only its windows, a mixture those of each source."""
     size = f"{part['windows']:,} windows of {part['length']:,} tokens"
+    size += f" of {part['wanted']:,} asked for" if part["windows"] != part.get("wanted", part["windows"]) else ""
+    columns = [
+        f"{found['tokens']:,.3g} tokens per input column of the {name} matrix ({found['inputs']:,} inputs)"
+        for name, found in part.get("per_column", {}).items()  # absent in earlier certificates, and where none is used
+    ]
+    if "sources" in part:
+        each = (f"{one['source']}, {share(one['share'])}: {'; '.join(describe(one))}" for one in part["sources"])
+        return [size, *each, *columns]
     if "read" not in part:
-        return [f"{size}, written by the model itself" if part["source"] == "self" else size]
+        return [f"{size}, written by the model itself" if part["source"] == "self" else size, *columns]
     dropped = {"blank": part["empty"], "duplicate": part["duplicate"], "left to the other part": part["other_part"]}
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
-    asked = f" of {part['wanted']:,} asked for" if part["windows"] != part["wanted"] else ""
     return [
-        f"{size}{asked}, from {part['tokens']:,} tokens",
+        *_domain(part),
+        f"{size}, from {part['tokens']:,} tokens",
         f"{part['read']:,} texts read, {part['kept']:,} kept" + (f" ({reasons})" if reasons else ""),
         f"{share(part['distinct'])} of the vocabulary seen, {share(part['unknown'])} of the tokens unknown",
         f"{share(part['repeated'])} of the 8-token runs occurred earlier",
+        *columns,
     ]
+
+
+def _domain(part: Verdict) -> list[str]:
+    """Whether held-out text is of the kind that calibration saw, and what shows it."""
+    found = part.get("domain")  # absent in earlier certificates, and where nothing was calibrated on text
+    if found is None:
+        return []
+    if "excess" not in found:
+        return [f"{placed(part)}: {'of' if found['in'] else 'not'} a source that was calibrated on"]
+    excess, spread = found["excess"], found["spread"]
+    shown = f"its tokens are less likely by {excess:.2g} nats than those of {found['nearest']}"
+    return [f"{placed(part)}: {shown}, whose own windows differ by {spread:.2g}"]
+
+
+def placed(part: Verdict) -> str:
+    """`in domain` or `out of domain`, for held-out text of a run that was calibrated on text; else nothing."""
+    found = part.get("domain")
+    return "" if found is None else IN if found["in"] else OUT

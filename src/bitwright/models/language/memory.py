@@ -42,20 +42,29 @@ BATCH_TOKENS = 2048
 
 def uses_text(plan: Plan) -> bool:
     """Whether any method looks at the layers' inputs: it must, or it may and calibration was named."""
-    named = plan.recipe.calibration.source != "self"
+    named = not plan.recipe.calibration.own
     return plan.calibrated or (named and any(i.method.moments and i.part.multiplied for i in plan.items.values()))
+
+
+def widths(plan: Plan) -> dict[str, int]:
+    """Inputs of the narrowest and of the widest matrix whose method looks at calibration text; empty without one."""
+    looks = [i for i in plan.items.values() if i.method.moments or i.method.needs != "nothing"]
+    found = [i.columns for i in looks if i.part.multiplied]
+    if not found or not uses_text(plan):
+        return {}
+    return {"narrowest": min(found), "widest": max(found)} if len({*found}) > 1 else {"widest": found[0]}
 
 
 def evaluates(plan: Plan) -> bool:
     """Whether the verdict will include KL and perplexity on held-out text."""
     c = plan.recipe.calibration
-    return c.heldout is not None or c.source != "self" or plan.calibrated
+    return c.heldout is not None or not c.own or plan.calibrated
 
 
 def written(plan: Plan) -> tuple[int, int]:
     """Windows that the model writes itself, to calibrate on and to be judged on."""
     c = plan.recipe.calibration
-    if c.source != "self" or not evaluates(plan):
+    if not c.own or not evaluates(plan):
         return 0, 0
     judged = c.heldout_windows if c.heldout is None else 0
     return (c.windows if judged or uses_text(plan) or plan.recipe.max_drop is not None else 0), judged
@@ -212,7 +221,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
     # reading of weights cost nearly as much as its matrix products.
     moments = 2 * tokens * 0.6 * _squares(plan)
-    verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or ("",)) if evaluates(plan) else 0
+    verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or c.source) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
     computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + verdict / (0.55 * slow)

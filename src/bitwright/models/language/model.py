@@ -20,7 +20,7 @@ from bitwright.core.formats import families, named
 from bitwright.core.measure import Usage, layer_error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
-from bitwright.errors import InputError, ModelError, RecipeError, TensorError
+from bitwright.errors import InputError, ModelError, RecipeError, TensorError, about
 from bitwright.events import Event, Progress, Row
 from bitwright.files import sidecars
 from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
@@ -35,8 +35,10 @@ from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import SPILL, release
 from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
 from bitwright.models.language.compare import compare_folders
+from bitwright.models.language.data import tell_columns
 from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.memory import CACHED
+from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.streams import Streams, Twin
@@ -363,6 +365,8 @@ class LanguageModel(Model):
             )
 
     def open_data(self, plan: Plan) -> None:
+        with about("calibration.source"):
+            shares_of(plan.recipe.calibration)
         if plan.recipe.max_drop is not None and not memory.evaluates(plan):
             raise RecipeError(
                 "there is no text to measure a drop on", where="max_drop", fix="Give --calib TEXT", key="max_drop"
@@ -396,7 +400,17 @@ class LanguageModel(Model):
             if there
         ]
         lines = [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: {', '.join(what)})"]
-        return lines + self._hint(plan)
+        return lines + self._text(plan) + self._hint(plan)
+
+    def _text(self, plan: Plan) -> list[str]:
+        """How much calibration text the matrices see, where any does."""
+        c, wide = plan.recipe.calibration, memory.widths(plan)
+        if not wide:
+            return []
+        told = tell_columns(c.windows * c.length, wide, c.length)
+        counts = shares_of(c)
+        each = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        return [*([f"calibration windows: {each}"] if len(counts) > 1 else []), f"calibration: {told}"]
 
     def _hint(self, plan: Plan) -> list[str]:
         """What an int8 embedding would make of the output, where the float one is much of it."""
@@ -426,7 +440,11 @@ class LanguageModel(Model):
         return other
 
     def facts(self, plan: Plan) -> dict[str, Any]:
-        return {"copied": [e.name for e in sink_of(plan).copies]}
+        tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
+        return {
+            "copied": [e.name for e in sink_of(plan).copies],
+            "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
+        }
 
     # --- running
 

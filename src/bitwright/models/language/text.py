@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitwright import machine
-from bitwright.errors import DataError, ModelError, about
+from bitwright.errors import DataError, ModelError, RecipeError, about
 from bitwright.events import Event, Note, Progress, Started
 from bitwright.files import hub
 from bitwright.files.folder import network_of, read_config, require_finite
@@ -20,11 +20,24 @@ from bitwright.files.plain import fingerprint
 from bitwright.models.language import corpus
 from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.blocks import release
-from bitwright.models.language.data import Part, Windows, cut, hash_ids, load_texts, pinned, share_seen, write_own
+from bitwright.models.language.data import (
+    Part,
+    Windows,
+    cut,
+    few_columns,
+    hash_ids,
+    load_texts,
+    pinned,
+    share_seen,
+    tell_columns,
+    write_own,
+)
+from bitwright.models.language.domain import domain
 from bitwright.models.language.facts import SEEN
-from bitwright.models.language.memory import WRITTEN, evaluates, written
+from bitwright.models.language.memory import WRITTEN, evaluates, widths, written
+from bitwright.models.language.mixture import identity, interleave, shares_of
 from bitwright.models.model import Plan
-from bitwright.recipe import Calibration
+from bitwright.recipe import BROUGHT, Calibration
 from bitwright.words import titles
 
 CHECK_BYTES = 1 << 24
@@ -70,7 +83,7 @@ def load_tokenizer(folder: Path) -> Any:
 def read_heldout(folder: Path, source: str, count: int, length: int, tokenizer: Any = None) -> Windows:
     """Held-out windows of a source for the tokenizer of `folder`, which is loaded unless given: it may be large."""
     source = pinned(source)
-    texts = corpus.read("heldout") if source == "stdlib" else load_texts(source)
+    texts = corpus.read("heldout") if source == BROUGHT else load_texts(source)
     windows = cut(texts, tokenizer or load_tokenizer(folder), count=count, length=length, source=source)
     require_fit(folder, windows.ids)
     return windows
@@ -112,49 +125,130 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
             "no text given: the verdict will compare weights and logits, not perplexity (give --calib or --heldout)"
         )
         return None
-    sources = c.heldout or (["stdlib"] if c.source == "stdlib" else [])
     used, judged = written(plan)
-    own = torch.empty(0, c.length, dtype=torch.int64)
-    if used:
-        own = yield from _write(plan, arch, device, c, used + judged)
-    if judged:
-        summary = {"calibration": _own(own[:used], c), "heldout": _own(own[used:], c)}
-        return Text(own[:used], own[used:], summary=summary)
-    tokenizer = load_tokenizer(plan.source)
-    ids, summary = own, {"calibration": _own(own, c)} if used else {}
+    ids, seen = torch.empty(0, c.length, dtype=torch.int64), {}
+    parts: dict[str, Windows] = {}
     held: dict[str, Windows] = {}
-    if c.source != "self":
+    if used:
+        whole = yield from _write(plan, arch, device, c, used + judged)
+        ids, seen = whole[:used], _own(whole[:used], c) | _columns(plan, whole[:used])
+        for warning in seen["warnings"]:
+            yield Note(f"calibration: warning: {warning}")
+        if judged:
+            return Text(ids, whole[used:], summary={"calibration": seen, "heldout": _own(whole[used:], c)})
+    tokenizer = load_tokenizer(plan.source)
+    if not c.own:
         with about("calibration.source"):
-            given = pinned(c.source)
-            texts = load_texts(given)
-            part: Part = "all" if sources else "calibration"
-            calibration = cut(texts, tokenizer, count=c.windows, length=c.length, source=given, part=part)
-            if not sources:
-                rest = cut(texts, tokenizer, count=c.heldout_windows, length=c.length, source=given, part="heldout")
-                held[given] = rest
-        require_fit(plan.source, calibration.ids)
-        for line in calibration.lint.lines():
+            parts, held = _cut_sources(plan.source, c, tokenizer)
+        ids = _mix(parts)
+        seen = _mixture(parts, ids, c, _columns(plan, ids))
+        for line in _told(parts, seen):
             yield Note(f"calibration: {line}")
-        ids, summary["calibration"] = calibration.ids, _facts(calibration)
     with about("calibration.heldout"):
-        for source in sources:
+        for source in c.heldout or ():
             held[source] = read_heldout(plan.source, source, c.heldout_windows, c.length, tokenizer)
     del tokenizer
     release()
+    kinds = parts if widths(plan) else {}  # text that no method looks at makes nothing in domain
+    facts = {source: _heldout_facts(windows, ids, kinds) for source, windows in held.items()}
     called = dict(zip(held, titles(held), strict=True))
-    for i, (source, windows) in enumerate(held.items(), 1):
-        require_fit(plan.source, windows.ids)
+    for source, found in facts.items():
         which = f"held-out {called[source]}" if len(held) > 1 else "held-out"
-        for warning in windows.lint.warnings:
+        for warning in found["warnings"]:
             yield Note(f"{which}: warning: {warning}")
-        seen = share_seen(windows.ids, ids) if len(ids) else 0.0
-        if seen > SEEN:
+        if (share := found["seen"]) > SEEN:
             yield Note(
-                f"{which}: warning: calibration has {seen:.0%} of its 16-token runs, so the verdict is flattered"
+                f"{which}: warning: calibration has {share:.0%} of its 16-token runs, so the verdict is flattered"
             )
-        summary["heldout" if i == 1 else f"heldout {i}"] = _facts(windows) | {"seen": seen}
+    summary = {"calibration": seen} if seen else {}
+    summary |= {"heldout" if i == 1 else f"heldout {i}": found for i, found in enumerate(facts.values(), 1)}
     first, *others = held
     return Text(ids, held[first].ids, {called[source]: held[source].ids for source in others}, summary)
+
+
+def _heldout_facts(windows: Windows, ids: torch.Tensor, parts: Mapping[str, Windows]) -> dict[str, Any]:
+    """What is said of held-out text: what share of it calibration `ids` hold, and whether `parts` are of its kind."""
+    facts = _facts(windows) | {"seen": share_seen(windows.ids, ids) if len(ids) else 0.0}
+    if not parts:
+        return facts
+    names, held = _names(parts), identity(windows.source)
+    own = next((name for source, name in names.items() if identity(source) == held), None)
+    placed = domain(windows.ids, {name: parts[source].ids for source, name in names.items()})
+    return facts | {"domain": placed if own is None else {"in": True, "nearest": own}}
+
+
+def _cut_sources(folder: Path, c: Calibration, tokenizer: Any) -> tuple[dict[str, Windows], dict[str, Windows]]:
+    """Windows of each source to calibrate on, and others of each for the verdict where no text is named for that."""
+    parts, held = {}, {}
+    for name, count in shares_of(c).items():
+        source = pinned(name)
+        if source in parts:
+            raise RecipeError(f"{source} is given twice", where=name, fix="Give it once, with one share")
+        texts = load_texts(source)
+        part: Part = "all"
+        if c.heldout is None and source == BROUGHT:
+            held[source] = read_heldout(folder, source, c.heldout_windows, c.length, tokenizer)
+        elif c.heldout is None:
+            part = "calibration"
+            held[source] = cut(
+                texts, tokenizer, count=c.heldout_windows, length=c.length, source=source, part="heldout"
+            )
+            require_fit(folder, held[source].ids)
+        parts[source] = cut(texts, tokenizer, count=count, length=c.length, source=source, part=part)
+        require_fit(folder, parts[source].ids)
+    return parts, held
+
+
+def _mix(parts: Mapping[str, Windows]) -> torch.Tensor:
+    """The windows of all sources in one row, as `interleave` orders them."""
+    rows = [iter(part.ids) for part in parts.values()]
+    return torch.stack([next(rows[i]) for i in interleave([len(part.ids) for part in parts.values()])])
+
+
+def _mixture(parts: Mapping[str, Windows], ids: torch.Tensor, c: Calibration, more: dict[str, Any]) -> dict[str, Any]:
+    """What is said of calibration text: all there is of one source, or of each in a mixture. `more` is of the whole."""
+    warned: list[str] = more["warnings"]
+    if len(parts) == 1:
+        (only,) = map(_facts, parts.values())
+        return only | more | {"warnings": only["warnings"] + warned}
+    found, names = [], _names(parts)
+    for asked, (source, part) in zip(shares_of(c).values(), parts.items(), strict=True):
+        share, warnings = len(part.ids) / len(ids), list(part.lint.warnings)
+        if len(part.ids) < asked:
+            warnings.append(
+                f"it is {share:.0%} of the mixture instead of {asked / c.windows:.0%}: give more of it, a "
+                "smaller share, or fewer --windows"
+            )
+        found.append(_facts(part) | {"source": names[source], "share": share})
+        warned = warned + [f"{names[source]}: {warning}" for warning in warnings]
+    whole = ", ".join(f"{part['source']} ({part['share']:.0%})" for part in found)
+    size = {"windows": len(ids), "wanted": c.windows, "length": c.length}
+    return {"source": whole, "sha256": hash_ids(ids), **size, **more, "warnings": warned, "sources": found}
+
+
+def _told(parts: Mapping[str, Windows], seen: Mapping[str, Any]) -> Iterator[str]:
+    """The same while it is read: what became of each source's texts, then the warnings."""
+    for source, name in _names(parts).items():
+        opening = f"{name}: " if len(parts) > 1 else ""
+        yield from (f"{opening}{line}" for line in replace(parts[source].lint, warnings=()).lines())
+    yield from (f"warning: {warning}" for warning in seen["warnings"])
+
+
+def _names(sources: Iterable[str]) -> dict[str, str]:
+    """What sources are called where they stand beside each other: data sets in full, others by the ends of paths."""
+    known = [*sources]
+    return {
+        source: source if source.startswith(hub.PREFIX) else title
+        for source, title in zip(known, titles(known), strict=True)
+    }
+
+
+def _columns(plan: Plan, ids: torch.Tensor) -> dict[str, Any]:
+    """How many tokens calibration windows have per input column, with a warning where those are few."""
+    tokens, wide = ids.numel(), widths(plan)
+    per = {name: {"inputs": size, "tokens": tokens / size} for name, size in wide.items()}
+    few = [tell_columns(tokens, wide, ids.shape[1])] if few_columns(tokens, wide) else []
+    return {"per_column": per, "warnings": few}
 
 
 def _facts(windows: Windows) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from bitwright.errors import InputError, about
 from bitwright.models import kind_at, kind_of
+from bitwright.recipe import BROUGHT, WRITTEN, Share
 from bitwright.studio.shell.config import Config
 
 Origin = Literal["bundled", "folder", "run"]
@@ -47,7 +48,7 @@ BUNDLED = {
     "scenes/model.onnx": Bundled("Scenes (detection)", "detect"),
 }  # fmt: skip
 """The bundled models by their place below the content."""
-SOURCES = ("self", "stdlib")
+SOURCES = (WRITTEN, BROUGHT)
 """Calibration text that is no path."""
 
 
@@ -162,7 +163,9 @@ def guard_recipe(config: Config, recipe: dict[str, Any]) -> None:
     for table, key in (("calibration", "source"), ("calibration", "heldout"), ("data", "source"), ("data", "heldout")):
         named = (recipe.get(table) or {}).get(key)
         for source in named if isinstance(named, list) else [named]:
-            if source is None or (table == "calibration" and (source in SOURCES or source.startswith("hub:"))):
+            if source is None or (table == "calibration" and source.startswith("hub:")):
                 continue
             with about(f"{table}.{key}"):
-                resolve(config, source, f"recipe: {table}.{key}")
+                path = Share.read(source).source if (table, key) == ("calibration", "source") else source
+                if table != "calibration" or path not in SOURCES:
+                    resolve(config, path, f"recipe: {table}.{key}")
