@@ -173,6 +173,11 @@ def test_text_of_another_kind_is_told_apart(llama: Path, tmp_path: Path) -> None
     assert "Out of domain: calibration saw other text than other.txt." in report.cautions(certificate)
     lines = [line.split(":")[0] for line in report.verdict_lines(certificate)]
     assert {"Out of domain, other.txt", "In domain, like.txt", "In domain, some.txt"} <= {*lines}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "out of domain: its tokens are less likely by" in card
+        and "in domain: of a source that was calibrated on" in card
+    )
     assert "Mean KL on like.txt" in library.report(tmp_path / "out").markdown
     # What no method looks at makes nothing in or out of domain.
     free = jobs.finish(jobs.made(llama, tmp_path / "free", layer=RTN, calibration=words))

@@ -11,6 +11,8 @@ import torch
 
 FEW = 4
 """Windows of a source below which their words say nothing of its kind."""
+TINY = 1e-9
+"""A spread, in nats, of windows that are all alike."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -21,7 +23,8 @@ def domain(heldout: torch.Tensor, calibration: Mapping[str, torch.Tensor]) -> di
     Each source is windows [m, length] by its name. Text is scored by how unlikely its tokens are (nats per token) by
     their counts in a source, where half is added to each count seen or not; the source's own windows are scored by the
     others. `excess` is the mean of the held-out text above theirs, `spread` their standard deviation from window to
-    window; text within one is in domain. (On docs18m's tokens: text of the same kind -.5 to .7, of another 1.4 to 12.)
+    window; text within one is in domain. (On docs18m's tokens, in spreads: text of the same kind -.5 to .7, of another
+    1.4 to 12.)
     """
     top = 1 + max(int(ids.max()) for ids in (heldout, *calibration.values()))
     best: dict[str, Any] = {"in": False}
@@ -35,9 +38,6 @@ def domain(heldout: torch.Tensor, calibration: Mapping[str, torch.Tensor]) -> di
         if "excess" not in best or excess / max(spread, TINY) < best["excess"] / max(best["spread"], TINY):
             best = {"in": excess <= spread, "nearest": name, "excess": excess, "spread": spread}
     return best
-
-
-TINY = 1e-9
 
 
 def _unlikely(ids: Ids, counts: Ids) -> float:

@@ -106,8 +106,9 @@ def _domain(part: Verdict) -> list[str]:
     if "excess" not in found:
         return [f"{placed(part)}: {'of' if found['in'] else 'not'} a source that was calibrated on"]
     excess, spread = found["excess"], found["spread"]
-    shown = f"its tokens are less likely by {excess:.2g} nats than those of {found['nearest']}"
-    return [f"{placed(part)}: {shown}, whose own windows differ by {spread:.2g}"]
+    likely = f"{'less' if excess > 0 else 'more'} likely by {abs(excess):.2g} nats"
+    own = f"those of {found['nearest']}, whose own windows differ by {spread:.2g}"
+    return [f"{placed(part)}: its tokens are {likely} than {own}"]
 
 
 def placed(part: Verdict) -> str:

@@ -73,7 +73,7 @@ def interleave(counts: Sequence[int]) -> list[int]:
     partner comes at the end.
 
     >>> interleave([6, 2])
-    [0, 0, 1, 1, 0, 0, 0, 0]
+    [0, 0, 0, 0, 1, 1, 0, 0]
     """
     order = [i for i in _pairs([count // 2 for count in counts]) for _ in range(2)]
     return order + [i for i, count in enumerate(counts) if count % 2]

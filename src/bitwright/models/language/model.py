@@ -408,6 +408,8 @@ class LanguageModel(Model):
         if not wide:
             return []
         told = tell_columns(c.windows * c.length, wide, c.length)
+        if any(item.part.expert is not None for item in plan.items.values()):
+            told += "; an expert sees a part of them"
         counts = shares_of(c)
         each = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         return [*([f"calibration windows: {each}"] if len(counts) > 1 else []), f"calibration: {told}"]
