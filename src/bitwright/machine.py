@@ -105,6 +105,12 @@ def calibration_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
+def exhausted(error: Exception) -> bool:
+    """Whether torch raised an error because memory ran out: on processors it has no type of its own for that."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
     """Measured floating-point operations per second of a matrix product (takes about 50 ms)."""
     n = 512

@@ -225,7 +225,9 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
     except RuntimeError as error:
         show.close()
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
+        from bitwright.machine import exhausted  # it imports torch, which took part if memory ran out
+
+        if not exhausted(error):
             raise
         _fail(as_json, "out of memory under the ceiling. Raise --max-ram or use --method rtn", "ResourceError", 3)
     finally:

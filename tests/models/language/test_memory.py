@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bitwright import machine
 from bitwright.core.formats import named
+from bitwright.events import Progress
 from bitwright.methods import registry
 from bitwright.models.language import memory
-from bitwright.models.language.arch import Matrix
+from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.curvature import Curvature
 from bitwright.models.model import Item
 from tests import jobs, tiny
 
@@ -50,3 +53,30 @@ def test_dearer_jobs_are_said_to_need_more(tmp_path: Path) -> None:
     assert not memory.uses_text(judged) and memory.evaluates(judged)
     weighed = jobs.made(source, tmp_path / "out", layer={"method": "mse", "group": 32}, calibration=text)
     assert memory.uses_text(weighed)
+
+
+def test_curvature_costs_what_it_is_said_to(tmp_path: Path) -> None:
+    source, text = tiny.make("llama", tmp_path / "source"), jobs.words(jobs.text(tmp_path))
+    plan = jobs.made(source, tmp_path / "out", layer={"method": "descent", "group": 32}, calibration=text)
+    arch = Architecture.open(source)
+    few, many = (memory.curvature_cost(plan, arch, "cpu", windows, 64) for windows in (4, 64))
+    assert machine.BASE < few.needed <= many.needed and few.seconds < many.seconds
+    assert many.spillable == 16 * few.spillable == 3 * 64 * 64 * 64 * machine.calibration_dtype("cpu").itemsize
+    found = Curvature(
+        arch, "cpu", torch.ones(4, 64, dtype=torch.int64), list(plan.items.values()), tmp_path, 1 << 26, 0,
+        lambda item: memory.piece_rows(item, plan.container.step(item.format)),
+    )  # fmt: skip
+    list(found.compute(lambda size, label: Progress("quantize", size, 0, label)))
+    grams = sum(g.nbytes for block in range(arch.count) for g in found.of(block).values())
+    state = few.spillable // 3
+    assert few.disk == grams + 2 * state
+
+
+def test_a_ceiling_too_small_for_curvature_is_said(tmp_path: Path) -> None:
+    plan = jobs.made(tiny.make("llama", tmp_path / "source"), tmp_path / "out", layer={"method": "rtn", "group": 32})
+    plan.ceiling = 500 * machine.MIB
+    cost = memory.Cost(400 * machine.MIB, 10 * machine.MIB, 1.0, 150 * machine.MIB)
+    assert memory.curvature_mode(plan, cost, 60 * machine.MIB) is None
+    assert memory.curvature_mode(plan, cost, 59 * machine.MIB) == "it needs 60 MiB of disk, and 59 are free"
+    plan.ceiling = 399 * machine.MIB
+    assert memory.curvature_mode(plan, cost, 1 << 40) == "it needs 400 MiB of memory, and the limit is 399"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ class Matrix:
 
     `name` is the checkpoint tensor, `param` the module parameter it becomes (or a part of), `block` the decoder block
     it belongs to (None for embedding and head). `transposed` is True where the file stores [inputs, outputs] (GPT-2's
-    Conv1D); `expert` is the expert's number where the parameter stacks all experts of a layer, else None. `lookup` is
-    True for an embedding, whose rows are looked up by token; `shared` are the modules that multiply by the very same
-    tensor, such as a tied head.
+    Conv1D); `expert` is the expert's number where the parameter stacks all experts of a layer, else None, and `nth` its
+    place where the parameter joins the rows of several matrices of one size. `lookup` is True for an embedding, whose
+    rows are looked up by token; `shared` are the modules that multiply by the very same tensor, such as a tied head.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Matrix:
     block: int | None
     transposed: bool = False
     expert: int | None = None
+    nth: int = 0
     lookup: bool = False
     shared: tuple[str, ...] = ()
 
@@ -160,7 +161,8 @@ class Architecture:
             parts |= {param.replace(cut[0], other) for other in cut[1:]}
             matrix = self._matrix(entry, param, pattern, modules, turned) if len(cut) < 2 else None
             if matrix is not None:
-                self.matrices[name] = matrix
+                nth = 0 if converter is None else converter.source_patterns.index(pattern)
+                self.matrices[name] = replace(matrix, nth=nth)
             elif converter is not None and len(converter.source_patterns) > 1:
                 self.merged.append(name)
         scales = [n for n in self.outside if n.partition(".weight_scale")[0] + ".weight" in self.targets]

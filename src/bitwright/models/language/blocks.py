@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from bitwright import machine
 from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import BitwrightError, ModelError
+from bitwright.files.folder import require_finite
 from bitwright.files.safetensors import Checkpoint, read_bytes, view_bytes
 from bitwright.models.language.arch import Architecture, Matrix, initializer
 from bitwright.models.language.memory import COPY_BYTES
@@ -162,6 +164,7 @@ class Decoder:
             raise ModelError(
                 f"transformers could not load these tensors ({what})", where=str(self.arch.checkpoint.folder)
             )
+        self.model.requires_grad_(False)
 
     def _read(self, name: str) -> torch.Tensor:
         return read_as(self.arch.checkpoint, name, self.dtype)
@@ -169,6 +172,13 @@ class Decoder:
     def weights(self, block: int) -> Weights:
         """The stored tensors of one block."""
         return {e.name: self.read(e.name) for e in self.arch.tensors_of(block)}
+
+    def checked(self, block: int) -> Weights:
+        """The same. Raises TensorError where one of them is not finite."""
+        weights = self.weights(block)
+        for name, tensor in weights.items():
+            require_finite(f"{self.arch.checkpoint.entry(name).path}: {name}", tensor)
+        return weights
 
     @contextmanager
     def loaded(self, block: int, tensors: Weights | None = None) -> Iterator[torch.nn.Module]:
@@ -196,13 +206,16 @@ class Decoder:
         """The hidden states that reach the first block."""
         return self._reach(0, None, passage)[0]
 
-    @torch.no_grad()
     def run(self, block: int, hidden: torch.Tensor, passage: Passage) -> torch.Tensor:
         """Hidden states after block number `block`, which must be `loaded`; start with block 0.
 
-        `passage` takes note of what the block hands on besides. Raises Unchained where blocks are no chain, ModelError
-        where the network cannot run.
+        `passage` takes note of what the block hands on besides. A graph is kept where `hidden` asks for its gradient.
+        Raises Unchained where blocks are no chain, ModelError where the network cannot run.
         """
+        with torch.set_grad_enabled(hidden.requires_grad):
+            return self._run(block, hidden, passage)
+
+    def _run(self, block: int, hidden: torch.Tensor, passage: Passage) -> torch.Tensor:
         hidden, args, kwargs = self._call(block, hidden, passage)
         tables = _tables(args, kwargs)
         held = {place: {key: id(value) for key, value in table.items()} for place, table in tables.items()}
@@ -246,18 +259,18 @@ class Decoder:
         worst = (torch.cat(parts, -1) - whole).abs().max() / whole.abs().max().clamp_min(1e-30)
         return bool(worst <= 100 * torch.finfo(self.dtype).eps)
 
-    @torch.no_grad()
     def logits(self, hidden: torch.Tensor, first: int = 0, stop: int | None = None) -> torch.Tensor:
         """Logits [batch, tokens, words] of words [first, stop), from the hidden states after the last block.
 
-        Anything but all words is for a model that is `separable`.
+        Anything but all words is for a model that is `separable`. A graph is kept where `hidden` asks for its gradient.
         """
         last = len(self._blocks) - 1
 
         def answer(number: int, flow: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return self._wrap(number, hidden if number == last else flow)
 
-        with self._words(first, stop), self._head_rounder() or nullcontext():
+        kept = torch.set_grad_enabled(hidden.requires_grad)
+        with kept, self._words(first, stop), self._head_rounder() or nullcontext():
             return self._forward(torch.zeros(hidden.shape[:2], dtype=torch.int64), answer)
 
     @contextmanager
@@ -298,7 +311,8 @@ class Decoder:
         """How the model calls a block after the one before it answered with `hidden`."""
         # The first block has yet to show in which form it answers.
         if not self._forms or not self._plain or passage.beside or passage.shared:
-            return self._reach(block, hidden, passage)
+            flow, args, kwargs = self._reach(block, hidden, passage)
+            return (hidden if block == 0 else flow), args, kwargs
         shape = tuple(passage.ids.shape)
         if shape not in self._calls:
             calls: list[Call] = []
@@ -360,6 +374,7 @@ class Decoder:
             return [*calls, (logits, (), {})]
 
         base, odd, even = seen(0, lambda i: 0), seen(0, lambda i: i % 2), seen(0, lambda i: 1 - i % 2)
+        require_finite_logits(base[count][0], self.arch)
         for i in range(1, count + 1):
             if not _same(base[i], (even if (i - 1) % 2 else odd)[i]):
                 raise Unchained("what reaches a block is more than what the one before it answered")
@@ -391,11 +406,22 @@ def running(arch: Architecture) -> Iterator[None]:
     except (BitwrightError, torch.OutOfMemoryError):
         raise
     except FOREIGN as error:
+        if machine.exhausted(error):
+            raise
         raise ModelError(
             f"its network does not run on text ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
             where=str(arch.checkpoint.folder),
             fix="Use the config.json that belongs to these weights; what needs more than text cannot be run",
         ) from error
+
+
+def require_finite_logits(logits: torch.Tensor, arch: Architecture) -> None:
+    """Raise ModelError where `logits` [..., words] give no distribution; -inf rules a word out, and is none."""
+    if not bool(torch.isfinite(torch.logsumexp(logits.detach().float(), -1)).all()):
+        raise ModelError(
+            "its logits are not finite",
+            where=str(arch.checkpoint.folder), fix="Repair or download the weights again",
+        )  # fmt: skip
 
 
 def _tables(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, MutableMapping[Any, Any]]:
@@ -449,7 +475,7 @@ _FIRST: dict[Any, int] = {
 
 
 class Watch(TorchFunctionMode):
-    """While active, sees the input of every known matrix, wherever in the network it is multiplied.
+    """While active, sees the input and the output of every known matrix, wherever in the network it is multiplied.
 
     Watching the product itself (linear, addmm) rather than modules catches fused experts as well.
     """
@@ -461,30 +487,38 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.bmm:
-            args = (self._each(*args[:2]), *args[1:])
+            return self._each(*args, **(kwargs or {}))
         at = _FIRST.get(func)
-        if at is not None and args[at].numel():
-            names = self._names.get(args[at + 1].data_ptr())
-            if names is not None:
-                args = (*args[:at], self.see(args[at], names), *args[at + 1 :])
-        return func(*args, **(kwargs or {}))
+        names = self._names.get(args[at + 1].data_ptr()) if at is not None and args[at].numel() else None
+        if at is None or names is None:
+            return func(*args, **(kwargs or {}))
+        x = self.see(args[at], names)
+        y = func(*args[:at], x, *args[at + 1 :], **(kwargs or {}))
+        self.answered(y, x, names)
+        return y
 
-    def _each(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Inputs [experts, tokens, columns] of a stack [experts, columns, rows], as each of its matrices sees them."""
+    def _each(self, x: torch.Tensor, weight: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Inputs [experts, tokens, columns] by a stack [experts, columns, rows], each seen for its own matrix."""
         step = weight.stride(0) * weight.element_size()
         names = [self._names.get(weight.data_ptr() + i * step) for i in range(len(weight))]
         if weight.device.type == "meta" or not any(names):
-            return x
-        return torch.stack(
-            [self.see(part, known, True) if known else part for part, known in zip(x, names, strict=True)]
-        )
+            return torch.bmm(x, weight, **options)
+        x = torch.stack([self.see(part, known, True) if known else part for part, known in zip(x, names, strict=True)])
+        y = torch.bmm(x, weight, **options)
+        for i, known in enumerate(names):
+            if known:
+                self.answered(y, x, known, i)
+        return y
 
     def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
         """Take note of an input [..., columns] of these matrices; what they are multiplied by.
 
         Where it is `routed`, rows of zeros stand for tokens that went to other experts.
         """
-        raise NotImplementedError
+        return x
+
+    def answered(self, y: torch.Tensor, x: torch.Tensor, names: list[str], at: int | None = None) -> None:
+        """Take note of the output `y` [..., rows] for an input; slice `at` of both, where a stack of experts is."""
 
 
 def addresses(block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> dict[int, list[str]]:

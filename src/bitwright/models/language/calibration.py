@@ -17,7 +17,7 @@ from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder, Weights, addresses
+from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder, addresses
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
@@ -119,7 +119,7 @@ class Calibration:
         todo = [] if all(finished(item.name) for item in items) else items
         if not todo and last:
             return
-        weights = self.read(block)
+        weights = self.decoder.checked(block)
         size = sum(tensor.nbytes for tensor in weights.values())
         with self.decoder.loaded(block, weights) as module:
             del weights
@@ -132,13 +132,6 @@ class Calibration:
         if todo:
             require_moments(recorder.stats)
             yield Stage(todo, recorder)
-
-    def read(self, block: int) -> Weights:
-        """The stored tensors of one block, checked to be finite."""
-        weights = self.decoder.weights(block)
-        for name, tensor in weights.items():
-            require_finite(f"{self.arch.checkpoint.entry(name).path}: {name}", tensor)
-        return weights
 
     def addresses(self, block: int, module: torch.nn.Module, matrices: list[Matrix]) -> dict[int, list[str]]:
         """The matrices of a block by where their values lie in its loaded `module`."""

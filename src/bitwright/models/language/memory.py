@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import torch
 
@@ -38,6 +39,13 @@ LOAD_LIMIT = 1 << 30
 """Bytes of float32 weights up to which the whole folder is also loaded as a user would load it."""
 BATCH_TOKENS = 2048
 """Tokens that pass through a block at once during calibration."""
+GRAPH_TOKENS = 1024
+"""Tokens whose way through a block is kept at once for a backward pass."""
+KEPT_PER_ROW = 3
+"""Numbers that a backward pass keeps, or makes, per output of a block's matrices and token (measured: 1.7 are kept on
+docs18m and SmolLM2, 2.4 to 2.6 on Gemma 3, whose norms work in float32)."""
+DRAWN = 12e-9
+"""Seconds per logit for the softmax, its labels and its gradient (measured: 9 to 13 ns on docs18m and SmolLM2)."""
 
 
 def uses_text(plan: Plan) -> bool:
@@ -109,6 +117,60 @@ def estimate(plan: Plan, arch: Architecture, device: str, final_bytes: int, unti
         _seconds(plan, arch, device, final_bytes),
         _hidden(plan, arch, device),
     )
+
+
+class Cost(NamedTuple):
+    """What output-side curvature costs: bytes of memory at the heaviest moment, of files until it is used, seconds.
+
+    `spillable` bytes more are used where there is room, or else go to disk as well.
+    """
+
+    needed: int
+    disk: int
+    seconds: float
+    spillable: int
+
+
+def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, length: int) -> Cost:
+    """What `Curvature` costs for the matrices of all blocks, from so many windows of text."""
+    dtype, tokens, width = machine.calibration_dtype(device), windows * length, _width(arch, 0)
+    size, stored = dtype.itemsize, max(e.dtype.itemsize for e in arch.checkpoint.tensors.values())
+    config, at_once = arch.config.get_text_config(), min(tokens, max(GRAPH_TOKENS, length))
+    items = [item for item in plan.items.values() if item.part.block is not None]
+    grams: Counter[int] = Counter()
+    outputs: Counter[int] = Counter()
+    chosen = int(getattr(config, "num_experts_per_tok", 0) or 0)
+    experts = 1 + max((item.part.expert or 0 for item in items), default=0)
+    for item in items:
+        step = min(piece_rows(item, plan.container.step(item.format)), item.rows)
+        grams[item.part.block] += 4 * -(-item.rows // step) * step * step
+        routed = item.part.expert is not None and chosen
+        outputs[item.part.block] += -(-item.rows * chosen // experts) if routed else item.rows
+    graph = KEPT_PER_ROW * size * max(outputs.values(), default=0)
+    if getattr(config, "_attn_implementation", None) != "sdpa":  # it keeps what each token looks at
+        graph += 3 * size * length * int(getattr(config, "num_attention_heads", 0))
+    blocks = [sum(e.count for e in arch.tensors_of(block)) for block in range(arch.count)]
+    widest, state = max((item.rows for item in items), default=0), tokens * width * size
+    back = max(blocks) * (size + stored) + at_once * (graph + 4 * widest) + max(grams.values(), default=0) + state
+    vocabulary = int(getattr(config, "vocab_size", 0))
+    head = 10 * 4 * min(LOGITS, POSITIONS * vocabulary)
+    outside = size * sum(e.count for e in arch.tensors_of(None))
+    disk, rate = sum(grams.values()), machine.matmul_rate(dtype, device)
+    # Forward twice and backward once through the blocks, once each through the head; G on and above the diagonal.
+    products = tokens * (6 * 1.4 * sum(blocks) + 4 * vocabulary * width + 2 * 0.6 * disk / 4 * 2)
+    seconds = products / rate + DRAWN * tokens * vocabulary + 2 * disk / 1e9
+    needed = machine.BASE + _holes(plan) + outside + max(head, back)
+    return Cost(needed, disk + 2 * state, seconds, (arch.count + 1) * state)
+
+
+def curvature_mode(plan: Plan, cost: Cost, free: int) -> str | None:
+    """Why there can be no output-side curvature, or None: it needs memory, and `free` bytes of disk for its files."""
+    spilled = max(0, cost.spillable - max(0, plan.room - cost.needed))
+    if cost.needed > plan.room:
+        return f"it needs {cost.needed / machine.MIB:.0f} MiB of memory, and the limit is {plan.room / machine.MIB:.0f}"
+    if cost.disk + spilled > free:
+        return f"it needs {(cost.disk + spilled) / machine.MIB:.0f} MiB of disk, and {free / machine.MIB:.0f} are free"
+    return None
 
 
 def _reading(plan: Plan) -> int:

@@ -30,7 +30,7 @@ from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
 from bitwright.models.histogram import Pieces
-from bitwright.models.language import memory, sensitivity, text, verify
+from bitwright.models.language import curvature, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import SPILL, release
 from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
@@ -565,6 +565,7 @@ class LanguageModel(Model):
 
     def finish(self, plan: Plan) -> list[Path]:
         folder = sink_of(plan).folder
+        curvature.clear(plan.partial)
         sidecars.copy(self.path, folder, plan.recipe.copy_code)
         write_config(self.path, folder, self._config(plan))
         return sorted(folder.glob("*.safetensors"))

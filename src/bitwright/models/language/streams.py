@@ -321,7 +321,7 @@ class Streams(Calibration):
         todo = not all(finished(item.name) for item in items)
         if not todo and last:
             return
-        weights = self.read(block)
+        weights = self.decoder.checked(block)
         size = sum(tensor.nbytes for tensor in weights.values())
         matrices = [item.part for item in items]
         with self.decoder.loaded(block, weights) as module:
