@@ -19,7 +19,7 @@ from bitwright.events import Event, Note, Progress
 from bitwright.methods import registry
 from bitwright.models.language import curvature
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import SPILL, require_finite_logits
+from bitwright.models.language.blocks import SPILL, distribution
 from bitwright.models.language.curvature import Curvature, draw, piece
 from bitwright.models.model import Item
 from tests import jobs, tiny
@@ -95,7 +95,7 @@ def whole(folder: Path, arch: Architecture, ids: torch.Tensor, patch: pytest.Mon
     with products(seen, patch):
         logits = model(ids, use_cache=False).logits.flatten(0, 1)
     uniform = torch.rand(ids.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(SEED)).flatten()
-    labels = draw(logits.detach(), uniform)
+    labels = draw(logits.detach().softmax(-1), uniform)
     torch.nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
     found = {}
     for part in arch.quantizable():
@@ -201,11 +201,11 @@ def test_nothing_of_it_is_published(llama: Path, tmp_path: Path) -> None:
 
 
 def test_labels_are_drawn_from_the_softmax() -> None:
-    logits = torch.tensor([[0.0, -torch.inf, 1.0, 2.0]]).expand(4001, 4)
+    p = torch.softmax(torch.tensor([0.0, -torch.inf, 1.0, 2.0]), -1)
     uniform = torch.linspace(0, 1, 4001, dtype=torch.float64)
-    share = torch.bincount(draw(logits, uniform), minlength=4) / 4001
-    torch.testing.assert_close(share, torch.softmax(logits[0], -1), rtol=0, atol=1e-3)
-    assert draw(logits, torch.full((4001,), 1 - 2**-53, dtype=torch.float64)).eq(3).all()
+    share = torch.bincount(draw(p.expand(4001, 4), uniform), minlength=4) / 4001
+    torch.testing.assert_close(share, p, rtol=0, atol=1e-3)
+    assert draw(p[None], torch.tensor([1 - 2**-53], dtype=torch.float64)) == 3
 
 
 def test_logits_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_logits_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
         computed(opened(folder, tmp_path / "out"))
     assert str(folder) in str(error.value) and not kept(tmp_path / "out")
     with pytest.raises(ModelError, match="its logits are not finite"):
-        require_finite_logits(torch.tensor([[0.0, torch.inf]]), Architecture.open(folder))
+        distribution(torch.tensor([[0.0, torch.inf]]), Architecture.open(folder))
 
 
 def changed(base: Path, tensors: dict[str, Callable[[torch.Tensor], torch.Tensor]]) -> Path:

@@ -374,7 +374,7 @@ class Decoder:
             return [*calls, (logits, (), {})]
 
         base, odd, even = seen(0, lambda i: 0), seen(0, lambda i: i % 2), seen(0, lambda i: 1 - i % 2)
-        require_finite_logits(base[count][0], self.arch)
+        distribution(base[count][0], self.arch)  # NaN is unlike itself
         for i in range(1, count + 1):
             if not _same(base[i], (even if (i - 1) % 2 else odd)[i]):
                 raise Unchained("what reaches a block is more than what the one before it answered")
@@ -415,13 +415,15 @@ def running(arch: Architecture) -> Iterator[None]:
         ) from error
 
 
-def require_finite_logits(logits: torch.Tensor, arch: Architecture) -> None:
-    """Raise ModelError where `logits` [..., words] give no distribution; -inf rules a word out, and is none."""
-    if not bool(torch.isfinite(torch.logsumexp(logits.detach().float(), -1)).all()):
+def distribution(logits: torch.Tensor, arch: Architecture) -> torch.Tensor:
+    """The softmax of `logits` [..., words], float32. Raises ModelError where they are not finite, but for -inf."""
+    found = torch.softmax(logits.detach(), -1, dtype=torch.float32)
+    if not bool(torch.isfinite(found.sum(-1)).all()):
         raise ModelError(
             "its logits are not finite",
             where=str(arch.checkpoint.folder), fix="Repair or download the weights again",
         )  # fmt: skip
+    return found
 
 
 def _tables(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, MutableMapping[Any, Any]]:

@@ -39,7 +39,8 @@ from bitwright.models.language.blocks import (
     Unchained,
     Watch,
     addresses,
-    require_finite_logits,
+    distribution,
+    release,
 )
 from bitwright.models.language.data import hash_ids
 from bitwright.models.language.evaluate import batches
@@ -174,6 +175,7 @@ class Curvature:
             for i, drawn in enumerate(batches(uniform, len(self._batches[0]))):
                 states[at + i] = self._at_head(decoder, states[at + i], drawn.to(self._device))
                 yield progress(0, "output curvature: labels drawn from the model's own answers")
+            release()
         for block in reversed(back):
             why = yield from self._back(decoder, block, passages, states, job, progress)
             if why is not None:
@@ -189,11 +191,11 @@ class Curvature:
         for start in range(0, flat.shape[1], step):
             with torch.enable_grad():
                 leaf = flat[:, start : start + step].detach().requires_grad_()
-                logits = decoder.logits(leaf.clone())[0].float()
-                require_finite_logits(logits, self.arch)
-                labels = draw(logits.detach(), drawn[start : start + step])
-                loss = SCALE * torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-            [found[:, start : start + step]] = torch.autograd.grad(loss, leaf)
+                logits = decoder.logits(leaf.clone())
+            slope = distribution(logits, self.arch)  # p - 1 at the label is the gradient of -log p
+            labels = draw(slope[0], drawn[start : start + step])
+            slope[0, torch.arange(len(labels)), labels] -= 1
+            [found[:, start : start + step]] = torch.autograd.grad(logits, leaf, (SCALE * slope).to(logits.dtype))
         return found.reshape(hidden.shape)
 
     def _back(
@@ -344,14 +346,14 @@ class Taps(Watch):
         return found.div_(SCALE**2 * self._tokens[name])
 
 
-def draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Tokens [positions] drawn from softmax of float `logits` [positions, words], by `uniform` float64 in [0, 1).
+def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Tokens [positions] drawn by their probabilities `p` [positions, words], by `uniform` float64 in [0, 1).
 
     The distribution is inverted: one number per position is drawn, not one per word.
     """
-    mass = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
+    mass = p.cumsum(-1, dtype=torch.float64)
     found = torch.searchsorted(mass, (uniform * mass[:, -1])[:, None], right=True)[:, 0]
-    return found.clamp_max(logits.shape[-1] - 1)
+    return found.clamp_max(p.shape[-1] - 1)
 
 
 def piece(g: torch.Tensor, start: int, rows: int) -> torch.Tensor:

@@ -151,7 +151,7 @@ def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, le
         graph += 3 * size * length * int(getattr(config, "num_attention_heads", 0))
     blocks = [sum(e.count for e in arch.tensors_of(block)) for block in range(arch.count)]
     widest, state = max((item.rows for item in items), default=0), tokens * width * size
-    back = max(blocks) * (size + stored) + at_once * (graph + 4 * widest) + max(grams.values(), default=0) + state
+    back = max(blocks) * (size + stored) + at_once * (graph + 4 * widest) + 2 * max(grams.values(), default=0) + state
     vocabulary = int(getattr(config, "vocab_size", 0))
     head = 10 * 4 * min(LOGITS, POSITIONS * vocabulary)
     outside = size * sum(e.count for e in arch.tensors_of(None))
