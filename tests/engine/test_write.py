@@ -17,7 +17,7 @@ from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.engine.journal import Journal
 from bitwright.engine.run import run
-from bitwright.engine.write import Writer, solve, used
+from bitwright.engine.write import Writer, solve, together, used
 from bitwright.events import Finished, Row
 from bitwright.files.container import Stored
 from bitwright.files.folder import open_checkpoint
@@ -84,6 +84,42 @@ def test_groups_of_rows_have_their_own_inputs() -> None:
         assert torch.equal(q.codes[4 * i : 4 * i + 4], alone.codes)
         assert torch.equal(q.scale[4 * i : 4 * i + 4], alone.scale)
     assert q.shape == (12, 32)
+
+
+class Asked:
+    """A method's stand-in that keeps what it is shown, and rounds to nearest."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[tuple[int, ...], Any]] = []
+
+    def solve(self, w: Any, format: Any, seen: Seen, options: Any) -> QTensor:
+        self.seen.append((tuple(w.shape), seen.curvature))
+        solved: QTensor = registry.get("rtn").solve(w, format, seen, options)
+        return solved
+
+
+def test_every_piece_has_the_curvature_of_its_own_rows() -> None:
+    """Rows of a piece, groups of a convolution, matrices with one input: each sees its block of the diagonal."""
+    g = torch.arange(24.0 * 24).reshape(24, 24)
+    first = {"a": 0, "b": 12}
+
+    def cut(item: Item, start: int, stop: int) -> torch.Tensor:
+        at = first[item.name]
+        return g[at + start : at + stop, at + start : at + stop]
+
+    asked = Asked()
+    a, b = (replace(item("rtn"), method=replace(registry.get("rtn"), solve=asked.solve)) for _ in "ab")
+    a.part.name, b.part.name = "a", "b"
+    turn = Turn([a, b], curvature=cut)
+    solved = list(together([weights(), weights()], turn))
+    assert [q.shape for q in solved] == [(12, 32)] * 2
+    solve(weights(8), b, turn, 4)
+    solve(weights(), a, replace(turn, seen=(Seen(), Seen(), Seen())))
+    blocks = [(0, 12), (12, 24), (16, 24), (0, 4), (4, 8), (8, 12)]
+    for (shape, seen), (start, stop) in zip(asked.seen, blocks, strict=True):
+        assert shape == (stop - start, 32) and torch.equal(seen, g[start:stop, start:stop])
+    list(together([weights(), weights()], Turn([a, b])))
+    assert asked.seen[-1] == ((24, 32), None), "outputs that count alike are solved as one matrix"
 
 
 LAYER = {"format": "int4", "group": 32, "symmetric": False}

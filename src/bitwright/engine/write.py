@@ -20,7 +20,7 @@ from bitwright.errors import TensorError, about
 from bitwright.events import Event, Row
 from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
-from bitwright.models.model import Copy, Item, Plan, Turn
+from bitwright.models.model import Copy, Item, Plan, Turn, alike
 from bitwright.models.precision import wasted
 from bitwright.parallel import in_order
 
@@ -104,10 +104,8 @@ class Writer:
             model = self.plan.model
             whole = [model.rows(item, 0, item.rows) for item in turn.items]
             targets = [turn.aim(item, 0, w) for item, w in zip(turn.items, whole, strict=True)]
-            q, first = solve(torch.cat(targets), turn.items[0], turn), 0
-            for tally, w in zip(tallies, whole, strict=True):
-                self._write(tally, self._piece(turn, tally.item, 0, w, q.part(first, first + w.shape[0])))
-                first += w.shape[0]
+            for tally, w, q in zip(tallies, whole, together(targets, turn), strict=True):
+                self._write(tally, self._piece(turn, tally.item, 0, w, q))
         for tally in tallies:
             row = tally.row(len(turn.items), self.plan)
             self.journal.add(self._key(row.name), tally.sums, row)
@@ -120,7 +118,7 @@ class Writer:
 
         def work(start: int) -> Piece:
             w = model.rows(item, start, start + step)
-            q = turn.solved if turn.solved is not None else solve(turn.aim(item, start, w), item, turn)
+            q = turn.solved if turn.solved is not None else solve(turn.aim(item, start, w), item, turn, start)
             return self._piece(turn, item, start, w, q)
 
         starts = range(0, item.rows, step)
@@ -179,8 +177,23 @@ def used(item: Item, turn: Turn) -> tuple[Method, str | None]:
     return other, f"{turn.fallback}: {other.name} instead of {method.name}"
 
 
-def solve(w: Any, item: Item, turn: Turn) -> QTensor:
-    """Quantize `w` [rows, columns]; a matrix whose inputs fall into groups in as many parts.
+def together(targets: Sequence[Any], turn: Turn) -> Iterator[QTensor]:
+    """The items of a turn quantized: as one matrix, whose columns are visited once for all.
+
+    Where outputs count each in its own way, every item is solved alone.
+    """
+    if turn.curvature is not alike:
+        for item, w in zip(turn.items, targets, strict=True):
+            yield solve(w, item, turn)
+        return
+    q, first = solve(torch.cat(list(targets)), turn.items[0], turn), 0
+    for w in targets:
+        yield q.part(first, first + w.shape[0])
+        first += w.shape[0]
+
+
+def solve(w: Any, item: Item, turn: Turn, start: int = 0) -> QTensor:
+    """Quantize `w` [rows, columns], the item's rows from `start` on; a matrix with groups of inputs in as many parts.
 
     Raises TensorError where the method's answer is no quantized matrix of that shape and format.
     """
@@ -190,8 +203,9 @@ def solve(w: Any, item: Item, turn: Turn) -> QTensor:
     size = w.shape[0] // len(seen)
     parts = []
     for i, s in enumerate(seen):
-        rows = w[i * size : (i + 1) * size]
+        rows, first = w[i * size : (i + 1) * size], start + i * size
         with about(where=item.name):
+            s = replace(s, curvature=turn.curvature(item, first, first + size))
             parts.append(method.solve(rows, item.format, s, options))
         _require_sound(parts[-1], rows, item, method)
     return QTensor.stack(parts)

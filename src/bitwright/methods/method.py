@@ -42,12 +42,15 @@ class Samples:
 class Seen:
     """What calibration saw of a matrix's input: as much as the method needs and the model can show.
 
-    `shared` is what the method's `prepare` made of `stats`: matrices with one input share it.
+    `shared` is what the method's `prepare` made of `stats`: matrices with one input share it. `curvature` [rows, rows]
+    is E[g g^T] over tokens, where g is the slope of -log p at the layer's output, for the rows that the method is
+    given; None: every output counts alike.
     """
 
     stats: Stats | None = None
     shared: Any = None
     samples: Samples | None = None
+    curvature: Array | None = None
 
 
 Solve = Callable[[Array, Format, Seen, Any], QTensor]

@@ -111,6 +111,11 @@ def as_given(item: Item, start: int, w: Array) -> Array:
     return w
 
 
+def alike(item: Item, start: int, stop: int) -> Array | None:
+    """The curvature of a matrix whose outputs all count alike."""
+    return None
+
+
 def as_it_is(item: Item, start: int, w: Array, q: QTensor) -> Outcome:
     """The outcome of a matrix that is left as it is."""
     return Outcome(q)
@@ -122,9 +127,10 @@ class Turn:
 
     `seen` has one record for each equal share of the rows: a convolution of several groups has as many. `fallback`
     says why a method that needs more must leave these to another. `aim(item, first row, w)` says what some rows should
-    become, where that is not the float weights themselves; `settle(item, first row, w, q)` tells the model what became
-    of them, `restore` what an earlier run had made of all. `solved` are codes that are known already: those
-    of methods that train a whole model.
+    become, where that is not the float weights themselves; `curvature(item, first row, row after the last)` how much
+    the outputs of these rows count, as `Seen.curvature` of them. `settle(item, first row, w, q)` tells the model what
+    became of some rows, `restore` what an earlier run had made of all. `solved` are codes that are known already:
+    those of methods that train a whole model.
     """
 
     items: list[Item]
@@ -136,6 +142,7 @@ class Turn:
     inputs: Usage | None = None
     """How often each code of their rounded input occurs in calibration; None where that was not looked at."""
     aim: Callable[[Item, int, Array], Array] = as_given
+    curvature: Callable[[Item, int, int], Array | None] = alike
 
 
 @dataclass(frozen=True)
