@@ -18,6 +18,8 @@ from bitwright.core.qtensor import QTensor, encode
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
 from bitwright.methods import descent, gptq
+from bitwright.methods.descent import solver
+from bitwright.methods.descent.scales import visit_scales
 from tests.methods.test_gptq import BLOCKS, ORDERS, inputs
 from tests.methods.test_lloyd import weights
 from tests.methods.test_mse import on_torch
@@ -53,7 +55,7 @@ def test_objective_never_rises(format: Format, order: str) -> None:
         start = gptq.quantize(w, format, stats, order=order)  # type: ignore[arg-type]
         costs = [objective(w, start, hessian)]
         for sweeps in range(5):
-            q = descent.refine(w, start, factor, sweeps)
+            q = solver.refine(w, start, factor, sweeps)
             again = descent.quantize(w, format, stats, order=order, sweeps=sweeps)  # type: ignore[arg-type]
             assert (again.codes == q.codes).all() and (again.scale == q.scale).all()
             costs.append(objective(w, q, hessian))
@@ -80,8 +82,8 @@ def test_ends_where_no_single_code_can_be_better(name: str, block: int | str) ->
     w, stats = weights(2, 3, 48), inputs(2, 48)
     hessian, levels = damped(stats), len(format.grid.values)
     factor = gptq.factorise(stats)
-    q = descent.refine(w, gptq.quantize(w, format, stats), factor, 60)
-    settled = descent.refine(w, q, factor, 1)
+    q = solver.refine(w, gptq.quantize(w, format, stats), factor, 60)
+    settled = solver.refine(w, q, factor, 1)
     assert (settled.codes == q.codes).all() and (settled.scale == q.scale).all(), "not at rest yet"
     least = objective(w, q, hessian)
     rounded = encode(w, format, q.scale, q.zero)
@@ -120,12 +122,10 @@ def test_scales_move_only_where_the_objective_falls(format: Format, size: float)
     start = gptq.quantize(w, format, stats)
     off = np.exp(np.random.default_rng(3).normal(0, 0.5, start.scale.shape)).astype(np.float32)
     start = replace(start, scale=format.scale.round(start.scale * off, start.outer))
-    columns = factor.order
-    steps = gptq.Steps.of(format, start.scale, start.zero, columns, 64, 64)
-    values = format.grid.decode(start.codes).T[columns]
-    decoded = start.decode().T[columns]
-    pull = factor.hessian @ (w.T[columns] - decoded)
-    descent.visit_scales(values, decoded, pull, factor.hessian, steps, start.outer)
+    steps = gptq.Steps.of(format, start.scale, start.zero, np.arange(64), 64, 64)
+    values, decoded = format.grid.decode(start.codes).T, start.decode().T
+    pull = factor.hessian @ (w.T - decoded)
+    visit_scales(values, decoded, pull, factor.hessian, steps, start.outer)
     scale = np.asarray(steps.scale.T)
     q = QTensor(format, start.codes, scale, start.zero, outer=start.outer)
     before, after = objective(w, start, hessian), objective(w, q, hessian)
@@ -137,8 +137,8 @@ def test_scales_move_only_where_the_objective_falls(format: Format, size: float)
     assert (scale * start.scale >= 0).all(), "a sign never turns"
     assert (format.scale.round(scale, start.outer) == scale).all(), "not a number that is stored"
     # The running arrays still agree with the codes and scales that they stand for.
-    np.testing.assert_array_equal(decoded, q.decode().T[columns])
-    remade = factor.hessian.astype(np.float64) @ (w - q.decode()).T[columns].astype(np.float64)
+    np.testing.assert_array_equal(decoded, q.decode().T)
+    remade = factor.hessian.astype(np.float64) @ (w - q.decode()).T.astype(np.float64)
     if size == 1:  # a tiny scale moved off its best may be stored as 1: nothing of the weights is left beside that
         np.testing.assert_allclose(pull, remade, atol=1e-4 * np.abs(remade).max())
 
@@ -187,7 +187,7 @@ def test_what_was_given_stays_as_it_was(format: Format) -> None:
     start = gptq.quantize(w, format, stats, factor=factor)
     held = (w, stats.moment, factor.hessian, factor.upper, factor.order, start.codes, start.scale)
     copies = [x.clone() for x in held]
-    q = descent.refine(w, start, factor, 3)
+    q = solver.refine(w, start, factor, 3)
     assert (q.scale != start.scale).any() and (q.codes != start.codes).any()
     assert all(torch.equal(a, b) for a, b in zip(held, copies, strict=True))
 

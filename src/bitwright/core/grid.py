@@ -86,6 +86,15 @@ class Grid(Code):
             thresholds.append(float(np.nextafter(middle, np.float32(-np.inf)) if tie_goes_up else middle))
         return values, codes, thresholds
 
+    @property
+    def ladder(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct values in order and the borders between neighbours, float32: what `round` is by loops.
+
+        The value nearest to x is the one with as many values below it as there are borders below x.
+        """
+        _, codes, thresholds = self._sorted
+        return np.array([self.values[code] for code in codes], np.float32), np.array(thresholds, np.float32)
+
     def nearest(self, x: Array, table: Array | None = None) -> Array:
         """Codes (uint8) of the grid values nearest to `x`, any shape; out of range saturates, ties go to even."""
         xp = namespace(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ class Options(method.Options):
 
 @dataclass(frozen=True)
 class Factor:
-    """H + damping * mean(diag H) * I in the order `order`, and U of H = U D U^T, unit upper triangular."""
+    """H + damping * mean(diag H) * I, columns as they stand; U of H = U D U^T, unit upper triangular, in `order`."""
 
     hessian: Array
     upper: Array
@@ -118,23 +118,37 @@ def factorise(stats: Stats, damping: float | None = None, order: str = "activati
     if order == "activation":
         hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)  # its own: changed below
     damped = xp.asarray(hessian, copy=True) if hessian is stats.hessian else hessian
-    diagonal = xp.asarray(xp.linalg.diagonal(damped), copy=True)
-    damping = used = damp(stats) if damping is None else damping
+    damping = damp(stats) if damping is None else damping
+    upper, used = upper_factor(damped, damping, mean, "the second moments of its inputs are indefinite")
+    if used != damping:
+        notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
+    if order == "activation":
+        back = xp.argsort(permutation)
+        damped = damped[back[:, None], back[None, :]]
+    return Factor(damped, upper, permutation, notes)
+
+
+def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tuple[Array, float]:
+    """U of matrix + damping * mean * I = U D U^T, unit upper triangular, and the damping that it took.
+
+    Damps `matrix` in place, twice as much each time until it is definite. Raises TensorError with the text `wrong`
+    where even a whole `mean` does not help.
+    """
+    xp = namespace(matrix)
+    natural = xp.arange(matrix.shape[0], dtype=xp.int64, device=matrix.device)
+    diagonal = xp.asarray(xp.linalg.diagonal(matrix), copy=True)
+    used = damping
     while True:
-        damped[natural, natural] = diagonal + used * mean
-        lower = _cholesky(xp.flip(damped))
+        matrix[natural, natural] = diagonal + used * mean
+        lower = _cholesky(xp.flip(matrix))
         if lower is not None:
             break
         if used >= 1:
-            raise TensorError(
-                f"the second moments of its inputs are indefinite, with damping {used:g} too", fix=SOUND_INPUTS
-            )
+            raise TensorError(f"{wrong}, with damping {used:g} too", fix=SOUND_INPUTS)
         used = min(max(used * 2, LEAST), 1.0)
-    if used != damping:
-        notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
     upper = xp.flip(lower)
     del lower  # as wide as the layer, squared
-    return Factor(damped, upper / xp.linalg.diagonal(upper)[None, :], permutation, notes)
+    return upper / xp.linalg.diagonal(upper)[None, :], used
 
 
 def _cholesky(matrix: Array) -> Array | None:
@@ -200,6 +214,13 @@ class Steps:
         xp = namespace(scale)
         transposed = None if zero is None else xp.asarray(zero.T, copy=True)
         return cls(format, xp.asarray(scale.T, copy=True), transposed, group, bool((scale == 0).any()))
+
+    def rows(self, rows: slice) -> Steps:
+        """Those of some rows."""
+        if self.scale.shape[1] == 1:
+            return self
+        zero = None if self.zero is None else self.zero[:, rows]
+        return replace(self, scale=self.scale[:, rows], zero=zero)
 
     def round(self, target: Array, column: int) -> tuple[Array, Array]:
         """Grid values and decoded weights nearest to `target` [rows], with the scale of the `column`-th visited."""

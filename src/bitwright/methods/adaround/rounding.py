@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitwright.core.array import light
+from bitwright.core.array import light, like, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError, TensorError
 from bitwright.methods.adaround import fits
-from bitwright.methods.descent import visit_codes
+from bitwright.methods.descent.blocks import visit_codes
 from bitwright.methods.gptq import Steps, factorise, feed_back
 from bitwright.methods.mse import search
 
@@ -222,10 +222,8 @@ def _descend(
     rows, k = w.shape
     scale, zero, _ = scales
     if values is None:
-        factor = factorise(Stats(1, gram))
-        natural = torch.argsort(factor.order)
-        damped = factor.hessian[natural][:, natural]
-        best = w + torch.linalg.solve(damped, cross.T).T
+        factor = factorise(Stats(1, gram), 0.01)
+        best = w + torch.linalg.solve(factor.hessian, cross.T).T
         values = format.grid.decode(feed_back(best, format, scale, zero, factor))
     steps = Steps.of(format, scale, zero, torch.arange(k), rows, k)
     decoded = QTensor(format, format.grid.nearest(values), scale, zero).decode()
@@ -234,6 +232,7 @@ def _descend(
     pull = (cross - (decoded - w) @ gram).T.contiguous()
     codes, decoded = values.T.contiguous(), decoded.T.contiguous()
     codes, decoded, pull, gram = (light(t, rows) for t in (codes, decoded, pull, gram))
+    natural = like(range(k), pull, namespace(pull).int64)
     for _ in range(SWEEPS):
-        visit_codes(codes, decoded, pull, gram, steps)
+        visit_codes(codes, decoded, pull, gram, steps, natural)
     return torch.as_tensor(codes).T

@@ -30,7 +30,8 @@ def factor_of(name: str, order: str = "activation") -> Factor:
 
 def diagonal(factor: Factor) -> np.ndarray:
     """D of H = U D U^T."""
-    half = np.linalg.solve(factor.upper.astype(np.float64), factor.hessian.astype(np.float64))
+    hessian = factor.hessian[np.ix_(factor.order, factor.order)].astype(np.float64)
+    half = np.linalg.solve(factor.upper.astype(np.float64), hessian)
     return np.diagonal(np.linalg.solve(factor.upper.astype(np.float64), half.T))
 
 
@@ -132,7 +133,8 @@ def together() -> Figure:
 
     def view(layer: str) -> dict[str, Any]:
         factor = factor_of(layer)
-        inside = factor.hessian[:SHOWN, :SHOWN]
+        strongest = factor.order[:SHOWN]
+        inside = factor.hessian[np.ix_(strongest, strongest)]
         size = np.sqrt(np.diagonal(inside))
         values = inside / size[:, None] / size[None, :]
         strong = float((np.abs(values[np.triu_indices(SHOWN, 1)]) > 0.3).mean())
