@@ -21,7 +21,7 @@ activations = st.sampled_from(["none", "int8", "fp8"])
 damping, order = st.floats(1e-12, 1, exclude_min=True), st.sampled_from(["natural", "activation"])
 OPTIONS: dict[str, dict[str, Any]] = {
     "gptq": {"damping": damping, "order": order},
-    "descent": {"damping": damping, "order": order, "sweeps": st.integers(0, 100)},
+    "descent": {"damping": damping, "order": order, "sweeps": st.integers(0, 100), "output_damping": damping},
     "lsq": {"epochs": st.integers(1, 99), "rate": st.floats(0, exclude_min=True, allow_infinity=False)},
 }
 
@@ -125,7 +125,7 @@ def test_defaults() -> None:
         symmetric=True,
         activations="none",
         method="descent",
-        options=Options(damping=0.01, order="activation", sweeps=1),
+        options=Options(damping=0.01, order="activation", sweeps=4, output_damping=0.3),
     )
     assert empty.rules == ()
     assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == (["self"], 128, 256)
@@ -295,7 +295,7 @@ def test_hash_is_of_the_content() -> None:
     found = [Recipe.read(change, "test").hash for change in ({}, *CHANGES)]
     assert len(set(found)) == len(found)
     assert all(len(h) == 64 for h in found)
-    spelled = Recipe.loads('[layer.options]\nsweeps = 1\n[layer]\nformat = "int4"  # the default\n')
+    spelled = Recipe.loads('[layer.options]\nsweeps = 4\n[layer]\nformat = "int4"  # the default\n')
     assert spelled.hash == Recipe().hash, "how it was written does not matter"
 
 

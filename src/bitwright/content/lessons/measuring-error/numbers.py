@@ -14,7 +14,8 @@ from bitwright.authoring.filters import scientific
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, kl, layer_error
 from bitwright.core.qtensor import QTensor
-from bitwright.methods import descent, gptq, mse, rtn
+from bitwright.methods import gptq, mse, rtn
+from bitwright.methods.descent import solver
 from bitwright.models.tasks.estimate import Estimate
 
 METHODS = {
@@ -80,7 +81,7 @@ def quantized(method: str, bits: int) -> dict[str, lab.Floats]:
         return {n: plain.quantize(lab.weight(n), format).decode() for n in lab.names()}
     if method == "gptq":
         return {n: fed(n, bits).decode() for n in lab.names()}
-    return {n: descent.refine(lab.weight(n), fed(n, bits), factor(n), sweeps=1).decode() for n in lab.names()}
+    return {n: solver.refine(lab.weight(n), fed(n, bits), factor(n), sweeps=1).decode() for n in lab.names()}
 
 
 def measured(changed: dict[str, lab.Floats], logits: torch.Tensor, reference: torch.Tensor) -> Quality:
