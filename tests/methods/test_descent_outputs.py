@@ -57,7 +57,7 @@ def test_falls_with_every_sweep_below_one_side(format: Format, road: str) -> Non
     w, stats, g = weights(1, ROWS), inputs(1), slopes(1)
     hessian = damped(stats)
     costs = []
-    for sweeps in range(4):
+    for sweeps in range(5):
         q = descent.quantize(w, format, stats, sweeps=sweeps, curvature=g)
         costs.append(both(w, q, hessian, g))
         assert np.isfinite(q.decode()).all() and q.codes.max() < 2**format.bits and q.codes.dtype == np.uint8
@@ -66,8 +66,8 @@ def test_falls_with_every_sweep_below_one_side(format: Format, road: str) -> Non
     for before, after in itertools.pairwise(costs):
         assert after <= before * (1 + SLACK)
     assert costs[-1] < 0.999 * costs[0]
-    one = descent.quantize(w, format, stats, sweeps=3)
-    assert costs[-1] < 0.9 * both(w, one, hessian, g)
+    one = descent.quantize(w, format, stats, sweeps=4)
+    assert costs[-1] < 0.95 * both(w, one, hessian, g)
     assert objective(w, one, hessian).sum() < objective(w, q, hessian).sum(), "each is best at its own"
 
 

@@ -43,8 +43,8 @@ def quantize(
 
     What falls is tr(G E H E^T), E = w - decoded, H = E[x x^T] of the inputs and G = `curvature` [rows, rows] = E[g g^T]
     of the slopes g of -log p at the outputs; G = I where it is not given, or with a note where it is all zeros. Each
-    round moves each block's scale to its minimiser, as stored, where that lowers the objective, then gives every weight
-    the best code with all others fixed. The objective never rises.
+    round gives every weight the best code with all others fixed; the first, and every third after it, before that moves
+    each block's scale to its minimiser, as stored, where that lowers the objective. The objective never rises.
 
     With G = V D V^T, error feedback goes along rows too: row r is rounded for the target w_r + sum_{q<r} V[q, r] e_q.
     Compiled where numba is installed and the weights are in main memory. Else the same sums run in blocks of

@@ -19,6 +19,9 @@ from bitwright.methods.descent.scales import visit_scales
 from bitwright.methods.gptq import BLOCK, Factor, Steps
 from bitwright.methods.mse import search
 
+RESCALE = 3
+"""Sweeps over codes from one visit of the scales to the next, which costs more than all of them. Four sweeps with two
+visits end within 1 % of what four visits reach, at 1 bit within 4 %."""
 PLAIN = f"numba is not installed: outputs are weighed against each other in blocks of {ROWS}"
 
 
@@ -99,8 +102,8 @@ def refine(w: Array, q: QTensor, factor: Factor, sweeps: int, outputs: Outputs |
     )
     pull = decoded * 0
     pull[:] = (float32(w) - decoded) @ factor.hessian
-    for _ in range(sweeps):
-        if q.scale.shape[0] > 1:
+    for sweep in range(sweeps):
+        if q.scale.shape[0] > 1 and sweep % RESCALE == 0:
             visit_scales(values.T, decoded.T, pull.T, factor.hessian, steps, q.outer, outputs)
         if kernels is None:
             visit_codes(values.T, decoded.T, pull.T, factor.hessian, steps, factor.order, outputs)
