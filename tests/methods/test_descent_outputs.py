@@ -141,6 +141,7 @@ def test_torch_without_a_compiler_is_numpy(monkeypatch: pytest.MonkeyPatch) -> N
         n = descent.quantize(w, format, stats, curvature=g)
         t = descent.quantize(torch.from_numpy(w), format, on_torch(stats), curvature=torch.from_numpy(g))
         assert isinstance(t.codes, torch.Tensor) and t.codes.dtype == torch.uint8
+        assert n.notes == t.notes == (solver.PLAIN,)
         costs = [both(w, q, damped(stats), g) for q in (n, t)]
         assert costs[0] == pytest.approx(costs[1], rel=0.03)
 

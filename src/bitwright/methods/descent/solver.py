@@ -22,7 +22,7 @@ from bitwright.methods.mse import search
 RESCALE = 3
 """Sweeps over codes from one visit of the scales to the next, which costs more than all of them. Four sweeps with two
 visits end within 1 % of what four visits reach, at 1 bit within 4 %."""
-PLAIN = f"numba is not installed: outputs are weighed against each other in blocks of {ROWS}"
+PLAIN = f"no compiled loops here (numba, on a processor): outputs make up for each other between blocks of {ROWS} only"
 
 
 def compiled(x: Array) -> Any:
@@ -42,12 +42,14 @@ def start(w: Array, format: Format, stats: Stats, factor: Factor, outputs: Outpu
         return gptq.quantize(w, format, stats, factor=factor)
     kernels = compiled(w)
     notes = factor.notes + outputs.notes
-    if kernels is None and not array_api_compat.is_torch_array(w):
+    if kernels is None:
         notes += (PLAIN,)
     xp, w = namespace(w), float32(w)
     scale, zero, outer = search(w, format, stats)
     q = QTensor(format, xp.zeros_like(w, dtype=xp.uint8), scale, zero, outer=outer, notes=notes)
     error = xp.zeros_like(w)
+    steps = Steps.of(format, scale, zero, factor.order, *w.shape)
+    numbers = None if kernels is None else kernels.Numbers.of(steps, w.shape[0])
     for first in range(0, w.shape[0], ROWS):
         rows = slice(first, min(first + ROWS, w.shape[0]))
         target = w[rows] + outputs.upper[:first, rows].T @ error[:first]
@@ -56,18 +58,25 @@ def start(w: Array, format: Format, stats: Stats, factor: Factor, outputs: Outpu
             codes = gptq.feed_back(target, format, part.scale, part.zero, factor)
             error[rows] = w[rows] - replace(part, codes=codes).decode()
         else:
-            codes = _feed_back(kernels, w, target, error, rows, q, factor, outputs)
+            codes = _feed_back(kernels, w, target, error, rows, format, numbers, factor, outputs)
         q.codes[rows] = codes
     return q
 
 
 def _feed_back(
-    kernels: Any, w: Array, target: Array, error: Array, rows: slice, q: QTensor, factor: Factor, outputs: Outputs
+    kernels: Any,
+    w: Array,
+    target: Array,
+    error: Array,
+    rows: slice,
+    format: Format,
+    numbers: Any,
+    factor: Factor,
+    outputs: Outputs,
 ) -> Array:
     """Codes (uint8) of some rows, compiled, and their `error`: tiles of columns, with products between them."""
     xp = namespace(w)
     n = w.shape[1]
-    numbers = kernels.Numbers.of(Steps.of(q.format, q.scale, q.zero, factor.order, w.shape[0], n), w.shape[0])
     x, own = (xp.take(part, factor.order, axis=1) for part in (target, w[rows]))
     values, miss, left = xp.zeros_like(x), xp.zeros_like(x), xp.zeros_like(x)
     upper, across = factor.upper, np.ascontiguousarray(np.asarray(outputs.upper[rows, rows]).T)
@@ -85,7 +94,7 @@ def _feed_back(
         values[:, tile], left[:, tile], miss[:, tile] = (like(each, w) for each in (found, felt, base - decoded))
     back = xp.argsort(factor.order)
     error[rows] = xp.take(left, back, axis=1)
-    return q.format.grid.nearest(xp.take(values, back, axis=1))
+    return format.grid.nearest(xp.take(values, back, axis=1))
 
 
 def refine(w: Array, q: QTensor, factor: Factor, sweeps: int, outputs: Outputs | None = None) -> QTensor:
