@@ -125,7 +125,7 @@ def test_defaults() -> None:
         symmetric=True,
         activations="none",
         method="descent",
-        options=Options(damping=0.01, order="activation", sweeps=4, output_damping=0.3),
+        options=Options(damping=None, order="activation", sweeps=4, output_damping=0.3),
     )
     assert empty.rules == ()
     assert (empty.calibration.source, empty.calibration.windows, empty.calibration.length) == (["self"], 128, 256)
