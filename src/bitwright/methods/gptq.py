@@ -93,7 +93,7 @@ def damp(stats: Stats) -> float:
     text recorded and the other half to judge by, this came within 5 % of the best damping in nearly all layers of two
     models, from 2 to 32 tokens per column, where a constant lost up to 28 % (docs/solver.md).
     """
-    return min(max(stats.power.shape[0] / max(stats.n, 1), 0.01), 1.0)
+    return float(min(max(stats.power.shape[0] / max(stats.n, 1), 0.01), 1.0))
 
 
 def factorise(stats: Stats, damping: float | None = None, order: str = "activation") -> Factor:
