@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright.core.drift import Drift, aim
+from bitwright.core.drift import Choice, Drift, aim, describe
 from bitwright.core.stats import Stats
 
 
@@ -89,3 +89,26 @@ def test_both_libraries_agree(gap: bool) -> None:
     other, same = aim(torch.from_numpy(W), (in_torch(halves[0]), in_torch(halves[1])))
     np.testing.assert_allclose(other.numpy(), numpy, rtol=1e-4, atol=1e-4)
     assert [c.ridge for c in choices] == [c.ridge for c in same]
+
+
+def test_matrices_with_inputs_of_their_own_are_fitted_alike() -> None:
+    records = [[drift(*streams(60, seed, 0.3)) for seed in pair] for pair in ((14, 15), (16, 17))]
+    stacked = [
+        Drift(Stats(60, np.stack([d.stats.moment for d in half])), np.stack([d.cross for d in half]))
+        for half in zip(*records, strict=True)
+    ]
+    target, (choice,) = aim(np.stack([W, W]), (stacked[0], stacked[1]))
+    assert target.shape == (2, *W.shape)
+    for found, (one, other) in zip(target, records, strict=True):
+        whole, ridge = one + other, choice.ridge * (one + other).stats.hessian.trace() / 6
+        exact = W @ whole.cross / whole.stats.n @ np.linalg.inv(whole.stats.hessian + ridge * np.eye(6))
+        np.testing.assert_allclose(found, W + choice.share * exact, rtol=1e-4, atol=1e-5)
+
+
+def test_a_note_says_what_was_chosen() -> None:
+    inputs, residual = Choice(0.1, 0.85, 0.02), Choice(3.0, 0.4, 0.01)
+    assert describe([inputs]) == "corrected targets: inputs 85 % at ridge 0.1"
+    assert describe([inputs, residual]) == "corrected targets: inputs 85 % at ridge 0.1, residual 40 % at ridge 3"
+    nothing = Choice(0.01, 0.0, 0.0)
+    assert describe([nothing, residual]) == "corrected targets: residual 40 % at ridge 3"
+    assert describe([nothing]) == "corrected targets: nothing holds on the other half of the tokens"

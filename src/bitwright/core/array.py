@@ -62,10 +62,10 @@ def subtract_product(out: Array, a: Array, b: Array) -> None:
 
 
 def divide(part: Array, lower: Array) -> Array:
-    """part (L L^T)^-1, for `part` [rows, d] and a lower triangular L [d, d]."""
+    """part (L L^T)^-1, for `part` [..., rows, d] and a lower triangular L [..., d, d]."""
     if array_api_compat.is_torch_array(part):
-        return namespace(part).cholesky_solve(part.T, lower).T
-    return np.linalg.solve(lower.T, np.linalg.solve(lower, part.T)).T
+        return namespace(part).cholesky_solve(part.mT, lower).mT
+    return np.linalg.solve(lower.mT, np.linalg.solve(lower, part.mT)).mT
 
 
 def absmax(x: Array, axis: int | None = None) -> Array:
