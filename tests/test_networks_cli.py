@@ -89,7 +89,8 @@ def test_quantize_by_a_recipe_with_a_largest_drop(made: Path, tmp_path: Path) ->
     """Two bits are too few: layers come back until no sample of the calibration is lost."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (tmp_path / "out.onnx").unlink()
-    (tmp_path / "recipe.toml").write_text('[layer]\nformat = "int2"\nmethod = "rtn"\n[network]\nequalize = false\n')
+    network = '[network]\nequalize = false\nbias = "none"\n'
+    (tmp_path / "recipe.toml").write_text(f'[layer]\nformat = "int2"\nmethod = "rtn"\n{network}')
     run(QUANTIZE + " --recipe {tmp}/recipe.toml --max-drop 0", tmp_path)
     found = certificate(tmp_path)
     assert found["kept_float"]

@@ -62,19 +62,30 @@ Factors = dict[tuple[int, float], Array]
 def aim(w: Array, halves: tuple[Drift, Drift], factors: Factors | None = None) -> tuple[Array, list[Choice]]:
     """W* for rows `w` [rows, columns], from what two halves of the tokens saw, and how each of its parts was fitted.
 
-    The first choice is for C, the second for R where there is one. Each half is fitted on and scored on in turn. A
-    part that explains nothing of the other half has a share of 0. All arrays may have an axis before the others, for
-    matrices with inputs of their own (groups of a convolution), which are fitted alike. `factors` is filled, and used
-    again for the same inputs; without it one factor at a time is kept.
+    The first choice is for C, the second for R where there is one. `factors` is filled, and used again for the same
+    inputs; without it one factor at a time is kept.
+    """
+    wide = float32(w)
+    lost = [[wide @ half.cross for half in halves]]
+    residuals = [half.residual for half in halves if half.residual is not None]
+    return make_up(w, [half.stats for half in halves], lost + [residuals] * (len(residuals) == len(halves)), factors)
+
+
+def make_up(
+    w: Array, stats: Sequence[Stats], lost: Sequence[Sequence[Array]], factors: Factors | None = None
+) -> tuple[Array, list[Choice]]:
+    """W* for rows `w` [rows, columns], from the `stats` of two halves, and how each part was fitted.
+
+    A part of `lost` holds for each half the sum over its tokens of what the answer lost, times x_hat^T [rows, columns].
+    Each half is fitted on and scored on in turn; a part that explains nothing of the other half has a share of 0. All
+    arrays may have an axis before the others, for matrices with inputs of their own (groups of a convolution), which
+    are fitted alike.
     """
     xp = namespace(w)
-    wide = float32(w)
-    count = sum(half.stats.n for half in halves)
-    parts = [[wide @ half.cross / count for half in halves]]
-    if all(half.residual is not None for half in halves):
-        parts.append([half.residual / count for half in halves])  # type: ignore[operator]
-    hessians = [half.stats.moment / count for half in halves]
-    target, choices = wide, _choose(parts, hessians, wide.shape[-1] / max(count, 1), factors)
+    count = sum(half.n for half in stats)
+    parts = [[each / count for each in part] for part in lost]
+    hessians = [half.moment / count for half in stats]
+    target, choices = float32(w), _choose(parts, hessians, w.shape[-1] / max(count, 1), factors)
     for part, choice in zip(parts, choices, strict=True):
         if choice.share > 0:
             whole = divide(part[0] + part[1], _factor(hessians[0] + hessians[1], choice.ridge, factors, 2))

@@ -13,9 +13,10 @@ from bitwright.engine.plan import summary
 from bitwright.errors import RecipeError
 from bitwright.files.layers import Placement
 from bitwright.files.onnx import decode, read
+from bitwright.models.network.moments import Record
 from bitwright.models.network.session import Session
 from bitwright.models.network.settle import Settling
-from bitwright.models.network.shared import Moments, later_uses, uses
+from bitwright.models.network.shared import later_uses, uses
 from bitwright.models.network.unfold import outputs_as_rows
 from bitwright.models.network.walk import Walk
 from bitwright.recipe import Network
@@ -58,7 +59,8 @@ def test_each_use_has_a_bias_for_the_codes_that_are_written(method: str, tmp_pat
     certificate = jobs.finish(plan)
     first, second = (item.name for item in uses(plan.items)[plan.model.graph.layer("conv4").weight])
     notes = {row["name"]: row["notes"] for row in certificate["rows"]}
-    assert notes[second] == [f"has the weight of {first}, stored once"] and not notes[first]
+    assert notes[second] == [f"has the weight of {first}, stored once"]
+    assert [note.partition(":")[0] for note in notes[first]] == ["corrected targets"]
     graph, out = plan.model.graph, read(tmp_path / "out.onnx")
     assert sum(tensor.name.startswith(f"{graph.layer(first).weight}_q") for tensor in out.graph.initializer) == 1
     assert graph.layer(first).weight in decode(out)
@@ -83,14 +85,14 @@ def test_the_moments_of_all_uses_are_pooled(tmp_path: Path) -> None:
     graph, placement = plan.model.graph, Placement("x86", ())
     feeds = [networks.feeds(graph.model, 4, seed=i) for i in range(2)]
     weight = graph.layer("conv4").weight
-    later = later_uses(graph, plan.items, placement, {}, feeds, False)
+    later = later_uses(graph, plan.items, placement, {}, feeds, [1, 2], False)
     assert list(later) == [weight] and [use.layer.name for use in later[weight]] == ["conv5"]
     inputs = [graph.layer(name).input for name in ("conv4", "conv5")]
-    alone = [Moments(graph.layer(name)) for name in ("conv4", "conv5")]
-    for batch in feeds:
+    alone = [Record(graph.layer(name), [1, 2]) for name in ("conv4", "conv5")]
+    for i, batch in enumerate(feeds):
         values = Session(graph.with_outputs(inputs), optimize=False).run(batch)
         for moments, name in zip(alone, inputs, strict=True):
-            moments.add(values[name])
+            moments.add(i, values[name])
     first, second = (moments.stats(False)[0] for moments in alone)
     for step in Walk(graph, placement, {}, feeds).steps():
         if step.layer.name == "conv4":

@@ -227,6 +227,14 @@ class Graph:
         readers = self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self.pinned else None
 
+    def added(self, layer: Layer) -> tuple[str, onnx.NodeProto] | None:
+        """The tensor to which the answer of `layer` is added, as it is, and the node that adds."""
+        add = self._alone(layer.raw)
+        if layer.recurrent or add is None or add.op_type != "Add" or add.domain:
+            return None
+        other = add.input[1] if add.input[0] == layer.raw else add.input[0]
+        return None if other in self._stored else (other, add)
+
     def clips(self, node: onnx.NodeProto) -> bool:
         """Whether `node` is a Relu or a Clip with constant limits: what saturation can do instead."""
         if node.op_type == "Clip" and not node.domain:

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -380,8 +381,8 @@ class NetworkModel(Model):
         corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
         feeds = [batch.feeds for batch in self._batches]
         walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
-        centred = bool(corrections) and self.network.bias == "empirical"
-        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, centred)
+        passages = list(accumulate(not batch.goes_on for batch in self._batches))
+        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, passages, plan.corrects)
         firsts = {weight: items[0].name for weight, items in uses(plan.items).items()}
         for step in walk.steps():
             item = plan.items.get(step.layer.name)
@@ -389,10 +390,11 @@ class NetworkModel(Model):
                 continue
             weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
             if (first := firsts[weight]) == item.name:
-                layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()))
-                seen, fallback = ((), None) if finished(item.name) else layer.seen(item.method.needs, item.format.block)
+                layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()), passages)
+                needs, block = item.method.needs, item.format.block
+                seen, fallback = ((), None) if finished(item.name) else layer.seen(needs, block, plan.corrects)
                 restore, inputs = partial(_restore, layer, sink), self._inputs(step.layer, sink)
-                yield Turn([item], seen, fallback, layer.settle, restore, inputs=inputs)
+                yield Turn([item], seen, fallback, layer.settle, restore, inputs=inputs, aim=layer.aim)
             else:
                 layer = Settling(self.graph, step, self.network, affine, corrections)
                 settle, restore = as_before(layer, first), partial(_restore, layer, sink)

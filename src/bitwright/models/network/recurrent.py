@@ -32,15 +32,18 @@ def operands(layer: Layer, node: onnx.NodeProto) -> list[str]:
     return [given[0], given[4], *((given[5], node.output[0]) if layer.slot == 2 else ())]
 
 
-def rows_of(layer: Layer, node: onnx.NodeProto, values: Mapping[str, Array]) -> Array:
-    """What a recurrent `layer` multiplies, [directions, rows, columns], of tensors by name."""
+def rows_of(layer: Layer, node: onnx.NodeProto, values: Mapping[str, Array], rounded: bool = False) -> Array:
+    """What a recurrent `layer` multiplies, [directions, rows, columns], of tensors by name.
+
+    `rounded` as `dynamic_lstm` rounds it. Backwards, with sequences of several lengths, it does so along other steps.
+    """
     x, lengths, *state = [values.get(name) for name in operands(layer, node)]
     if layer.slot == 1:
         assert x is not None
-        return input_rows(node, x, lengths)
+        return input_rows(node, _round(x) if rounded else x, lengths)
     first, y = state
     assert y is not None
-    return state_rows(node, y, first, lengths)
+    return state_rows(node, y, first, lengths, rounded)
 
 
 def input_rows(node: onnx.NodeProto, x: Array, lengths: Array | None) -> Array:
@@ -49,7 +52,9 @@ def input_rows(node: onnx.NodeProto, x: Array, lengths: Array | None) -> Array:
     return np.stack([rows] * len(directions(node)))
 
 
-def state_rows(node: onnx.NodeProto, y: Array, first: Array | None, lengths: Array | None) -> Array:
+def state_rows(
+    node: onnx.NodeProto, y: Array, first: Array | None, lengths: Array | None, rounded: bool = False
+) -> Array:
     """What R multiplies: [directions, rows, hidden], the state before each step; `first` is that before all (or 0).
 
     Of a GRU that resets its state before the product, the new value's rows of R see a part of that only.
@@ -65,6 +70,7 @@ def state_rows(node: onnx.NodeProto, y: Array, first: Array | None, lengths: Arr
             before = np.where((steps == last - 1)[..., None], start, before)
         else:
             before[1:], before[:1] = y[:-1, d], start
+        before = np.stack([_round(each) for each in before]) if rounded and len(before) else before
         found.append(before[inside])
     return np.stack(found)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from bitwright.core.array import Array as Anything
+from bitwright.core.drift import describe, make_up
 from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
@@ -21,8 +22,9 @@ from bitwright.methods import Samples, Seen
 from bitwright.methods.method import Needs
 from bitwright.models.model import Item, Outcome
 from bitwright.models.network.graph import Graph
-from bitwright.models.network.shared import Moments, Use
-from bitwright.models.network.unfold import outputs_as_rows, unfold
+from bitwright.models.network.moments import Drifts, Record
+from bitwright.models.network.shared import Use
+from bitwright.models.network.unfold import multiply, outputs_as_rows, unfold
 from bitwright.models.network.walk import Step
 from bitwright.recipe import Network
 from bitwright.rewrites import Rewrite
@@ -43,13 +45,15 @@ class Settling:
 
     def __init__(
         self, graph: Graph, step: Step, network: Network, affine: Affine | None, corrections: Sequence[Rewrite],
-        later: Sequence[Use] = (),
+        later: Sequence[Use] = (), passages: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.graph, self.step, self.network, self.affine, self.later = graph, step, network, affine, later
         self.layer = step.layer
-        self.matrix = graph.matrix(self.layer)
+        self.passages = passages or range(step.count)
+        self.matrix = self.target = graph.matrix(self.layer)
         self.corrections = corrections if self.layer.bias is not None else ()
         self.error: Anything = np.zeros_like(self.matrix)
+        self._notes: list[str] = []
 
     @property
     def groups(self) -> int:
@@ -66,8 +70,18 @@ class Settling:
         """Whether the bias takes care of the mean, so that codes need only keep the error about it small."""
         return bool(self.corrections) and self.network.bias == "empirical" and self.step.count > 0
 
-    def seen(self, needs: Needs, block: Block = "channel") -> tuple[tuple[Seen, ...], str | None]:
-        """What a method that needs so much is shown, for scales of such blocks; or why it cannot be."""
+    def seen(
+        self, needs: Needs, block: Block = "channel", corrects: bool = False
+    ) -> tuple[tuple[Seen, ...], str | None]:
+        """What a method that needs so much is shown, for scales of such blocks; or why it cannot be.
+
+        With `corrects`, what the inputs have lost is looked at as well, and `aim` makes up for it.
+        """
+        corrects = corrects and self.step.count > 0
+        if corrects and self.layer.op == "ConvTranspose":
+            corrects = False
+            self._notes.append("no corrected targets: a transposed convolution")
+        record = self._look(corrects) if corrects else None
         if needs == "nothing":
             return (Seen(),), None
         if self.layer.op == "ConvTranspose":
@@ -78,7 +92,12 @@ class Settling:
             return (Seen(samples=self._samples()),), None
         if self.groups > 1 and block == "tensor":
             return (Seen(),), "groups of other inputs share one scale"
-        return tuple(Seen(stats) for stats in self._moments()), None
+        record = record or self._look(False)
+        return tuple(Seen(stats) for stats in self._pooled(record)), None
+
+    def aim(self, item: Item, start: int, w: Anything) -> Anything:
+        """What the weights should be for the layer to answer, from the inputs there are, as the float one did."""
+        return w if self.target is self.matrix else torch.from_numpy(self.target)
 
     def settle(self, item: Item, start: int, w: Anything, q: QTensor) -> Outcome:
         """Fix the codes and the bias, so that the walk goes on with them; what the file stores, and its cost."""
@@ -87,9 +106,9 @@ class Settling:
         for user, affine in ((layer, self.affine), *((use.layer, use.affine) for use in self.later)):
             if affine is not None:
                 own = self.graph.bias(user) if user.bias else None
-                weight = fit_bias(weight, self.matrix, own, affine.scale)
-        decoded, notes = weight.decode(), []
-        self.error = decoded - self.matrix
+                weight = fit_bias(weight, self.target, own, affine.scale)
+        decoded, notes = weight.decode(), self._notes
+        self.error = decoded - self.target
         self.step.settle(weight=from_matrix(layer, decoded))
         for rewrite in self.corrections:
             assert rewrite.correct is not None
@@ -124,18 +143,57 @@ class Settling:
         """E[x] of each input channel by the batch norm that writes it."""
         return expected_input(self.graph, self.layer)
 
-    def _moments(self) -> list[Stats]:
-        """The record of the quantized network's inputs, one for each group of the layer; those of later uses added."""
-        moments = Moments(self.layer)
-        for _, x_hat in self.step:
-            moments.add(x_hat)
-        found = moments.stats(self.centred)
+    def _look(self, corrects: bool) -> Record:
+        """The record of the quantized network's inputs; with `corrects` the target makes up for what they lost."""
+        step, record = self.step, Record(self.layer, self.passages)
+        if not corrects:
+            for i, (_, x_hat) in enumerate(step):
+                record.add(i, x_hat)
+            return record
+        uneven = False
+        for i, ((x, x_hat), pair, beside) in enumerate(zip(step, step.outputs(), step.beside(), strict=True)):
+            uneven = uneven or x.shape != x_hat.shape
+            pairs = [pair]
+            if beside is not None and beside[0].shape == beside[1].shape == pair[0].shape and not self.later:
+                pairs.append(beside)
+            lost = [outputs_as_rows(self.layer, y) - outputs_as_rows(self.layer, y_hat) for y, y_hat in pairs]
+            record.add(i, x_hat, () if uneven else lost)
+        if uneven:
+            self._notes.append("no corrected targets: how many rows there are follows from the values before")
+        elif (found := self._drifts(record)) is not None:
+            matrix = torch.from_numpy(np.array(self.matrix)).reshape(self.groups, -1, self.layer.columns)
+            target, choices = make_up(matrix, found.stats, found.lost)
+            self.target = target.reshape(self.matrix.shape).numpy()
+            self._notes.append(describe(choices))
+        return record
+
+    def _drifts(self, record: Record) -> Drifts | None:
+        """What both halves of the samples lost, over all uses of the weight; None where there is nothing to make up."""
+        found = record.drifts(self.centred)
         for use in self.later:
-            found = [a + b for a, b in zip(found, use.moments, strict=True)] if use.moments else found
+            more = use.record.drifts(self.centred) if use.record is not None else None
+            found = found + more if found is not None and more is not None else None
+        if found is None or not any(bool(each.any()) for part in found.lost for each in part):
+            return None
+        sums = [*(stats.moment for stats in found.stats), *(each for part in found.lost for each in part)]
+        if all(bool(each.isfinite().all()) for each in sums):
+            return found
+        self._notes.append("no corrected targets: the squares of its inputs overflow float32")
+        return None
+
+    def _pooled(self, record: Record) -> list[Stats]:
+        """The moments of each group of the layer; those of later uses added."""
+        found = record.stats(self.centred)
+        for use in self.later:
+            if use.record is not None:
+                found = [a + b for a, b in zip(found, use.record.stats(self.centred), strict=True)]
         return found
 
     def _samples(self) -> Samples:
-        """Rows of the quantized network's unfolded inputs, and the float layer's outputs there."""
+        """Rows of the quantized network's unfolded inputs, and the float layer's outputs there.
+
+        With a corrected target they are what that answers: the outputs as far as they follow from such inputs at all.
+        """
         step, layer = self.step, self.layer
         generator = torch.Generator().manual_seed(0)
         each = max(1, TOKENS // step.count)
@@ -147,8 +205,12 @@ class Settling:
             take = torch.randperm(len(rows), generator=generator)[:each]
             inputs.append(rows[take])
             targets.append(wanted[take])
-        bias = torch.from_numpy(self.graph.bias(layer))
-        return Samples(torch.cat(inputs), torch.cat(targets), bias, layer.activation == "Relu", layer.groups)
+        bias, x, wanted = torch.from_numpy(self.graph.bias(layer)), torch.cat(inputs), torch.cat(targets)
+        if self.target is not self.matrix:
+            answers = multiply(layer, self.target, x.reshape(len(x), layer.groups, -1).transpose(0, 1))
+            bias = (wanted - answers).mean(dim=0) if self.centred else bias
+            wanted = answers + bias
+        return Samples(x, wanted, bias, layer.activation == "Relu", layer.groups)
 
     def _powers(self) -> tuple[float, float]:
         """Sum of squares of the output's error, and of the float output; 0 and 0 without samples."""

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import torch
 
 from bitwright.core.observe import Affine
-from bitwright.core.stats import Stats, add_gram, mirror
 from bitwright.errors import RecipeError
 from bitwright.files.layers import Layer, Placement
 from bitwright.models.model import Item
 from bitwright.models.network.graph import Graph
+from bitwright.models.network.moments import Record
 from bitwright.models.network.recurrent import operands, rows_of
 from bitwright.models.network.session import Feeds, Session
-from bitwright.models.network.unfold import unfold
+from bitwright.models.network.unfold import multiply, unfold
 
 
 class Use(NamedTuple):
     """A later layer that takes the codes of the first; `affine` rounds its input (None where that stays float).
 
-    `moments` are those of its input in the float network, one for each group; empty where nobody asked.
+    `record` is of its input in the float network, which loses by rounding alone; None where nobody asked.
     """
 
     layer: Layer
     affine: Affine | None
-    moments: Sequence[Stats]
+    record: Record | None
 
 
 def uses(items: Mapping[str, Item]) -> dict[str, list[Item]]:
@@ -72,37 +70,37 @@ def later_uses(
     placement: Placement,
     affines: Mapping[str, Affine],
     feeds: Sequence[Feeds],
-    centred: bool,
+    passages: Sequence[int],
+    corrected: bool,
 ) -> dict[str, list[Use]]:
-    """{weight: all uses but the first} of every weight that several items share, with their moments where one asks.
+    """{weight: all uses but the first} of every weight that several items share, with their records where one asks.
 
     The inputs are those of the float network: when the codes are chosen, what the quantized one feeds later layers
-    follows from them. `centred` moments are about the mean of each use, which its own bias takes care of. Methods that
-    ask for samples see those of the first use only.
+    follows from them. `corrected` layers ask whatever their method needs. Methods that ask for samples see those of the
+    first use only.
     """
     shared = {weight: found for weight, found in uses(items).items() if len(found) > 1}
-    asking = [i.part for found in shared.values() for i in found[1:] if i.method.needs == "moments"]
+    asking = [i.part for found in shared.values() for i in found[1:] if corrected or i.method.needs == "moments"]
     asking = [layer for layer in asking if layer.op != "ConvTranspose"]
     nodes = {node.name: node for node in graph.model.graph.node}
-    records: dict[str, list[Stats]] = {}
+    records: dict[str, Record] = {}
     if asking and feeds:
         names = list(dict.fromkeys(name for layer in asking for name in _seen(layer, nodes[layer.node])))
         held = {name: graph.constant(name) for name in names if name in graph.constants}
         inner = [name for name in names if name not in graph.inputs and name not in held]
         session = Session(graph.with_outputs(inner), optimize=False, where=graph.where)
-        sums = {layer.name: Moments(layer) for layer in asking}
-        for batch in feeds:
+        records = {layer.name: Record(layer, passages) for layer in asking}
+        for i, batch in enumerate(feeds):
             values = {**held, **batch, **(session.run(batch, inner) if inner else {})}
             for layer in asking:
                 affine = rounding(layer, placement, affines)
-                if layer.recurrent:
-                    sums[layer.name].add(rows_of(layer, nodes[layer.node], values))
-                    continue
-                x = np.asarray(values[layer.input])
-                sums[layer.name].add(x if affine is None else np.asarray(affine.fake(x)))
-        records = {name: found.stats(centred) for name, found in sums.items()}
+                x = rows_of(layer, nodes[layer.node], values) if layer.recurrent else np.asarray(values[layer.input])
+                x_hat = x if affine is None else np.asarray(affine.fake(x))
+                rows = unfold(layer, x - x_hat) if corrected else None
+                lost = [] if rows is None else [multiply(layer, graph.matrix(layer), rows)]
+                records[layer.name].add(i, x_hat, lost)
     return {
-        weight: [Use(i.part, rounding(i.part, placement, affines), records.get(i.name, [])) for i in found[1:]]
+        weight: [Use(i.part, rounding(i.part, placement, affines), records.get(i.name)) for i in found[1:]]
         for weight, found in shared.items()
     }
 
@@ -115,28 +113,3 @@ def _seen(layer: Layer, node: onnx.NodeProto) -> list[str]:
 def rounding(layer: Layer, placement: Placement, affines: Mapping[str, Affine]) -> Affine | None:
     """What rounds the input of `layer`, where it computes in integers."""
     return affines.get(layer.input) if layer.name in placement.nodes else None
-
-
-class Moments:
-    """Sums over the rows x of a layer's unfolded input, for each of its groups: x x^T, x, and how many."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self._upper: list[torch.Tensor | None] = [None] * layer.groups
-        self._total = torch.zeros(())
-        self._count = 0
-
-    def add(self, x: npt.NDArray[Any]) -> None:
-        """Count a batch of inputs."""
-        rows = unfold(self.layer, x)
-        assert rows is not None
-        self._total = self._total + rows.sum(dim=1)
-        self._count += rows.shape[1]
-        self._upper = [add_gram(part, upper) for part, upper in zip(rows, self._upper, strict=True)]
-
-    def stats(self, centred: bool) -> list[Stats]:
-        """The record of each group; `centred` about its mean."""
-        found = [mirror(upper) for upper in self._upper if upper is not None]
-        if centred:
-            found = [m - torch.outer(total, total) / self._count for m, total in zip(found, self._total, strict=True)]
-        return [Stats(self._count, moment) for moment in found]

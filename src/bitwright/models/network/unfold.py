@@ -37,11 +37,17 @@ def unfold(layer: Layer, x: Array) -> torch.Tensor | None:
         t = t.unfold(2 + i, span, strides[i])
     # Now [N, C, positions..., spans...]: of each span every dilation-th element belongs to the kernel.
     for i in range(rank):
-        t = t.index_select(2 + rank + i, torch.arange(0, t.shape[2 + rank + i], dilations[i]))
-    batch, channels = t.shape[:2]
-    positions = int(np.prod(t.shape[2 : 2 + rank]))
-    t = t.reshape(batch, layer.groups, channels // layer.groups, positions, -1)
-    return t.permute(1, 0, 3, 2, 4).reshape(layer.groups, batch * positions, -1)
+        if dilations[i] > 1:
+            t = t.index_select(2 + rank + i, torch.arange(0, t.shape[2 + rank + i], dilations[i]))
+    t = t.reshape(len(t), layer.groups, -1, *t.shape[2:])
+    t = t.permute(1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
+    return t.reshape(layer.groups, int(np.prod(t.shape[1 : 2 + rank])), -1)
+
+
+def multiply(layer: Layer, matrix: Array, rows: torch.Tensor) -> torch.Tensor:
+    """`rows` as of `unfold` times `matrix` [outputs, inputs per group * kernel]: [positions, outputs]."""
+    w = torch.from_numpy(np.array(matrix)).reshape(layer.groups, -1, matrix.shape[1])
+    return (rows @ w.mT).transpose(0, 1).reshape(-1, layer.outputs)
 
 
 def outputs_as_rows(layer: Layer, y: Array) -> torch.Tensor:

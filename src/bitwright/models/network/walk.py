@@ -83,6 +83,19 @@ class Step:
             else:
                 yield walk.value(layer.input, i), walk.seen(layer.input, i, reader)
 
+    def beside(self) -> Iterator[tuple[Array, Array] | None]:
+        """What the layer's answer is added to, batch by batch: (of the float network, of the quantized one).
+
+        None for a batch where it is added to nothing, or to what is not known before the layer's own codes are.
+        """
+        found = self._walk.graph.added(self.layer)
+        for i in range(self._walk.count):
+            if found is None or not self._walk.knows(found[0]):
+                yield None
+                continue
+            other, add = found
+            yield self._walk.value(other, i), self._walk.seen(other, i, add)
+
     def settle(self, weight: Array | None = None, bias: Array | None = None) -> None:
         """Give the quantized network its weight (in the stored shape) and bias; None leaves one as it is."""
         if weight is not None:
@@ -170,6 +183,10 @@ class Walk:
         """Batch `i` of a network output; one that is a constant is the same in both networks."""
         return np.asarray(self._columns[name].get(i, quantized) if name in self._columns else self.graph.constant(name))
 
+    def knows(self, name: str) -> bool:
+        """Whether the walk has come by a tensor, and somebody is still to read it."""
+        return name in self._columns
+
     def value(self, name: str, i: int) -> Any:
         """Batch `i` of a tensor of the float network."""
         return self._columns[name].get(i, False)
@@ -192,7 +209,7 @@ class Walk:
         values = {name: self._operand(name, i, quantized, node) for name in node.input if name}
         if layer.slot == 2:
             values[node.output[0]] = self.compute(node, i, quantized)[0]
-        return rows_of(layer, node, values)
+        return rows_of(layer, node, values, quantized and node.name in self.placement.dynamic)
 
     def _operand(self, name: str, i: int, quantized: bool, reader: onnx.NodeProto) -> Any:
         """Batch `i` of an input of `reader`, constants included; None for one that is left out."""
