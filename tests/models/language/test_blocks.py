@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Activations, Decoder, Passage, Recorder
+from bitwright.models.language.blocks import Activations, Decoder, Passage, Recorder, addresses
 from tests import tiny
 
 
@@ -27,7 +27,7 @@ def test_logits_equal_the_whole_model(kind: str, tmp_path: Path) -> None:
     seen: dict[str, int] = {}
     for block in range(arch.count):
         mine = [m for m in arch.quantizable() if m.block == block]
-        with decoder.loaded(block) as module, Recorder(module, f"{arch.blocks}.{block}", mine) as recorder:
+        with decoder.loaded(block) as module, Recorder(addresses(module, f"{arch.blocks}.{block}", mine)) as recorder:
             hidden = decoder.run(block, hidden, passage)
         seen |= {name: recorder.stats[leader].n for name, leader in recorder.leader.items()}
         assert all(p.device.type == "meta" for p in module.parameters())

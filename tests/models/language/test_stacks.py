@@ -13,7 +13,7 @@ from bitwright.errors import RecipeError
 from bitwright.library import check
 from bitwright.methods import rtn
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Passage, Recorder
+from bitwright.models.language.blocks import Decoder, Passage, Recorder, addresses
 from tests import jobs, tiny
 
 SINGLE = "model.safetensors"
@@ -48,7 +48,7 @@ def test_each_expert_has_statistics_of_its_own(kind: str, models: dict[str, Path
     hidden = decoder.enter(passage)
     experts = [m for m in arch.quantizable() if m.expert is not None and m.block == 0]
     with decoder.loaded(0) as block:
-        recorder = Recorder(block, f"{arch.blocks}.0", experts)
+        recorder = Recorder(addresses(block, f"{arch.blocks}.0", experts))
         with recorder:
             decoder.run(0, hidden, passage)
     chosen = 1 if kind == "llama4" else 2
