@@ -230,9 +230,9 @@ def plan(
     """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
-    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, max_drop, bind, copy_code; they
-    override `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and ResourceError for what
-    could be known to fail; TypeError for an option that does not exist.
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, effort, max_drop, bind and
+    copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and
+    ResourceError for what could be known to fail; TypeError for an option that does not exist.
     """
     unknown = options.keys() - OPTIONS
     if unknown:
@@ -254,7 +254,7 @@ def plan(
 
 OPTIONS = frozenset(
     {
-        *("bits", "format", "group", "symmetric", "method", "activations", "output", "simulate", "max_drop"),
+        *("bits", "format", "group", "symmetric", "method", "activations", "output", "simulate", "effort", "max_drop"),
         *("calib", "windows", "length", "heldout", "heldout_windows", "indivisible", "embedding", "bind", "copy_code"),
     }
 )

@@ -395,6 +395,9 @@ class Recipe(_Table):
     output: str | None = None
     """The container to write; None: what fits the model. "float" writes the decoded weights in the model's own dtype:
     any format can be studied, but no file gets smaller."""
+    effort: Literal["fast", "default", "best"] = "default"
+    """Quality for time: "fast" rounds each matrix for the float model's inputs; "default" also makes up for the errors
+    before it, and for language models weighs outputs by what they cost the loss; "best" learns that from more text."""
     max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Quality that may be lost: points of accuracy, or percent of perplexity. The most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"

@@ -19,6 +19,7 @@ from bitwright.cli.options import (
     Calib,
     CopyCode,
     Device,
+    Effort,
     Embedding,
     FormatName,
     Group,
@@ -62,6 +63,7 @@ def plan(
     output: Output = None,
     indivisible: Indivisible = None,
     embedding: Embedding = None,
+    effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
     copy_code: CopyCode = False,
@@ -73,7 +75,7 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, embedding=embedding, max_drop=max_drop,
+        indivisible=indivisible, embedding=embedding, effort=effort, max_drop=max_drop,
         copy_code=copy_code or None,
     )  # fmt: skip
 
@@ -104,6 +106,7 @@ def quantize(
     output: Output = None,
     indivisible: Indivisible = None,
     embedding: Embedding = None,
+    effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
     copy_code: CopyCode = False,
@@ -117,8 +120,8 @@ def quantize(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, max_drop=max_drop,
-        copy_code=copy_code or None,
+        simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, effort=effort,
+        max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:

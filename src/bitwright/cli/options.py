@@ -90,6 +90,14 @@ MaxDrop = Annotated[
         min=0, help="Most loss allowed, in points of accuracy or percent of perplexity; sensitive parts stay float."
     ),
 ]
+Effort = Annotated[
+    str | None,
+    typer.Option(
+        "--effort",
+        help="Quality for time: fast, default or best. Default: default.",
+        autocompletion=starting(("fast", "default", "best")),
+    ),
+]
 Bind = Annotated[list[str] | None, typer.Option(help="ONNX: size of an open input dimension, NAME=SIZE or NAME=any.")]
 MaxRam = Annotated[str | None, typer.Option(help="Memory limit, e.g. 2GB; the process cannot exceed it.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]

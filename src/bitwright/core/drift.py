@@ -21,6 +21,8 @@ import numpy as np
 from bitwright.core.array import Array, divide, float32, like, namespace
 from bitwright.core.stats import Stats
 
+ROWS = 128
+"""Rows of a matrix by which ridges and shares are chosen, at most: those of a large one, evenly taken, say the same."""
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """What is tried as a ridge, in mean diagonals of H."""
 
@@ -85,7 +87,8 @@ def make_up(
     count = sum(half.n for half in stats)
     parts = [[each / count for each in part] for part in lost]
     hessians = [half.moment / count for half in stats]
-    target, choices = float32(w), _choose(parts, hessians, w.shape[-1] / max(count, 1), factors)
+    judged = [[each[..., :: -(-w.shape[-2] // ROWS), :] for each in part] for part in parts]
+    target, choices = float32(w), _choose(judged, hessians, w.shape[-1] / max(count, 1), factors)
     for part, choice in zip(parts, choices, strict=True):
         if choice.share > 0:
             whole = divide(part[0] + part[1], _factor(hessians[0] + hessians[1], choice.ridge, factors, 2))

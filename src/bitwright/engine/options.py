@@ -14,7 +14,7 @@ from bitwright.files.containers import registry as containers
 from bitwright.models import Kind, kinds
 from bitwright.recipe import Layer, Recipe
 
-COMMON = {"max_drop": "max_drop", "output": "output"}
+COMMON = {"effort": "effort", "max_drop": "max_drop", "output": "output"}
 """Options for every kind of model, and the recipe's keys that they mean."""
 LAYER = ("bits", "format", "group", "symmetric", "method")
 """Options that make up the `[layer]` table."""

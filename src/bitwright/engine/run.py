@@ -94,5 +94,6 @@ def job_hash(plan: Plan, data: Any) -> str:
         "recipe": plan.recipe.hash,
         "model": plan.model.identity(),
         "calibration": plan.model.data_hash(data),
+        "effort": plan.effort.summary(),
     }
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()

@@ -83,6 +83,8 @@ class Method:
     needs: Needs = "nothing"
     scope: Scope = "matrix"
     moments: bool = False
+    weighs: bool = False
+    """Whether it makes use of `Seen.curvature`."""
     fits: Callable[[Format], str | None] = fits_fixed
     """Why it cannot take a format; None where it can."""
     prepare: Callable[[Stats, Any], Any] | None = None

@@ -24,6 +24,7 @@ from bitwright.core.qtensor import QTensor
 from bitwright.events import Event, Row
 from bitwright.files.held import Held, Module
 from bitwright.methods import Method, Options, Seen
+from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces, histogram
 from bitwright.models.kind import Kind
 from bitwright.recipe import Layer, Recipe
@@ -204,10 +205,10 @@ class Plan:
     attempt_of: Plan | None = None
     """The plan of which this one is an attempt with fewer parts quantized."""
 
-    @property
-    def corrects(self) -> bool:
-        """Whether matrices aim at what makes up for the errors before them."""
-        return True
+    @cached_property
+    def effort(self) -> Effort:
+        """What is done beside rounding each matrix for its own inputs, as far as the model and the memory allow."""
+        return self.model.effort(self) if self.attempt_of is None else self.attempt_of.effort
 
     @property
     def source(self) -> Path:
@@ -328,6 +329,10 @@ class Model(ABC):
         """What decides the output's bytes, besides the recipe: JSON-able."""
 
     # --- planning
+
+    def effort(self, plan: Plan) -> Effort:
+        """What the recipe's effort means for this model."""
+        return EFFORTS[plan.recipe.effort]
 
     @abstractmethod
     def parts(self, recipe: Recipe) -> Sequence[Part]:

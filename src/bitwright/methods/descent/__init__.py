@@ -82,6 +82,7 @@ METHOD = Method(
     options=Options,
     needs="moments",
     moments=True,
+    weighs=True,
     prepare=gptq.prepare,
     work=lambda options: 2.0 + options.sweeps,
     fallback="mse",

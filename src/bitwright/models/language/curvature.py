@@ -361,6 +361,11 @@ def piece(g: torch.Tensor, start: int, rows: int) -> torch.Tensor:
     return g[start // g.shape[1], :rows, :rows]
 
 
+def kept(folder: Path) -> int:
+    """Bytes that an earlier run keeps in a folder."""
+    return sum(path.stat().st_size for path in folder.glob(f"{KEPT}*"))
+
+
 def clear(folder: Path) -> None:
     """Delete what is kept in a folder, halves of files included."""
     for path in folder.glob(f"{KEPT}*"):

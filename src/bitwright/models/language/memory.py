@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from bitwright import machine
+from bitwright.models.effort import Effort
 from bitwright.models.language.arch import Architecture
 from bitwright.models.model import Estimate, Item, Plan
 
@@ -111,12 +112,19 @@ def activation_budget(plan: Plan) -> int:
 
 def estimate(plan: Plan, arch: Architecture, device: str, final_bytes: int, untied: bool) -> Estimate:
     """Memory at the heaviest moment and expected wall time."""
-    phases = _reading(plan), _solving(plan, arch, device), _judging(plan, arch, untied), _loading(plan, arch)
-    return Estimate(
-        machine.BASE + _holes(plan) + max(phases),
-        _seconds(plan, arch, device, final_bytes),
-        _hidden(plan, arch, device),
-    )
+    effort = plan.effort
+    needed, seconds = memory_of(plan, arch, device, untied, effort), _seconds(plan, arch, device, final_bytes)
+    if effort.weighing:
+        cost = curvature_cost(plan, arch, device, effort.weighing, plan.recipe.calibration.length)
+        needed, seconds = max(needed, cost.needed), seconds + cost.seconds
+    return Estimate(needed, seconds, _hidden(plan, arch, device, effort))
+
+
+def memory_of(plan: Plan, arch: Architecture, device: str, untied: bool, effort: Effort) -> int:
+    """Bytes at the heaviest moment with such an effort, but for learning how much outputs count."""
+    solving = _solving(plan, arch, device, effort)
+    phases = _reading(plan), solving, _judging(plan, arch, untied), _loading(plan, arch)
+    return machine.BASE + _holes(plan) + max(phases)
 
 
 class Cost(NamedTuple):
@@ -137,13 +145,10 @@ def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, le
     size, stored = dtype.itemsize, max(e.dtype.itemsize for e in arch.checkpoint.tensors.values())
     config, at_once = arch.config.get_text_config(), min(tokens, max(GRAPH_TOKENS, length))
     items = [item for item in plan.items.values() if item.part.block is not None]
-    grams: Counter[int] = Counter()
-    outputs: Counter[int] = Counter()
+    grams, outputs = _grams(plan), Counter[int]()
     chosen = int(getattr(config, "num_experts_per_tok", 0) or 0)
     experts = 1 + max((item.part.expert or 0 for item in items), default=0)
     for item in items:
-        step = min(piece_rows(item, plan.container.step(item.format)), item.rows)
-        grams[item.part.block] += 4 * -(-item.rows // step) * step * step
         routed = item.part.expert is not None and chosen
         outputs[item.part.block] += -(-item.rows * chosen // experts) if routed else item.rows
     graph = KEPT_PER_ROW * size * max(outputs.values(), default=0)
@@ -161,6 +166,16 @@ def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, le
     seconds = products / rate + DRAWN * tokens * vocabulary + 2 * disk / 1e9
     needed = machine.BASE + _holes(plan) + outside + max(head, back)
     return Cost(needed, disk + 2 * state, seconds, (arch.count + 1) * state)
+
+
+def _grams(plan: Plan) -> Counter[int]:
+    """Bytes of the output-side curvature of each block."""
+    grams: Counter[int] = Counter()
+    for item in plan.items.values():
+        if item.part.block is not None:
+            step = min(piece_rows(item, plan.container.step(item.format)), item.rows)
+            grams[item.part.block] += 4 * -(-item.rows // step) * step * step
+    return grams
 
 
 def curvature_mode(plan: Plan, cost: Cost, free: int) -> str | None:
@@ -188,7 +203,7 @@ def _tokenizer(plan: Plan) -> int:
     return file.stat().st_size if evaluates(plan) and file.exists() else 0
 
 
-def _solving(plan: Plan, arch: Architecture, device: str) -> int:
+def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int:
     """Bytes at the heaviest block, from its calibration to its codes."""
     size = machine.calibration_dtype(device).itemsize
     blocks = [sum(e.count for e in arch.tensors_of(b)) for b in range(arch.count)]
@@ -200,11 +215,40 @@ def _solving(plan: Plan, arch: Architecture, device: str) -> int:
     rest, length = sum(e.count for e in arch.tensors_of(None)), plan.recipe.calibration.length
     tokens = min(max(BATCH_TOKENS, length), plan.recipe.calibration.windows * length)
     forward = tokens * (8 * _width(arch, widest) + 4 * widest) * size + 8 * tokens * length
-    moments = _moments(plan)
+    weights = max(blocks) * (size + stored)
+    if effort.corrects:
+        # Of one input at a time there are H and C of two halves, R of two, and five squares more to fit them; what a
+        # pass multiplied by is held to its end, and the block's quantized weights come beside the stored ones.
+        moments, fit = _drifts(plan), 5 * 4 * widest * widest
+        forward += tokens * max(_outputs(plan).values(), default=0) * size
+        weights += max(blocks) * size
+    else:
+        moments, fit = _moments(plan), 0
+    squares = max(_grams(plan).values(), default=0) if effort.weighing else 0
     # A block passes its batches and is gone. Then each moment is scaled, and permuted and factorised in four squares
     # more; the two factors stay while its matrices are solved.
-    solve = moments + (4 * 4 * widest * widest if plan.calibrated else 0) + solver
-    return rest * size + moments + max(max(blocks) * (size + stored) + forward, solve)
+    solve = moments + (4 * 4 * widest * widest if plan.calibrated else 0) + fit + solver
+    if effort.corrects:
+        return rest * size + weights + squares + max(moments + forward, solve)
+    return rest * size + moments + squares + max(weights + forward, solve)
+
+
+def _drifts(plan: Plan) -> int:
+    """Bytes of what two halves of the text tell of the inputs of one stage, the heaviest."""
+    found: Counter[tuple[int | None, int]] = Counter()
+    for item in plan.items.values():
+        each = 16 * item.columns**2 + 8 * item.rows * item.columns
+        stage = item.part.block, item.columns
+        found[stage] = max(found[stage], each) if item.part.expert is None else found[stage] + each // 2
+    return max(found.values(), default=0)
+
+
+def _outputs(plan: Plan) -> Counter[int | None]:
+    """Outputs per token of the matrices of each block."""
+    found: Counter[int | None] = Counter()
+    for item in plan.items.values():
+        found[item.part.block] += item.rows
+    return found
 
 
 def _judging(plan: Plan, arch: Architecture, untied: bool) -> int:
@@ -241,12 +285,21 @@ def _loading(plan: Plan, arch: Architecture) -> int:
     return needed if 4 * arch.weights <= LOAD_LIMIT and machine.BASE + needed <= plan.room else 0
 
 
-def _hidden(plan: Plan, arch: Architecture, device: str) -> int:
-    """Bytes of all windows' hidden states: those of calibration, or those of both models in the verdict."""
+def _hidden(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int:
+    """Bytes of all windows' hidden states: those of calibration, or those of both models in the verdict.
+
+    With corrected targets there are those of two streams, and what the float stream feeds the matrices of a block.
+    """
     c, widest = plan.recipe.calibration, max((i.columns for i in plan.items.values()), default=0)
     per = c.length * _width(arch, widest)
+    if effort.corrects:
+        inputs: Counter[int | None] = Counter()
+        for block, columns, count in _inputs(plan):
+            inputs[block] += c.length * columns * count
+        per += per + max(inputs.values(), default=0)
     calibrated = c.windows * per * machine.calibration_dtype(device).itemsize if uses_text(plan) else 0
-    return max(calibrated, 2 * 4 * c.heldout_windows * per if evaluates(plan) else 0)
+    judged = 2 * 4 * c.heldout_windows * c.length * _width(arch, widest) if evaluates(plan) else 0
+    return max(calibrated, judged)
 
 
 def _width(arch: Architecture, unless: int) -> int:
@@ -277,7 +330,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     slow = machine.matmul_rate(torch.float32, device)
     c, items = plan.recipe.calibration, plan.items.values()
     tokens = c.windows * c.length if uses_text(plan) else 0
-    forward = 2 * tokens * sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
+    forward: float = 2 * tokens * sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
     solve = sum(2 * i.rows * i.columns**2 * i.method.work(i.options) for i in items)
     whole = arch.weights
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
@@ -286,7 +339,13 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or c.source) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
-    computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + verdict / (0.55 * slow)
+    fits = 0.0
+    if plan.effort.corrects and tokens:
+        # The float stream passes once, its twin up to each input and then as a whole; C is no symmetric matrix. Three
+        # ridges are tried on each half of the text.
+        forward, moments = 4.5 * forward, 3 * moments
+        fits = sum(3 * 2 * (4 * i.rows * i.columns**2 + i.columns**3 / 3) for i in items)
+    computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + fits / slow + verdict / (0.55 * slow)
     return 6 + computed + copy + loaded + _writing(plan, arch, rate, whole)
 
 

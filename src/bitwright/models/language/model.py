@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.methods import Seen, registry
 from bitwright.models import kinds
+from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
 from bitwright.models.language import curvature, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
@@ -43,10 +44,12 @@ from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
-from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn
+from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn, alike
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
+Weigh = Callable[[Item, int, int], Any]
+"""(item, first row, row after the last) -> how much those outputs count, or None: all alike."""
 TRIAL = "trial"
 """The folder below a partial output with all matrices quantized, used to find out which must stay float."""
 
@@ -66,6 +69,12 @@ LARGE = 0.3
 """Share of the output from which on a float embedding is remarked upon."""
 HALF = 2.0**15
 """Weights up to here decode in float16, with room for rounding."""
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` is to be."""
+    there = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
+    return shutil.disk_usage(there).free
 
 
 def _joined(*notes: str | None) -> str:
@@ -337,6 +346,7 @@ class LanguageModel(Model):
                 foreign=True,
             )
         plan.container.require_together(self.modules(plan), self.unpacks)
+        plan.notes += plan.effort.notes
         if self.untied(plan):
             added = sum(plan.stored(i) for i in plan.items.values() if self.arch.apart(i.part)) // 8
             plan.notes.append(
@@ -377,6 +387,32 @@ class LanguageModel(Model):
             return sink_of(plan.attempt_of)  # its codes are there already
         return FolderSink(plan, self.arch, plan.partial / TRIAL if plan.trial else plan.partial)
 
+    def effort(self, plan: Plan) -> Effort:
+        """What the recipe's effort means where text is looked at, as far as memory and disk allow."""
+        asked, room = EFFORTS[plan.recipe.effort], plan.room
+        if not memory.uses_text(plan):
+            return Effort()
+        untied, c = self.untied(plan), plan.recipe.calibration
+        corrects, windows, notes = asked.corrects, min(asked.weighing, c.windows), []
+        if not any(item.method.weighs for item in plan.items.values()):
+            windows = 0
+        if corrects and c.windows < 2:
+            corrects = False
+            notes.append("errors of earlier matrices are not made up for: that takes two windows of text")
+        if corrects and (needed := memory.memory_of(plan, self.arch, self.device, untied, asked)) > room:
+            corrects = False
+            notes.append(
+                f"errors of earlier matrices are not made up for: that needs {megabytes(needed)} of memory, and the "
+                f"limit is {megabytes(room)}"
+            )
+        if windows:
+            cost = memory.curvature_cost(plan, self.arch, self.device, windows, c.length)
+            why = memory.curvature_mode(plan, cost, free_disk(plan.partial) + curvature.kept(plan.partial))
+            if why is not None:
+                notes.append(f"all outputs count alike, as weighing them does not fit: {why}")
+                windows = 0
+        return Effort(corrects, windows, tuple(notes))
+
     def estimate(self, plan: Plan) -> Estimate:
         return memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
 
@@ -400,7 +436,18 @@ class LanguageModel(Model):
             if there
         ]
         lines = [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: {', '.join(what)})"]
-        return lines + self._text(plan) + self._hint(plan)
+        return lines + self._text(plan) + self._effort(plan) + self._hint(plan)
+
+    def _effort(self, plan: Plan) -> list[str]:
+        """What is done for quality beside rounding, where text is looked at."""
+        if not memory.uses_text(plan):
+            return []
+        effort, c = plan.effort, plan.recipe.calibration
+        told = [
+            *(["errors of earlier matrices are made up for"] if effort.corrects else []),
+            *([f"outputs weighed on {effort.weighing * c.length:,} tokens"] if effort.weighing else []),
+        ]
+        return [f"effort {plan.recipe.effort}: {', '.join(told) or 'each matrix rounded for its own inputs'}"]
 
     def _text(self, plan: Plan) -> list[str]:
         """How much calibration text the matrices see, where any does."""
@@ -444,6 +491,7 @@ class LanguageModel(Model):
     def facts(self, plan: Plan) -> dict[str, Any]:
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
         return {
+            "effort": plan.effort.summary(),
             "copied": [e.name for e in sink_of(plan).copies],
             "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
         }
@@ -477,6 +525,10 @@ class LanguageModel(Model):
 
         for left in plan.partial.glob(f"{SPILL}*"):
             left.unlink()  # a killed run could not
+        weigh: Weigh = alike
+        if data is not None and plan.effort.weighing and not all(map(finished, plan.items)):
+            total += 2 * sum(e.size for block in range(arch.count) for e in arch.tensors_of(block))
+            weigh = yield from self._weigh(plan, data, progress)
         walk = None if data is None or not memory.uses_text(plan) else self._walk(plan, data)
         copies = {e.name for e in sink_of(plan).copies}
         # What lies outside the blocks is copied first, and solved last: only then has the text reached the head.
@@ -500,7 +552,7 @@ class LanguageModel(Model):
                 if isinstance(stage, Event):
                     yield stage
                 else:
-                    yield from self._solved(plan, stage, finished, progress)
+                    yield from self._solved(plan, stage, finished, progress, weigh)
         recorder = None
         if walk is not None and at_head:
             recorder = yield from walk.at_head(at_head, progress, count)
@@ -509,10 +561,27 @@ class LanguageModel(Model):
             walk.decoder.close()
         release()
 
+    def _weigh(
+        self, plan: Plan, data: Text, progress: Callable[[float, str], Progress]
+    ) -> Generator[Event, None, Weigh]:
+        """How much the outputs of matrices count for the loss, learnt before any is solved."""
+        seed, windows = plan.recipe.calibration.seed, data.calibration[: plan.effort.weighing]
+        items, rows = [item for item in plan.items.values() if item.method.weighs], partial(self.piece_rows, plan)
+        budget = memory.activation_budget(plan)
+        job = curvature.Curvature(self.arch, self.device, windows, items, plan.partial, budget, seed, rows)
+        yield from job.compute(progress)
+        of = lru_cache(maxsize=1)(job.of)
+
+        def weigh(item: Item, start: int, stop: int) -> torch.Tensor | None:
+            found = of(item.part.block).get(item.name)
+            return None if found is None else curvature.piece(found, start, stop - start)
+
+        return weigh
+
     def _walk(self, plan: Plan, data: Text) -> Calibration:
         """The walk that shows methods the inputs of their matrices."""
         budget = memory.activation_budget(plan)
-        if not plan.corrects:
+        if not plan.effort.corrects:
             return Calibration(self.arch, self.device, data, budget, plan.partial)
 
         def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -530,6 +599,7 @@ class LanguageModel(Model):
         stage: Stage,
         finished: Callable[[str], bool],
         progress: Callable[[float, str], Progress],
+        weigh: Weigh = alike,
     ) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""
         least, recorder = plan.recipe.calibration.min_expert_tokens, stage.recorder
@@ -540,6 +610,8 @@ class LanguageModel(Model):
             turn = Turn(items, (seen,), fallback, self._settle(seen, twin), inputs=usage_of(items, recorder))
             if twin is not None:
                 turn.aim = twin.aim
+            if items[0].method.weighs:
+                turn.curvature = weigh
             yield turn
             del turn
             yield progress(sum(self.arch.checkpoint.entry(name).size for name in left), items[0].name)
@@ -549,8 +621,9 @@ class LanguageModel(Model):
         def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
             if seen.stats is None:
                 return Outcome(q)
-            hessian, target = seen.stats.hessian, w if twin is None else twin.target(item, start, w)
-            return Outcome(q, layer_error(target - q.decode(), hessian), layer_error(w, hessian))
+            hessian = seen.stats.hessian
+            target, notes = (w, ()) if twin is None else twin.aimed(item, start, w)
+            return Outcome(q, layer_error(target - q.decode(), hessian), layer_error(w, hessian), notes=notes)
 
         return settle
 

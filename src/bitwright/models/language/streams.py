@@ -9,6 +9,7 @@ differ by is what `core.drift` makes up for.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,13 +18,12 @@ from typing import Any
 
 import torch
 
-from bitwright.core.drift import Choice, Drift, Factors, aim
+from bitwright.core.drift import Drift, Factors, aim, describe
 from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, add_product, mirror
 from bitwright.events import Event, Progress
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import (
-    _FIRST,
     Activations,
     Count,
     Passage,
@@ -69,12 +69,12 @@ class Stream(Watch):
             chosen = self.choose(self._chosen, func(*args, **(kwargs or {})), *args, **(kwargs or {}))
             self._chosen += 1
             return chosen
-        out = super().__torch_function__(func, types, args, kwargs)
-        at = _FIRST.get(func)
-        if at is not None and isinstance(out, torch.Tensor):
-            for name in self._names.get(args[at + 1].data_ptr(), ())[:1]:
-                self._made[out.data_ptr()] = out, name  # held, so that its address is not used again
-        return out
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def answered(self, y: torch.Tensor, x: torch.Tensor, names: list[str], at: int | None = None) -> None:
+        """Hold a product, so that its address is not used again, until it is known what it is added to."""
+        if at is None:
+            self._made[y.data_ptr()] = y, names[0]
 
     def _join(self, a: Any, b: Any) -> None:
         """Tell of the sum of a product and of something that is none itself."""
@@ -171,8 +171,6 @@ class Twin(Stream):
     rounding: Rounding | None = None
     count: Count | None = None
     usage: dict[str, Usage | None] = field(default_factory=dict)
-    chosen: dict[str, list[Choice]] = field(default_factory=dict)
-    """How the corrections of a matrix were fitted, those of all its parts."""
 
     def __post_init__(self) -> None:
         super().__init__(self.names)
@@ -180,8 +178,9 @@ class Twin(Stream):
         self._sums = {(name, half): Sums() for name in self.wanted for half in (0, 1)}
         self._residuals: dict[tuple[str, int], torch.Tensor] = {}
         self._whole: set[str] = {n for n, leader in self.leader.items() if leader in self.wanted}
+        self._sharing = Counter(self.leader.values())
         self._factors: dict[str, Factors] = {}
-        self._targets: dict[tuple[str, int], torch.Tensor] = {}
+        self._targets: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._rows: dict[str, torch.Tensor] = {}
         self._rounded: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         self._left: set[tuple[str, bool]] = set()
@@ -267,14 +266,15 @@ class Twin(Stream):
         if halves[0] is None or halves[1] is None:
             return w
         target: torch.Tensor
-        target, choices = aim(w, (halves[0], halves[1]), self._factors.setdefault(leader, {}))
-        self.chosen.setdefault(item.name, []).extend(choices)
-        self._targets[item.name, start] = target
+        factors = self._factors.setdefault(leader, {}) if self._sharing[leader] > 1 else None
+        target, choices = aim(w, (halves[0], halves[1]), factors)
+        self._targets[item.name, start] = target, describe(choices)
         return target
 
-    def target(self, item: Item, start: int, w: torch.Tensor) -> torch.Tensor:
-        """What rows from `start` on were aimed at, once; else `w`."""
-        return self._targets.pop((item.name, start), w)
+    def aimed(self, item: Item, start: int, w: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """What rows from `start` on were aimed at, else `w`, and a note of that; to be asked once."""
+        target, *notes = self._targets.pop((item.name, start), (w,))
+        return target, tuple(notes)
 
     def _drift(self, name: str, leader: str, half: int, start: int, stop: int) -> Drift | None:
         sums, stats = self._sums.get((leader, half)), self._halves.get((leader, half))

@@ -95,11 +95,11 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     # Observing holds all observed tensors of a batch; the walk holds tensors of all batches, up to its budget each,
     # the unfolded input of one layer for one batch, and its moments: of two halves, about their means, and factored.
     square = max((4 * item.columns * (item.part.groups * item.columns + item.rows) for item, _ in items), default=0)
-    walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded + plan.corrects * 6 * square
+    walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded + plan.effort.corrects * 6 * square
     memory = BASE + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
     forward = 2 * sum(work(graph).values())
-    asking = [(item, each) for item, each in items if plan.corrects or item.method.needs != "nothing"]
-    moments = sum(2 * each * item.columns * (item.columns + plan.corrects * item.rows) for item, each in asking)
+    asking = [(item, each) for item, each in items if plan.effort.corrects or item.method.needs != "nothing"]
+    moments = sum(2 * each * item.columns * (item.columns + plan.effort.corrects * item.rows) for item, each in asking)
     solve = sum(2 * item.rows * item.columns**2 * item.method.work(item.options) for item, _ in items)
     rate = machine.matmul_rate(torch.float32, "cpu")
     # Two passes observe, six look at each layer; convolutions run at about two thirds of a product's rate.

@@ -382,7 +382,7 @@ class NetworkModel(Model):
         feeds = [batch.feeds for batch in self._batches]
         walk, done = Walk(self.graph, sink.placement, sink.affines, feeds, plan.out.parent), 0
         passages = list(accumulate(not batch.goes_on for batch in self._batches))
-        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, passages, plan.corrects)
+        later = later_uses(self.graph, plan.items, sink.placement, sink.affines, feeds, passages, plan.effort.corrects)
         firsts = {weight: items[0].name for weight, items in uses(plan.items).items()}
         for step in walk.steps():
             item = plan.items.get(step.layer.name)
@@ -392,7 +392,7 @@ class NetworkModel(Model):
             if (first := firsts[weight]) == item.name:
                 layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()), passages)
                 needs, block = item.method.needs, item.format.block
-                seen, fallback = ((), None) if finished(item.name) else layer.seen(needs, block, plan.corrects)
+                seen, fallback = ((), None) if finished(item.name) else layer.seen(needs, block, plan.effort.corrects)
                 restore, inputs = partial(_restore, layer, sink), self._inputs(step.layer, sink)
                 yield Turn([item], seen, fallback, layer.settle, restore, inputs=inputs, aim=layer.aim)
             else:
