@@ -213,6 +213,7 @@ def summary(plan: Plan) -> dict[str, Any]:
             for item in plan.items.values()
         ],
         "kept_float": plan.floats,
+        "effort": plan.effort.summary(),
         **model.facts(plan),
         "source_bytes": model.source_bytes,
         "final_bytes": plan.sink.final_bytes,

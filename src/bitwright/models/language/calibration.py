@@ -89,12 +89,16 @@ class Stage:
 class Calibration:
     """Runs the calibration windows through the float model, block after block."""
 
+    least = 1
+    """Batches there must be, if there are as many windows."""
+
     def __init__(self, arch: Architecture, device: str, text: Text, budget: int, folder: Path) -> None:
         """`budget` bounds the hidden states in memory, in bytes; the rest spills below `folder`."""
         self.arch, self.decoder = arch, Decoder(arch, device=device)
         length = text.calibration.shape[1]
         self.hidden = Activations(budget, folder)
-        pieces = batches(text.calibration, max(1, BATCH_TOKENS // length))
+        most = -(-len(text.calibration) // self.least)
+        pieces = batches(text.calibration, max(1, min(BATCH_TOKENS // length, most)))
         self.passages = [Passage(piece) for piece in pieces]
         for passage in self.passages:
             self.hidden.append(self.decoder.enter(passage))

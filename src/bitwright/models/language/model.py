@@ -399,16 +399,19 @@ class LanguageModel(Model):
         if corrects and c.windows < 2:
             corrects = False
             notes.append("errors of earlier matrices are not made up for: that takes two windows of text")
-        if corrects and (needed := memory.memory_of(plan, self.arch, self.device, untied, asked)) > room:
+
+        def lacking(effort: Effort) -> str | None:
+            needed = memory.memory_of(plan, self.arch, self.device, untied, effort)
+            limit = f"the limit is {megabytes(room)}"
+            return f"that needs {megabytes(needed)} of memory, and {limit}" if needed > room else None
+
+        if corrects and (why := lacking(Effort(corrects))):
             corrects = False
-            notes.append(
-                f"errors of earlier matrices are not made up for: that needs {megabytes(needed)} of memory, and the "
-                f"limit is {megabytes(room)}"
-            )
+            notes.append(f"errors of earlier matrices are not made up for: {why}")
         if windows:
             cost = memory.curvature_cost(plan, self.arch, self.device, windows, c.length)
-            why = memory.curvature_mode(plan, cost, free_disk(plan.partial) + curvature.kept(plan.partial))
-            if why is not None:
+            free = free_disk(plan.partial) + curvature.kept(plan.partial)
+            if why := memory.curvature_mode(plan, cost, free) or lacking(Effort(corrects, windows)):
                 notes.append(f"all outputs count alike, as weighing them does not fit: {why}")
                 windows = 0
         return Effort(corrects, windows, tuple(notes))
@@ -491,7 +494,6 @@ class LanguageModel(Model):
     def facts(self, plan: Plan) -> dict[str, Any]:
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
         return {
-            "effort": plan.effort.summary(),
             "copied": [e.name for e in sink_of(plan).copies],
             "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
         }

@@ -50,7 +50,8 @@ class Stream(Watch):
         super().__init__(names)
         self.batch = 0
         self._made: dict[int, tuple[torch.Tensor, str]] = {}
-        self._chosen = 0
+        self._born: dict[int, int] = {}
+        self._steps = self._chosen = 0
 
     @contextmanager
     def on(self, batch: int) -> Iterator[None]:
@@ -61,6 +62,7 @@ class Stream(Watch):
                 yield
         finally:
             self._made.clear()
+            self._born.clear()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ADDS and len(args) == 2:
@@ -69,7 +71,15 @@ class Stream(Watch):
             chosen = self.choose(self._chosen, func(*args, **(kwargs or {})), *args, **(kwargs or {}))
             self._chosen += 1
             return chosen
-        return super().__torch_function__(func, types, args, kwargs)
+        out = super().__torch_function__(func, types, args, kwargs)
+        self._steps += 1
+        if isinstance(out, torch.Tensor):
+            at = out.data_ptr()
+            if not any(
+                isinstance(x, torch.Tensor) and x.data_ptr() == at for x in args
+            ):  # no view, nor changed in place
+                self._born[at] = self._steps
+        return out
 
     def answered(self, y: torch.Tensor, x: torch.Tensor, names: list[str], at: int | None = None) -> None:
         """Hold a product, so that its address is not used again, until it is known what it is added to."""
@@ -82,7 +92,10 @@ class Stream(Watch):
             return
         for product, other in ((a, b), (b, a)):
             found = self._made.get(product.data_ptr())
-            if found and found[0].numel() == product.numel() and other.data_ptr() not in self._made:
+            if found is None or found[0].numel() != product.numel() or other.data_ptr() in self._made:
+                continue
+            # What was made after the product may be made of it, as in an activation's polynomial.
+            if self._born.get(other.data_ptr(), 0) <= self._born[product.data_ptr()]:
                 with torch._C.DisableTorchFunction():
                     self.join(found[1], other.reshape(-1, other.shape[-1]))
 
@@ -289,6 +302,8 @@ class Twin(Stream):
 class Streams(Calibration):
     """Runs the calibration windows through the float model and its quantized twin, block after block."""
 
+    least = 2  # a correction is fitted on every other batch, and judged by those between
+
     def __init__(
         self,
         arch: Architecture,
@@ -378,4 +393,4 @@ def stages(items: list[Item], source: Source) -> list[list[Item]]:
 
 def _role(name: str) -> str:
     """What a matrix is in its block, whichever expert it belongs to."""
-    return re.sub(r"\d+", "#", name)
+    return re.sub(r"\.\d+\.", ".#.", name)
