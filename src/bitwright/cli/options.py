@@ -58,7 +58,9 @@ Calib = Annotated[
         "source, mixed evenly or by shares, as in a.txt:3. ONNX: samples."
     ),
 ]
-WindowCount = Annotated[int | None, typer.Option(help="Number of calibration windows. Default 128.")]
+WindowCount = Annotated[
+    int | None, typer.Option(help="Number of calibration windows. Default 128; 512 with --effort best.")
+]
 Length = Annotated[int | None, typer.Option(help="Tokens per window. Default 256.")]
 Heldout = Annotated[
     list[str] | None,

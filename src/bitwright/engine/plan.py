@@ -17,6 +17,7 @@ from bitwright.files.containers import registry as containers
 from bitwright.files.plain import NAME, require_new
 from bitwright.methods import registry as methods
 from bitwright.models import kind_of, require_device
+from bitwright.models.effort import EFFORTS
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan, levels_of
 from bitwright.recipe import Layer, Recipe, matches
@@ -105,6 +106,8 @@ def complete(kind: Kind, recipe: Recipe) -> Recipe:
     """`recipe` with this kind's own defaults where it says nothing; RecipeError for a table of another kind."""
     raw = recipe.model_dump(mode="python", exclude_unset=True)
     require_tables(kind, raw, "recipe")
+    if "calibration" in kind.tables:
+        raw["calibration"] = {"windows": EFFORTS[recipe.effort].windows} | raw.get("calibration", {})
     if kind.layer:
         raw["layer"] = Layer.model_validate(dict(kind.layer)).overlaid(raw.get("layer", {})).model_dump()
     return Recipe.model_validate(raw)

@@ -15,6 +15,8 @@ class Effort:
     weighing: int = 0
     """Windows of calibration text on which it is learnt how much each output counts for the loss; 0: all count alike.
     """
+    windows: int = 128
+    """Windows of calibration text, where the recipe names no number."""
     notes: tuple[str, ...] = ()
     """What had to be left out, and why."""
 
@@ -23,5 +25,5 @@ class Effort:
         return {"corrects": self.corrects, "weighing": self.weighing}
 
 
-EFFORTS = {"fast": Effort(), "default": Effort(True, 16), "best": Effort(True, 128)}
+EFFORTS = {"fast": Effort(), "default": Effort(True, 16), "best": Effort(True, 128, 512)}
 """By the recipe's word."""

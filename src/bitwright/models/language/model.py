@@ -116,7 +116,8 @@ def _notes(arch: Architecture, code: bool) -> list[str]:
 class LanguageModel(Model):
     """A folder that transformers understands, read tensor by tensor.
 
-    Every matrix is solved with the float model's own inputs, so that codes depend on no other matrix.
+    With effort "fast" every matrix is solved with the float model's own inputs, so that codes depend on no other matrix.
+    Otherwise they make up for those before them; where one of these stays float after all, they are kept as they are.
     """
 
     independent = True
@@ -414,7 +415,7 @@ class LanguageModel(Model):
             if why := memory.curvature_mode(plan, cost, free) or lacking(Effort(corrects, windows)):
                 notes.append(f"all outputs count alike, as weighing them does not fit: {why}")
                 windows = 0
-        return Effort(corrects, windows, tuple(notes))
+        return Effort(corrects, windows, notes=tuple(notes))
 
     def estimate(self, plan: Plan) -> Estimate:
         return memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
