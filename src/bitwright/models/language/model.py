@@ -116,7 +116,7 @@ def _notes(arch: Architecture, code: bool) -> list[str]:
 class LanguageModel(Model):
     """A folder that transformers understands, read tensor by tensor.
 
-    With effort "fast" every matrix is solved with the float model's own inputs, so that codes depend on no other matrix.
+    With effort "fast" every matrix is solved with the float model's own inputs: codes depend on no other matrix.
     Otherwise they make up for those before them; where one of these stays float after all, they are kept as they are.
     """
 
