@@ -14,7 +14,7 @@ from bitwright.core.formats import named
 from bitwright.engine import plan as planning
 from bitwright.events import Progress
 from bitwright.methods import registry
-from bitwright.models.language.arch import Architecture
+from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.calibration import Stage
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.model import Item
@@ -129,6 +129,19 @@ def test_targets_answer_closer_to_the_float_network(kind: str, tmp_path: Path) -
 def test_what_is_added_to_the_residual_stream_is_found(kind: str, joined: list[str], tmp_path: Path) -> None:
     found = {name for _, twin in passed(*opened(kind, tmp_path, 0.1)) for name, _ in twin._residuals}
     assert short(sorted(found)) == joined
+
+
+def test_the_head_sees_both_streams(tmp_path: Path) -> None:
+    streams, items = opened("llama", tmp_path, 0.1)
+    passed(streams, items)
+    head = Matrix("lm_head.weight", "lm_head.weight", 1024, 64, None)
+    steps = streams.at_head([head], told, lambda name, x: None)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(steps)
+    twin: Twin = end.value.value
+    assert twin.stats["lm_head.weight"].n == 8 * 32
+    assert all(bool(twin._sums["lm_head.weight", half].cross.any()) for half in (0, 1))  # type: ignore[union-attr]
 
 
 def test_both_streams_send_a_token_to_the_same_experts(tmp_path: Path) -> None:

@@ -141,20 +141,24 @@ class Calibration:
         """The matrices of a block by where their values lie in its loaded `module`."""
         return addresses(module, f"{self.arch.blocks}.{block}", matrices)
 
+    @property
+    def head_words(self) -> tuple[int, int | None]:
+        """As few words of the vocabulary as it takes to see what the head multiplies."""
+        return (0, 1) if self.decoder.separable else (0, None)
+
     def at_head(
         self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
-    ) -> Generator[Event, None, Recorder]:
+    ) -> Generator[Event, None, Any]:
         """Take all windows, which have passed every block, to the output head; a Recorder of what `matrices` multiply.
 
         Of the logits no more are computed than it takes to see their input.
         """
         recorder = Recorder(addresses(self.decoder.model, "", matrices), count)
-        words = (0, 1) if self.decoder.separable else (0, None)
         for i in range(len(self.hidden)):
             hidden = self.hidden[i]
             for row in range(len(hidden)):  # all logits of a batch may be gigabytes
                 with recorder:
-                    self.decoder.logits(hidden[row : row + 1], *words)
+                    self.decoder.logits(hidden[row : row + 1], *self.head_words)
                 recorder.next_batch()
             yield progress(0, "calibrating the head")
         require_moments(recorder.stats)

@@ -22,7 +22,7 @@ from bitwright.core.drift import Drift, Factors, aim, describe
 from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, add_product, mirror
 from bitwright.events import Event, Progress
-from bitwright.models.language.arch import Architecture
+from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import (
     Activations,
     Count,
@@ -30,6 +30,7 @@ from bitwright.models.language.blocks import (
     Rounding,
     Stop,
     Watch,
+    addresses,
 )  # fmt: skip
 from bitwright.models.language.calibration import Calibration, Stage, require_moments
 from bitwright.models.language.text import Text
@@ -371,6 +372,25 @@ class Streams(Calibration):
                 with twin.on(i):
                     self.twin[i] = self.decoder.run(block, self.twin[i], self.twin_passages[i])
                 yield progress(size / 3 / len(self.hidden), label)
+
+    def at_head(
+        self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count
+    ) -> Generator[Event, None, Twin]:
+        """See `Calibration.at_head`: here both streams come to the head, a window at a time."""
+        names, words = addresses(self.decoder.model, "", matrices), self.head_words
+        source = Source(names, self._store())
+        places = [(i, row) for i in range(len(self.hidden)) for row in range(len(self.hidden[i]))]
+        for at, (i, row) in enumerate(places):
+            with source.on(at):
+                self.decoder.logits(self.hidden[i][row : row + 1], *words)
+        yield progress(0, "calibrating the head")
+        twin = Twin(names, source, frozenset(source.order), self._rounding, count)
+        for at, (i, row) in enumerate(places):
+            with twin.on(at):
+                self.decoder.logits(self.twin[i][row : row + 1], *words)
+        yield progress(0, "calibrating the head")
+        require_moments(twin.stats)
+        return twin
 
     def _store(self) -> Activations:
         return Activations(self._budget // 2, self._folder)
