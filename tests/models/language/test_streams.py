@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,15 @@ def passed(streams: Streams, items: list[Item], count: Any = None) -> list[tuple
                 found.append((names, stage.recorder))
                 done.update(names)
     return found
+
+
+def result(steps: Generator[Any, None, Twin]) -> Twin:
+    """What a generator returns when it is through."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def told(size: float, label: str) -> Progress:
@@ -136,10 +146,7 @@ def test_the_head_sees_both_streams(tmp_path: Path) -> None:
     passed(streams, items)
     head = Matrix("lm_head.weight", "lm_head.weight", 1024, 64, None)
     steps = streams.at_head([head], told, lambda name, x: None)
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(steps)
-    twin: Twin = end.value.value
+    twin = result(steps)
     assert twin.stats["lm_head.weight"].n == 8 * 32
     assert all(bool(twin._sums["lm_head.weight", half].cross.any()) for half in (0, 1))  # type: ignore[union-attr]
 
