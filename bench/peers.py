@@ -38,11 +38,13 @@ class Bitwright(Peer):
     def command(self, **settings):
         """Return our command line for these settings."""
         simulate = "" if settings["bits"] in PACKED_BITS else SIMULATE
-        return (BITWRIGHT + simulate).format(**settings).split()
+        return [*(BITWRIGHT + simulate).format(**settings).split(), *self.options]
 
 
 PEERS = {
     "bitwright": Bitwright(""),
+    "bitwright-fast": Bitwright("", ("--effort", "fast")),
+    "bitwright-best": Bitwright("", ("--effort", "best")),
     "rtn": Peer("rtn"),
     "rtn-sym": Peer("rtn", ("--symmetric",)),
     "hqq": Peer("hqq_linear"),
