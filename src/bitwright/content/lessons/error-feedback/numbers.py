@@ -10,7 +10,8 @@ from bitwright.authoring.filters import significant
 from bitwright.core.formats import named
 from bitwright.core.measure import Error, layer_error
 from bitwright.core.stats import Stats
-from bitwright.methods import descent, gptq, mse
+from bitwright.methods import gptq, mse
+from bitwright.methods.descent import solver
 from bitwright.methods.gptq import Factor
 
 LAYER = "layers.1.mlp.gate_proj"
@@ -172,7 +173,7 @@ def everywhere(bits: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, fl
         found = {
             "nearest": mse.quantize(w, format, stats),
             "feedback": fed,
-            "descent": descent.refine(w, fed, factor, 1),
+            "descent": solver.refine(w, fed, factor, 1),
         }
         power = layer_error(w, stats.hessian)
         for key, q in found.items():
