@@ -319,6 +319,34 @@ class Code(View):
     output: str = ""
 
 
+Spot = tuple[Number, Number]
+
+
+class Pick(Part):
+    """A pair of codes that a way of rounding takes."""
+
+    id: Text
+    at: Spot
+    tone: Tone
+
+
+class Lattice(View):
+    """Two weights in steps, `at`, among pairs of codes: sliders named `x` and `y` move them, and so does a drag.
+
+    Their errors e cost a e0^2 + 2 b e0 e1 + c e1^2, `metric` being (a, b, c). `cell` are the corners of the region of
+    weights that the pick `owner` sends to the codes (0, 0), `path` the way that error feedback goes.
+    """
+
+    at: Spot
+    metric: tuple[Number, Number, Number]
+    cell: tuple[Spot, ...]
+    owner: Text
+    picks: tuple[Pick, ...]
+    path: tuple[Spot, ...]
+    x: Text
+    y: Text
+
+
 KINDS: dict[str, type[View]] = {
     "histogram": Histogram,
     "numberline": NumberLine,
@@ -331,6 +359,7 @@ KINDS: dict[str, type[View]] = {
     "compare": Compare,
     "formula": Formula,
     "code": Code,
+    "lattice": Lattice,
 }
 
 

@@ -5,8 +5,11 @@ Everything is computed once a process and kept. Names are short: `layers.1.mlp.d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +17,16 @@ import numpy.typing as npt
 import torch
 
 from bitwright.authoring.folder import CONTENT
+from bitwright.core.formats import named
 from bitwright.core.measure import kl
 from bitwright.core.stats import Stats
+from bitwright.events import Progress
+from bitwright.methods import registry as methods
 from bitwright.models.language import corpus
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.curvature import Curvature
 from bitwright.models.language.data import cut, load_texts
+from bitwright.models.model import Item
 from bitwright.models.tasks.estimate import Estimate
 
 Floats = npt.NDArray[np.float32]
@@ -88,20 +97,52 @@ def inputs(name: str) -> Floats:
 @cache
 def _inputs() -> dict[str, Floats]:
     """All of them, from one pass."""
+    return flow({}, names())
+
+
+class _Enough(Exception):
+    """All that was wanted has been seen."""
+
+
+def flow(changed: Mapping[str, Floats], modules: Sequence[str], part: str = "calibration") -> dict[str, Floats]:
+    """What flows into `modules` (short names) with the weights of `changed` put in: float32 [tokens, inputs] each.
+
+    `part` names the text, as `windows` does.
+    """
     seen: dict[str, Floats] = {}
 
     def note(name: str) -> Any:
         def hook(module: Any, args: Any) -> None:
             seen[name] = args[0].reshape(-1, args[0].shape[-1]).numpy().copy()
+            if len(seen) == len(modules):
+                raise _Enough
 
         return hook
 
-    hooks = [_module(name).register_forward_pre_hook(note(name)) for name in names()]
-    with torch.no_grad():
-        model()(windows("calibration"))
-    for hook in hooks:
-        hook.remove()
+    hooks = [_module(name).register_forward_pre_hook(note(name)) for name in modules]
+    try:
+        with _weights(changed), torch.no_grad(), suppress(_Enough):
+            model()(windows(part))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return seen
+
+
+@cache
+def curvature() -> dict[str, Floats]:
+    """How much the outputs of each matrix count on the calibration text: G, float32 [outputs, outputs], by its name."""
+    arch, method = Architecture.open(MODEL), methods.get("descent")
+    items = [Item(part, named("int8"), method, method.options()) for part in arch.quantizable()]
+    found: dict[str, Floats] = {}
+    with TemporaryDirectory() as folder:
+        side = Curvature(arch, "cpu", windows("calibration"), items, Path(folder), 1 << 28, 0, lambda item: item.rows)
+        for _ in side.compute(lambda done, what: Progress("lesson", done, 0, what)):
+            pass
+        for block in range(arch.count):
+            for name, g in side.of(block).items():
+                found[name.removeprefix("model.").removesuffix(".weight")] = g[0].numpy()
+    return found
 
 
 @cache
@@ -122,12 +163,18 @@ def logits(changed: Mapping[str, Floats], part: slice = EVERYTHING) -> torch.Ten
 
     `part` takes some of the windows.
     """
+    with _weights(changed), torch.no_grad():
+        return model()(windows("heldout")[part]).logits  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _weights(changed: Mapping[str, Floats]) -> Iterator[None]:
+    """The model with these weights put in, for as long as this lasts."""
     kept = {name: _module(name).weight.data for name in changed}
     try:
         for name, values in changed.items():
             _module(name).weight.data = torch.from_numpy(np.array(values, dtype=np.float32))
-        with torch.no_grad():
-            return model()(windows("heldout")[part]).logits  # type: ignore[no-any-return]
+        yield
     finally:
         for name, values in kept.items():
             _module(name).weight.data = values

@@ -230,6 +230,32 @@ def _code() -> Figure:
     return run_code(source, watch=("codes", "low", "text"))
 
 
+def _plane(cell: str = "square", x: float = -0.45, y: float = -0.45) -> dict[str, Any]:
+    cells = {
+        "square": [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)],
+        "sheared": [(-0.5, -0.1), (0.5, -0.9), (0.5, 0.1), (-0.5, 0.9)],
+    }
+    return {
+        "at": (x, y),
+        "metric": (1.0, 0.75, 0.9),
+        "cell": cells[cell],
+        "owner": "nearest" if cell == "square" else "feedback",
+        "path": [(x, y), (0, y + 0.83 * x), (0, -1)],
+        "picks": [
+            {"id": "nearest", "at": (0, 0), "tone": "error"},
+            {"id": "feedback", "at": (0, -1), "tone": "quant"},
+            {"id": "best", "at": (0, -1), "tone": "ink"},
+        ],
+        "x": "first weight, in steps",
+        "y": "second weight, in steps",
+        "say": f"{cell}: {x}, {y}.",
+    }
+
+
+def _lattice() -> Figure:
+    return explore(_plane, cell=Choice(label="Cells", options={"square": "Nearest", "sheared": "Fed"}, start="square"))
+
+
 FIGURES = {
     "histogram": _histogram,
     "numberline": _numberline,
@@ -242,6 +268,7 @@ FIGURES = {
     "compare": _compare,
     "formula": _formula,
     "code": _code,
+    "lattice": _lattice,
 }
 
 
@@ -753,3 +780,33 @@ def test_code_shows_the_line_its_values_and_its_output(bench: Bench) -> None:
     expect(page.locator(".value.changed")).to_have_count(1)
     assert "4" in (page.locator(".value.changed").text_content() or "")
     assert page.locator(".program-source").get_attribute("tabindex") == "0"
+
+
+def test_lattice_is_dragged_and_its_sliders_follow(bench: Bench) -> None:
+    axis = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    sliders = {name: Slider(label=name, values=axis, start=0.0) for name in ("x", "y")}
+    page = bench.show("lattice", explore(_plane, **sliders))
+    codes = {name: page.locator(f".ring >> nth={i}").bounding_box() for i, name in enumerate(("nearest", "feedback"))}
+    step = codes["feedback"]["y"] - codes["nearest"]["y"]
+    knob = page.locator(".knob")
+
+    def middle() -> tuple[float, float]:
+        box = knob.bounding_box()
+        assert box
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    x, y = middle()
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.9 * step, y - 0.6 * step, steps=3)
+    assert page.locator("bw-figure[data-dragging]").count() == 1
+    assert middle() == pytest.approx((x + step, y - step / 2), abs=1), "it goes to the nearest places of its sliders"
+    page.mouse.up()
+    assert page.locator("bw-figure[data-dragging]").count() == 0
+    expect(page.locator(".control-value")).to_have_text(["1", "0.5"])
+    page.get_by_role("slider", name="x").press("ArrowLeft")
+    page.evaluate(SETTLED)
+    assert middle() == pytest.approx((x + step / 2, y - step / 2), abs=1)
+    page.get_by_role("button", name="Reset").click()
+    page.evaluate(SETTLED)
+    assert middle() == pytest.approx((x, y), abs=1)

@@ -2,7 +2,7 @@
 const MINUS = "\u2212";
 
 export function fixed(x: number, places: number): string {
-  return x.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", x < 0 ? "-" : "");
+  return x.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", x < 0 ? MINUS : "");
 }
 
 export function significant(x: number, digits = 3): string {

@@ -3,6 +3,7 @@ import type { View } from "../figures/types";
 
 export type Compute = (base: never, values: never) => View;
 const FUNCTIONS: Record<string, () => Promise<{ compute: unknown }>> = {
+  lattice: () => import("./lattice"),
   levels: () => import("./levels"),
 };
 

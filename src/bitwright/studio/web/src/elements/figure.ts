@@ -50,6 +50,7 @@ export class FigureElement extends HTMLElement {
     if (this.payload.compute) this.compute = await computing(this.payload.compute);
     this.host.setAttribute("aria-label", this.getAttribute("alt") ?? "");
     const words = make("details", { class: "figure-text" }, make("summary", {}, "In words"), this.table);
+    this.host.addEventListener("take", (event) => this.take((event as CustomEvent<Record<string, number>>).detail));
     const controls = this.controls();
     this.querySelector(".figure-plain")?.remove();
     this.append(this.host, ...(controls ? [controls] : []), this.facts, words, this.words);
@@ -109,6 +110,17 @@ export class FigureElement extends HTMLElement {
   private move(index: number, place: number): void {
     if (place === this.places[index]) return;
     this.places[index] = place;
+    this.show();
+  }
+
+  /** Bring sliders to the positions nearest to what was dragged in the drawing. */
+  private take(wanted: Record<string, number>): void {
+    this.payload.controls.forEach((control, i) => {
+      const value = wanted[control.name];
+      if (control.type !== "slider" || value === undefined) return;
+      const far = control.values.map((v) => Math.abs(Number(v) - value));
+      this.places[i] = far.indexOf(Math.min(...far));
+    });
     this.show();
   }
 

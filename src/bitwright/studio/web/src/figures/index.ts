@@ -14,6 +14,7 @@ const KINDS: Record<string, Loader> = {
   compare: () => import("./compare"),
   formula: () => import("./formula"),
   code: () => import("./code"),
+  lattice: () => import("./lattice"),
 };
 
 export async function drawing(kind: string): Promise<Draw> {

@@ -57,3 +57,7 @@ export interface Compare extends View { before: Picture; after: Picture; peak: n
 export interface Term { symbol: string; meaning: string; value?: string; tone?: Tone }
 export interface Formula extends View { tex: string; terms?: Term[]; html?: string }
 export interface Code extends View { source: string; html?: string; line?: number; variables?: Term[]; output?: string }
+
+export type Spot = [number, number];
+export interface Pick { id: string; at: Spot; tone: Tone }
+export interface Lattice extends View { at: Spot; metric: [number, number, number]; cell: Spot[]; owner: string; picks: Pick[]; path: Spot[]; x: string; y: string }
