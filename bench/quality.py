@@ -80,10 +80,10 @@ def stored_bits(folder, bits):
     return total / weights if weights else None
 
 
-def judge(job, folder):
-    """Return the referee's figures for a result folder."""
+def judge(job, folder, python=None):
+    """Return the referee's figures for a result folder; it runs in its own environment unless a Python is given."""
     texts = [job.heldout] if job.elsewhere is None else [job.heldout, job.elsewhere]
-    command = [environment(REFEREE), str(BENCH / "referee.py"), "--model", job.model, "--candidate", folder]
+    command = [python or environment(REFEREE), str(BENCH / "referee.py"), "--model", job.model, "--candidate", folder]
     command += ["--windows", str(job.judged), "--length", str(job.length), "--heldout", *texts]
     answer = subprocess.run(command, check=False, env=os.environ | ONE_THREAD, capture_output=True, text=True)
     if answer.returncode:
