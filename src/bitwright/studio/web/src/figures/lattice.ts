@@ -5,7 +5,7 @@ import { at, axisX, axisY, clamp, colour, layer, ROW, short, SMALL, stage, textW
 import type { Lattice, Pick, Spot } from "./types";
 
 /** What is shown of either axis, in steps from 0, and the most px per step. */
-const REACH = [2.6, 1.7] as const;
+const REACH = [2.6, 1.9] as const;
 const LARGEST = 118;
 const LEFT = 30;
 const CODES = 3;
