@@ -20,7 +20,7 @@ ALL: list[Registry[Any]] = [methods.registry, rewrites.registry, containers.regi
 
 
 def test_what_the_house_has() -> None:
-    assert set(methods.registry.names()) >= {"rtn", "mse", "gptq", "descent", "lloyd", "adaround", "lsq"}
+    assert set(methods.registry.names()) >= {"rtn", "mse", "gptq", "descent", "lloyd", "adaround", "blockwise", "lsq"}
     assert set(containers.registry.names()) >= {"compressed-tensors", "float", "qdq", "nbits"}
     assert set(rewrites.registry.names()) >= {"equalize", "smooth", "absorb", "bias"}
     assert set(kinds.names()) >= {"language", "network"}

@@ -132,6 +132,17 @@ match = "*.layers.162.*"
 method = "descent"
 """
 """The slow methods on one block each, so that the test does not take minutes; calibration passes through all."""
+LEARNED = """
+[layer]
+method = "rtn"
+[[rules]]
+match = "*.layers.90.*"
+method = "adaround"
+[[rules]]
+match = "*.layers.162.*"
+method = "blockwise"
+options = { steps = 2 }
+"""
 CODEBOOKS = """
 output = "float"
 [layer]
@@ -155,6 +166,7 @@ method = "lloyd"
 
 CASES: list[tuple[str, bool, dict[str, int]]] = [
     (COMPRESSED, True, {"rtn": 7 * (LAYERS - 3), "mse": 7, "gptq": 7, "descent": 7}),
+    (LEARNED, True, {"rtn": 7 * (LAYERS - 2), "adaround": 7, "blockwise": 7}),
     (CODEBOOKS, False, {"lloyd": 7 + 1 + 3}),
 ]
 
@@ -162,12 +174,12 @@ CASES: list[tuple[str, bool, dict[str, int]]] = [
 def test_every_method_has_its_case() -> None:
     kind = kinds.get("language")
     able = {m.name for m in registry.all() if m.scope in kind.scopes and m.needs in kind.shows}
-    assert set(registry.names()) - able == {"adaround", "lsq"}  # they learn ONNX networks, and are refused for folders
+    assert set(registry.names()) - able == {"lsq"}  # it trains ONNX networks, and is refused for folders
     assert {method for *_, expected in CASES for method in expected} == able
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd"])
+@pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "learned", "lloyd"])
 def test_the_ceiling_holds(recipe: str, text: bool, expected: dict[str, int], model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     (tmp_path / "recipe.toml").write_text(recipe)

@@ -77,12 +77,13 @@ def test_patterns_that_mean_nothing(llama: Path, residual: tuple[Path, Path]) ->
     refused(RecipeError, "rules.0.match", "matches no layer", residual[0], rules=rules)
 
 
-@pytest.mark.parametrize("name", ["adaround", "lsq"])
-def test_a_method_must_serve_the_kind(name: str, llama: Path) -> None:
-    said = refused(
-        RecipeError, "layer.method", f"method {name} cannot be used on language models", llama, layer={"method": name}
-    )
-    assert "descent" in said and "adaround" not in said.partition("Choose")[2]
+def test_a_method_must_serve_the_kind(llama: Path, residual: tuple[Path, Path]) -> None:
+    wrong = "method lsq cannot be used on language models"
+    said = refused(RecipeError, "layer.method", wrong, llama, layer={"method": "lsq"})
+    assert "blockwise" in said and "lsq" not in said.partition("Choose")[2]
+    wrong = "method blockwise cannot be used on ONNX networks"
+    said = refused(RecipeError, "layer.method", wrong, residual[0], layer={"method": "blockwise"})
+    assert "adaround" in said and "blockwise" not in said.partition("Choose")[2]
 
 
 def test_a_method_must_fit_the_format(llama: Path, residual: tuple[Path, Path]) -> None:

@@ -28,12 +28,13 @@ class Samples:
     """What one layer is fed and what it should answer, row by row.
 
     `x` [tokens, groups * columns] are inputs of the quantized network, `target` [tokens, rows] the float layer's
-    outputs before its activation, `bias` [rows] its bias. `relu`: only what passes a ReLU after the layer counts.
+    outputs before its activation (None: what the weights given beside it answer), `bias` [rows] its bias, if it has
+    one. `relu`: only what passes a ReLU after the layer counts.
     """
 
     x: Array
-    target: Array
-    bias: Array
+    target: Array | None = None
+    bias: Array | None = None
     relu: bool = False
     groups: int = 1
 
@@ -69,9 +70,10 @@ class Method:
     """One method; a file of this folder, or an entry point `bitwright.methods` of another package, provides it.
 
     `solve` takes and returns one matrix where `scope` is "matrix". Of scope "block" it takes one decoder block, of
-    scope "model" the whole model as the model's kind hands it over, and yields events; a kind of model says which
+    scope "model" the whole model as the model's kind hands it over, and yields its steps; a kind of model says which
     scopes and needs it serves. `needs` is what `solve` cannot do without: where a matrix shows none of it, `fallback`
-    takes its place, by name. `moments` says that second moments of the inputs are used where they are known anyhow.
+    takes its place, by name. Of scope "block" it is also what finds the codes at which `solve` begins.
+    `moments` says that second moments of the inputs are used where they are known anyhow.
     """
 
     name: str
@@ -91,9 +93,11 @@ class Method:
     """(stats, options) -> what all matrices with this input share."""
     work: Callable[[Any], float] = lambda options: 0.0
     """options -> products of a matrix by its Hessian that solving costs: what the plan's time is estimated from."""
+    passes: Callable[[Any], float] = lambda options: 0.0
+    """options -> passes of one batch through a block, there and back, that learning it costs; as `work`."""
     fallback: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a method that could not be replaced where a matrix shows nothing."""
-        if self.scope == "matrix" and self.needs != "nothing" and self.fallback is None:
+        if self.scope != "model" and self.needs != "nothing" and self.fallback is None:
             raise ValueError(f"method {self.name} needs {self.needs}, and names no fallback for a matrix without")

@@ -31,5 +31,6 @@ METHOD = Method(
     solve=solve,
     needs="samples",
     fits=fits,
+    work=lambda options: 500.0,
     fallback="mse",
 )

@@ -29,7 +29,8 @@ class Language(Kind):
     holds = "tensors"
     library, pipeline = "transformers", "text-generation"
     writes = True
-    shows = frozenset({"nothing", "moments"})
+    scopes = frozenset({"matrix", "block"})
+    shows = frozenset({"nothing", "moments", "samples"})
     tables = ("calibration", "indivisible", "embedding", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",

@@ -527,7 +527,8 @@ def addresses(block: torch.nn.Module, prefix: str, matrices: list[Matrix]) -> di
     """The matrices of a loaded block by the address of their values."""
     found: dict[int, list[str]] = {}
     for matrix in matrices:
-        weight: torch.Tensor = block.get_parameter(matrix.param.removeprefix(prefix + "."))
+        owner, _, leaf = matrix.param.removeprefix(prefix + ".").rpartition(".")
+        weight: Any = block.get_submodule(owner)._parameters[leaf]  # in learning no Parameter, but what made it
         if matrix.expert is not None:
             weight = weight[matrix.expert]
         found.setdefault(weight.data_ptr(), []).append(matrix.name)

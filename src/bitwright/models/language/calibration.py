@@ -21,6 +21,7 @@ from bitwright.models.language.blocks import Activations, Count, Decoder, Passag
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
+from bitwright.models.language.whole import Whole
 from bitwright.models.model import Item
 
 
@@ -70,6 +71,8 @@ def _find(item: Item, recorder: Any, min_expert_tokens: int) -> tuple[Seen, str 
     tokens, least = 0 if stats is None else stats.n, min_expert_tokens if expert is not None else 1
     if tokens < max(least, 1):
         return Seen(stats), "never used" if expert is None else f"expert {expert} saw {tokens} of {least} tokens needed"
+    if method.needs == "samples":
+        return Seen(stats, samples=recorder.samples(item.name)), None
     if method.prepare is None:
         return Seen(stats), None
     assert stats is not None
@@ -111,7 +114,7 @@ class Calibration:
         progress: Callable[[float, str], Progress],
         count: Count,
         last: bool = False,
-    ) -> Generator[Event | Stage, None, None]:
+    ) -> Generator[Event | Stage | Whole, None, None]:
         """Run all windows through one block; yields the stages in which its `items` are solved, here one for all.
 
         After the `last` block nothing needs their hidden states.

@@ -45,6 +45,13 @@ GRAPH_TOKENS = 1024
 KEPT_PER_ROW = 3
 """Numbers that a backward pass keeps, or makes, per output of a block's matrices and token (measured: 1.7 are kept on
 docs18m and SmolLM2, 2.4 to 2.6 on Gemma 3, whose norms work in float32)."""
+SAMPLES = 1 << 14
+"""Rows of its input that a method which learns one matrix from samples sees at most, spread over all batches."""
+LEARNED = 48
+"""Bytes per weight of a block that is learned as a whole: what it should become, its place, how far it moved, slope and
+the two means of Adam, the graph of its rounding, and the best codes so far."""
+ROUNDED = 5e-8
+"""Seconds per weight for one step of such learning beside the products (measured on docs18m)."""
 DRAWN = 12e-9
 """Seconds per logit for the softmax, its labels and its gradient (measured: 9 to 13 ns on docs18m and SmolLM2)."""
 
@@ -81,7 +88,7 @@ def written(plan: Plan) -> tuple[int, int]:
 
 def piece_rows(item: Item, step: int) -> int:
     """Rows of a matrix that are quantized at once: bounded memory, and whole packed words of `step` rows."""
-    if item.part.transposed or item.format.block == "tensor":
+    if item.part.transposed or item.format.block == "tensor" or item.method.scope == "block":
         return item.rows
     if item.method.needs != "nothing":
         return max(32, SOLVE // item.columns // 32 * 32)
@@ -229,8 +236,30 @@ def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int
     # more; the two factors stay while its matrices are solved.
     solve = moments + (4 * 4 * widest * widest if plan.calibrated else 0) + fit + solver
     if effort.corrects:
-        return rest * size + weights + squares + max(moments + forward, solve)
+        learning = _learning(plan, tokens, size)
+        solve += _samples(plan, size)
+        return rest * size + weights + squares + max(moments + forward, solve, learning)
     return rest * size + moments + squares + max(weights + forward, solve)
+
+
+def _samples(plan: Plan, size: int) -> int:
+    """Bytes of the samples of one stage, and of what its matrices make of them, all in float32 besides."""
+    c = plan.recipe.calibration
+    learned = [i for i in plan.items.values() if i.method.needs == "samples" and i.method.scope == "matrix"]
+    widest = max(((size + 8) * i.columns + 3 * 4 * 4 * i.rows for i in learned), default=0)
+    return min(SAMPLES, c.windows * c.length) * widest
+
+
+def _learning(plan: Plan, tokens: int, size: int) -> int:
+    """Bytes that learning the heaviest block takes, from a batch of `tokens` in numbers of `size` bytes."""
+    weights = Counter[int | None]()
+    for item in plan.items.values():
+        if item.method.scope == "block":
+            weights[item.part.block] += item.rows * item.columns
+    if not weights:
+        return 0
+    graph = KEPT_PER_ROW * size * tokens * max(_outputs(plan).values())
+    return LEARNED * max(weights.values()) + graph + _moments(plan)
 
 
 def _drifts(plan: Plan) -> int:
@@ -336,6 +365,8 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
     # reading of weights cost nearly as much as its matrix products.
     moments = 2 * tokens * 0.6 * _squares(plan)
+    passes = sum(i.rows * i.columns * i.method.passes(i.options) for i in items)  # by all weights, there and back
+    learning = passes * (6 * min(tokens, BATCH_TOKENS) / rate + ROUNDED)
     verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or c.source) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
@@ -346,7 +377,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
         forward, moments = 4.5 * forward, 3 * moments
         fits = sum(3 * 2 * (4 * i.rows * i.columns**2 + i.columns**3 / 3) for i in items)
     computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + fits / slow + verdict / (0.55 * slow)
-    return 6 + computed + copy + loaded + _writing(plan, arch, rate, whole)
+    return 6 + computed + learning + copy + loaded + _writing(plan, arch, rate, whole)
 
 
 def _squares(plan: Plan) -> int:

@@ -27,7 +27,7 @@ from bitwright.files.folder import open_checkpoint, require_finite, sync, write_
 from bitwright.files.held import Module
 from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
-from bitwright.methods import Seen, registry
+from bitwright.methods import Method, Seen, registry
 from bitwright.models import kinds
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
@@ -44,10 +44,13 @@ from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
+from bitwright.models.language.whole import Draft, Whole
 from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn, alike
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
+Aimed = Callable[[Item, int, Any], tuple[Any, tuple[str, ...]]]
+"""(matrix, first row, rows) -> what these were rounded for, and notes of that."""
 Weigh = Callable[[Item, int, int], Any]
 """(item, first row, row after the last) -> how much those outputs count, or None: all alike."""
 TRIAL = "trial"
@@ -90,6 +93,25 @@ def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
         if part.block is None and recipe.embedding != FLOAT and error.key == "layer.format":
             error.key = error.where = "embedding"
         raise
+
+
+def _as_given(item: Item, start: int, w: Any) -> tuple[Any, tuple[str, ...]]:
+    return w, ()
+
+
+def _known(target: Any, item: Item, start: int, w: Any) -> tuple[Any, tuple[str, ...]]:
+    return target, ()
+
+
+def _first(method: Method) -> Method:
+    """What takes a method's place, or finds the codes at which it begins."""
+    assert method.fallback is not None  # every method that needs something has one
+    return registry.get(method.fallback)
+
+
+def _reaches(method: Method, part: Matrix) -> bool:
+    """Whether a method sees what it needs of a matrix: nothing multiplies a table, and samples are of blocks alone."""
+    return part.multiplied and (method.needs != "samples" or part.block is not None)
 
 
 def _notes(arch: Architecture, code: bool) -> list[str]:
@@ -138,6 +160,7 @@ class LanguageModel(Model):
         self.unpacks = self.arch.unpacks
         self.notes = _notes(self.arch, copy_code)
         self._known_peaks: dict[str, tuple[float, float]] = {}
+        self._drafts: dict[str, Draft] = {}
 
     @property
     def files(self) -> list[Path]:
@@ -246,10 +269,11 @@ class LanguageModel(Model):
         method, activations = registry.get(layer.method), layer.activations
         if part.lookup and activations != "none":
             activations, note = "none", _joined(note, "no inputs to round: tokens are looked up")
-        if not part.multiplied and method.fallback is not None:
+        options = layer.options
+        while method.fallback is not None and not _reaches(method, part):
             method = registry.get(method.fallback)
-            return Item(part, format, method, method.options(), activations, note)
-        return Item(part, format, method, layer.options, activations, note)
+            options = method.options()
+        return Item(part, format, method, options, activations, note)
 
     def _format(self, part: Matrix, layer: Layer, plan: Plan) -> tuple[Format, str | None] | str:
         """The format of a part, with a note where its blocks are not those asked for; or why it stays float."""
@@ -394,7 +418,8 @@ class LanguageModel(Model):
         if not memory.uses_text(plan):
             return Effort()
         untied, c = self.untied(plan), plan.recipe.calibration
-        corrects, windows, notes = asked.corrects, min(asked.weighing, c.windows), []
+        learns = any(item.method.needs == "samples" for item in plan.items.values())  # of both streams
+        corrects, windows, notes = asked.corrects and not learns, min(asked.weighing, c.windows), []
         if not any(item.method.weighs for item in plan.items.values()):
             windows = 0
         if corrects and c.windows < 2:
@@ -412,10 +437,10 @@ class LanguageModel(Model):
         if windows:
             cost = memory.curvature_cost(plan, self.arch, self.device, windows, c.length)
             free = free_disk(plan.partial) + curvature.kept(plan.partial)
-            if why := memory.curvature_mode(plan, cost, free) or lacking(Effort(corrects, windows)):
+            if why := memory.curvature_mode(plan, cost, free) or lacking(Effort(corrects or learns, windows)):
                 notes.append(f"all outputs count alike, as weighing them does not fit: {why}")
                 windows = 0
-        return Effort(corrects, windows, notes=tuple(notes))
+        return Effort(corrects or learns, windows, notes=tuple(notes))
 
     def estimate(self, plan: Plan) -> Estimate:
         return memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
@@ -554,7 +579,10 @@ class LanguageModel(Model):
             for stage in walk.through(block, todo, finished, progress, count, last):
                 if isinstance(stage, Event):
                     yield stage
+                elif isinstance(stage, Whole):
+                    yield from self._learned(stage, finished, progress)
                 else:
+                    yield from self._draft(plan, stage, progress, weigh)
                     yield from self._solved(plan, stage, finished, progress, weigh)
         recorder = None
         if walk is not None and at_head:
@@ -594,7 +622,70 @@ class LanguageModel(Model):
             rounded: torch.Tensor = plan.container.round_inputs(x.float(), item.format, item.activations)
             return rounded.to(x.dtype)
 
-        return Streams(self.arch, self.device, data, budget, plan.partial, sink_of(plan).read, rounding)
+        def decoded(item: Item) -> torch.Tensor:
+            draft = self._drafts.get(item.name)
+            if draft is None:
+                return sink_of(plan).read(item)
+            w: torch.Tensor = draft.q.decode()
+            return w.T if item.part.transposed else w
+
+        return Streams(self.arch, self.device, data, budget, plan.partial, decoded, rounding)
+
+    def _draft(
+        self, plan: Plan, stage: Stage, progress: Callable[[float, str], Progress], weigh: Weigh
+    ) -> Iterator[Event]:
+        """Take out of a stage what is learned with its whole block, and find codes to begin with."""
+        together = [item for item in stage.items if item.method.scope == "block"]
+        stage.items = [item for item in stage.items if item.method.scope != "block"]
+        first = [replace(item, method=_first(item.method), options=_first(item.method).options()) for item in together]
+        turns = self._solved(
+            plan, Stage(first, stage.recorder), lambda name: False, lambda _, label: progress(0, label), weigh
+        )
+        for turn in turns:
+            if isinstance(turn, Event):
+                yield turn
+                continue
+            for item in turn.items:
+                self._drafts[item.name] = self._begin(turn, item, stage.recorder)
+
+    def _begin(self, turn: Turn, item: Item, twin: Twin) -> Draft:
+        """Codes of one matrix of a turn, by the method of its item or by that one's fallback."""
+        method, options, notes = item.method, item.options, tuple[str, ...]()
+        if turn.fallback is not None and method.needs != "nothing":
+            method = _first(method)
+            options, notes = method.options(), (f"{turn.fallback}: learning begins at codes of {method.name}",)
+        w = self.rows(item, 0, item.rows)
+        turn.aim(item, 0, w)
+        target, aims = twin.aimed(item, 0, w)
+        seen = replace(turn.seen[0], curvature=turn.curvature(item, 0, item.rows))
+        with about(where=item.name):
+            q = method.solve(target, item.format, seen, options)
+        return Draft(target, replace(q, notes=(*q.notes, *notes, *aims)), replace(turn, seen=(Seen(seen.stats),)))
+
+    def _learned(
+        self, whole: Whole, finished: Callable[[str], bool], progress: Callable[[float, str], Progress]
+    ) -> Iterator[Event | Turn]:
+        """The turns of matrices that are learned together: those with one method and options at a time."""
+        alike: dict[Any, list[Item]] = {}
+        for item in whole.items:
+            alike.setdefault((item.method.name, item.options), []).append(item)
+        for items in alike.values():
+            part = replace(whole, items=items, drafts={item.name: self._drafts[item.name] for item in items})
+            learning = items[0].method.solve(part, items[0].options)
+            label = f"learning block {whole.number + 1} of {self.arch.count}"
+            while True:
+                try:
+                    next(learning)
+                except StopIteration as stop:
+                    found: dict[str, QTensor] = stop.value
+                    break
+                yield progress(0, label)
+            for item in items:
+                draft = self._drafts.pop(item.name)
+                if not finished(item.name):
+                    settle = self._settle(draft.turn.seen[0], partial(_known, draft.target))
+                    yield Turn([item], draft.turn.seen, None, settle, solved=found[item.name], inputs=draft.turn.inputs)
+                    yield progress(self.arch.checkpoint.entry(item.name).size, item.name)
 
     def _solved(
         self,
@@ -610,7 +701,8 @@ class LanguageModel(Model):
         for items, seen, fallback in group(stage.items, recorder, finished, rows, least):
             left = [item.name for item in items if not finished(item.name)]
             twin = recorder if isinstance(recorder, Twin) else None
-            turn = Turn(items, (seen,), fallback, self._settle(seen, twin), inputs=usage_of(items, recorder))
+            settle = self._settle(seen, _as_given if twin is None else twin.aimed)
+            turn = Turn(items, (seen,), fallback, settle, inputs=usage_of(items, recorder))
             if twin is not None:
                 turn.aim = twin.aim
             if items[0].method.weighs:
@@ -620,13 +712,13 @@ class LanguageModel(Model):
             yield progress(sum(self.arch.checkpoint.entry(name).size for name in left), items[0].name)
             del seen  # the next factor is computed while this name would still hold the last
 
-    def _settle(self, seen: Seen, twin: Twin | None) -> Callable[[Item, int, Any, QTensor], Outcome]:
+    def _settle(self, seen: Seen, aimed: Aimed) -> Callable[[Item, int, Any, QTensor], Outcome]:
         def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
             if seen.stats is None:
                 return Outcome(q)
             hessian = seen.stats.hessian
-            target, notes = (w, ()) if twin is None else twin.aimed(item, start, w)
-            return Outcome(q, layer_error(target - q.decode(), hessian), layer_error(w, hessian), notes=notes)
+            aim, notes = aimed(item, start, w)
+            return Outcome(q, layer_error(aim - q.decode(), hessian), layer_error(w, hessian), notes=notes)
 
         return settle
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bitwright.core.drift import Drift, Factors, aim, describe
 from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, add_product, mirror
 from bitwright.events import Event, Progress
+from bitwright.methods import Samples
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import (
     Activations,
@@ -33,7 +35,9 @@ from bitwright.models.language.blocks import (
     addresses,
 )  # fmt: skip
 from bitwright.models.language.calibration import Calibration, Stage, require_moments
+from bitwright.models.language.memory import SAMPLES
 from bitwright.models.language.text import Text
+from bitwright.models.language.whole import Whole
 from bitwright.models.model import Item
 
 ADDS: set[Any] = {
@@ -184,6 +188,8 @@ class Twin(Stream):
     """Leaders whose inputs are summed up; with none, a pass goes through the whole block."""
     rounding: Rounding | None = None
     count: Count | None = None
+    sampled: int = 0
+    """Rows of each batch that are kept of each input, for methods that learn from them."""
     usage: dict[str, Usage | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -196,6 +202,7 @@ class Twin(Stream):
         self._factors: dict[str, Factors] = {}
         self._targets: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._rows: dict[str, torch.Tensor] = {}
+        self._samples: dict[str, list[torch.Tensor]] = {}
         self._rounded: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         self._left: set[tuple[str, bool]] = set()
 
@@ -219,7 +226,7 @@ class Twin(Stream):
                 leader = self.leader.get(names[0], names[0])
                 if self.count is not None and leader in self.wanted and leader not in self.usage:
                     self.usage[leader] = self.count(names[0], x.reshape(-1, x.shape[-1]))
-                self._rounded[key] = x, x if self.rounding is None else self.rounding(names[0], x)
+                self._rounded[key] = x, x if self.rounding is None else _round(partial(self.rounding, names[0]), x)
                 if (leader, False) in self._left:
                     self._add(leader, self._rounded[key][1].reshape(-1, x.shape[-1]), routed)
                     self._done(leader, False)
@@ -231,6 +238,10 @@ class Twin(Stream):
         sums.n += int(rows.any(dim=1).sum()) if routed else len(rows)
         sums.upper = add_gram(rows, sums.upper)
         self._rows[leader] = rows
+        if self.sampled:
+            there = rows[rows.any(dim=1)] if routed else rows
+            drawn = torch.randperm(len(there), generator=torch.Generator().manual_seed(self.batch))[: self.sampled]
+            self._samples.setdefault(leader, []).append(there[drawn.to(there.device)])
         if before is None or before.shape != rows.shape:
             sums.paired = False
         else:
@@ -273,6 +284,10 @@ class Twin(Stream):
             self._stats = found
         return self._stats
 
+    def samples(self, name: str) -> Samples:
+        """Rows of what a matrix is fed, of all batches; what it should answer follows from what it is aimed at."""
+        return Samples(torch.cat(self._samples[self.leader[name]]).float())
+
     def aim(self, item: Item, start: int, w: torch.Tensor) -> torch.Tensor:
         """The target of rows from `start` on: the float weights `w`, with what the inputs lost made up for."""
         leader = self.leader.get(item.name, item.name)
@@ -300,6 +315,13 @@ class Twin(Stream):
         return Drift(stats, sums.cross, None if residual is None else residual[start:stop])
 
 
+def _round(rounding: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """`x` rounded; where it is part of a graph, with the slope of `x` itself."""
+    if not x.requires_grad:
+        return rounding(x)
+    return x + (rounding(x.detach()) - x).detach()
+
+
 class Streams(Calibration):
     """Runs the calibration windows through the float model and its quantized twin, block after block."""
 
@@ -315,7 +337,7 @@ class Streams(Calibration):
         decoded: Callable[[Item], torch.Tensor],
         rounding: Rounding | None,
     ) -> None:
-        """`decoded` gives a finished matrix as it was written, `rounding` is how inputs of matrices are rounded."""
+        """`decoded` gives a matrix as it was solved, `rounding` is how inputs of matrices are rounded."""
         super().__init__(arch, device, text, budget // 4, folder)
         self._budget, self._folder, self._decoded, self._rounding = budget, folder, decoded, rounding
         self.twin = Activations(budget // 4, folder)
@@ -331,10 +353,20 @@ class Streams(Calibration):
         progress: Callable[[float, str], Progress],
         count: Count,
         last: bool = False,
-    ) -> Generator[Event | Stage, None, None]:
-        """See `Calibration.through`: here a stage follows for each input, with what was solved before it quantized."""
+    ) -> Generator[Event | Stage | Whole, None, None]:
+        """See `Calibration.through`: here a stage follows for each input, with what was solved before it quantized.
+
+        Matrices of methods of scope "block" have their stages, too, to begin with; then comes the block as a whole.
+        Where not all of them are finished, all come again.
+        """
+        together = [item for item in items if item.method.scope == "block"]
+        again = {item.name for item in together if not all(finished(item.name) for item in together)}
+
+        def solved(name: str) -> bool:
+            return name not in again and finished(name)
+
         label = f"calibrating block {block + 1} of {self.arch.count}"
-        todo = not all(finished(item.name) for item in items)
+        todo = not all(solved(item.name) for item in items)
         if not todo and last:
             return
         weights = self.decoder.checked(block)
@@ -353,9 +385,13 @@ class Streams(Calibration):
 
             parts = stages(items, source)
             for part in parts:
-                if not all(finished(item.name) for item in part):
+                if not all(solved(item.name) for item in part):
                     wanted = frozenset(source.leader[item.name] for item in part if item.name in source.leader)
-                    twin = Twin(self.addresses(block, module, matrices), source, wanted, self._rounding, count)
+                    learns = any(i.method.needs == "samples" and i.method.scope == "matrix" for i in part)
+                    sampled = max(1, SAMPLES // len(self.twin)) if learns else 0
+                    twin = Twin(
+                        self.addresses(block, module, matrices), source, wanted, self._rounding, count, sampled=sampled
+                    )
                     for i in range(len(self.twin)):
                         passage = Passage(**vars(self.twin_passages[i]))
                         with twin.on(i):
@@ -365,9 +401,16 @@ class Streams(Calibration):
                     yield Stage(part, twin)
                     del twin
                 quantized(part)
+
+            def whole() -> Twin:
+                return Twin(self.addresses(block, module, matrices), source, rounding=self._rounding)
+
+            if again:
+                yield Whole(together, self.decoder, block, module, self.twin, self.hidden, self.twin_passages, whole)
+                quantized(together)
             if last:
                 return
-            twin = Twin(self.addresses(block, module, matrices), source, rounding=self._rounding)
+            twin = whole()
             for i in range(len(self.twin)):
                 with twin.on(i):
                     self.twin[i] = self.decoder.run(block, self.twin[i], self.twin_passages[i])
