@@ -77,7 +77,7 @@ def test_embeddings_are_judged_by_cosine_and_pairs(embedded: Path) -> None:
     assert "pairs" not in found["data"]["calibration"], "only the verdict needs them"
     assert verdict["pairs"] == 72 and verdict["match_float"] > 0.9
     assert verdict["cosine"] > 0.99 >= verdict["cosine_worst"] - 0.01
-    assert verdict["match_change"] == verdict["match_quantized"] - verdict["match_float"]
+    assert verdict["match_change"] == pytest.approx(verdict["match_quantized"] - verdict["match_float"])
     assert "tar_float" not in verdict, "36 pairs are too few for one in a hundred"
     words = run("report {tmp}/out.onnx --format md", embedded).stdout
     for text in (

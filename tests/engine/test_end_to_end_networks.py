@@ -25,12 +25,13 @@ LAYER = {"format": "int8", "group": "channel", "method": "mse"}
 
 def quantized(
     kind: str, folder: Path, layer: dict[str, Any] | None = None, labels: bool = False, max_drop: float | None = None,
-    **network: Any,
+    effort: str = "default", **network: Any,
 ) -> tuple[Plan, Any]:  # fmt: skip
     """The finished plan and certificate of a job on a tiny network."""
     path, data = jobs.network(kind, folder, labels=labels)
     samples = {"source": str(data), "batch": 4}
-    plan = jobs.made(path, folder / "out.onnx", layer=layer or LAYER, network=network, data=samples, max_drop=max_drop)
+    given = {"layer": layer or LAYER, "network": network, "data": samples, "max_drop": max_drop, "effort": effort}
+    plan = jobs.made(path, folder / "out.onnx", **given)
     events = list(run(plan))
     assert isinstance(events[-1], Finished)
     assert len([e for e in events if isinstance(e, Row)]) >= len(plan.items)
@@ -117,8 +118,9 @@ def test_layers_named_float_stay_float(tmp_path: Path) -> None:
 def test_a_drop_that_is_too_large_keeps_layers_float(tmp_path: Path) -> None:
     # Two bits ruin the network: with a drop of 0 points allowed, layers come back until the best class agrees.
     _, certificate = quantized(
-        "residual", tmp_path, {"format": "int2", "group": "channel", "method": "rtn"}, labels=True, max_drop=0.0
-    )
+        "residual", tmp_path, {"format": "int2", "group": "channel", "method": "rtn"}, labels=True, max_drop=0.0,
+        effort="fast",
+    )  # fmt: skip
     kept, rows = certificate["kept_float"], {row["name"] for row in certificate["rows"]}
     assert kept and rows and not rows & set(kept)
     assert all("so sensitive" in why for why in kept.values() if "entrance" not in why)

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from bitwright.engine import plan as planning
-from bitwright.engine.journal import Journal
+from bitwright.engine.journal import NAME, Journal
 from bitwright.engine.run import run
 from bitwright.errors import DataError, RecipeError
 from bitwright.events import Event, Finished, Progress, Row, Started
@@ -636,8 +636,12 @@ def test_stopped_while_publishing_keeps_the_work(case: Case, tmp_path: Path, mon
     """Making gigabytes durable takes time: whoever stops it then must not have to start over."""
     out = case.out(tmp_path)
 
-    def stop(_: int) -> None:
-        raise KeyboardInterrupt
+    partial, fsync = case.job(out).partial, os.fsync
+
+    def stop(file: int) -> None:
+        if len((partial / NAME).read_text().splitlines()) > case.total:
+            raise KeyboardInterrupt
+        fsync(file)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", stop)

@@ -85,6 +85,8 @@ class Method:
     needs: Needs = "nothing"
     scope: Scope = "matrix"
     moments: bool = False
+    libraries: int = 0
+    """Bytes of memory that libraries take which it alone imports."""
     weighs: bool = False
     """Whether it makes use of `Seen.curvature`."""
     fits: Callable[[Format], str | None] = fits_fixed

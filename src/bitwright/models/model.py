@@ -261,6 +261,11 @@ class Plan:
         return any(item.method.needs != "nothing" for item in self.items.values())
 
     @property
+    def libraries(self) -> int:
+        """Bytes of memory that libraries take which its methods alone import."""
+        return max((item.method.libraries for item in self.items.values()), default=0)
+
+    @property
     def matrices(self) -> list[Item]:
         """The items, of those that share one stored tensor only the first."""
         return list({self.model.tensor(item.part): item for item in reversed(self.items.values())}.values())[::-1]

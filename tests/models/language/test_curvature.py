@@ -183,7 +183,7 @@ def test_only_what_belongs_is_trusted(llama: Path, tmp_path: Path) -> None:
     one, other = computed(opened(llama, tmp_path / "out")), computed(opened(llama, tmp_path / "out", seed=SEED + 1))
     assert not any(torch.equal(one[name], other[name]) for name in one), "another seed draws other labels"
     before = kept(tmp_path / "out")
-    path = tmp_path / "out" / f"{curvature.KEPT}1.safetensors"
+    path = tmp_path / "out" / f"{curvature.KEPT}1"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     again = computed(opened(llama, tmp_path / "out", seed=SEED + 1))
     assert all(torch.equal(again[name], g) for name, g in other.items()) and kept(tmp_path / "out") == before

@@ -10,6 +10,7 @@ from pydantic import Field
 from bitwright.core.qtensor import QTensor
 from bitwright.methods import method
 from bitwright.methods.adaround import fits
+from bitwright.methods.descent import LIBRARIES
 from bitwright.methods.method import Method
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ METHOD = Method(
     options=Options,
     needs="samples",
     scope="block",
+    libraries=LIBRARIES,
     weighs=True,
     fits=fits,
     passes=lambda options: float(options.steps),

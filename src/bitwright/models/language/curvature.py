@@ -137,11 +137,11 @@ class Curvature:
         clear(self._folder)
 
     def _path(self, block: int) -> Path:
-        return self._folder / f"{KEPT}{block}.safetensors"
+        return self._folder / f"{KEPT}{block}"
 
     def _gradient(self, block: int) -> Path:
         """Where the gradient at the input of a block is kept until the one before it is done."""
-        return self._folder / f"{KEPT}input-{block}.safetensors"
+        return self._folder / f"{KEPT}input-{block}"
 
     # --- the passes
 

@@ -131,7 +131,7 @@ def memory_of(plan: Plan, arch: Architecture, device: str, untied: bool, effort:
     """Bytes at the heaviest moment with such an effort, but for learning how much outputs count."""
     solving = _solving(plan, arch, device, effort)
     phases = _reading(plan), solving, _judging(plan, arch, untied), _loading(plan, arch)
-    return machine.BASE + _holes(plan) + max(phases)
+    return machine.BASE + plan.libraries + _holes(plan) + max(phases)
 
 
 class Cost(NamedTuple):
@@ -171,7 +171,7 @@ def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, le
     # Forward twice and backward once through the blocks, once each through the head; G on and above the diagonal.
     products = tokens * (6 * 1.4 * sum(blocks) + 4 * vocabulary * width + 2 * 0.6 * disk / 4 * 2)
     seconds = products / rate + DRAWN * tokens * vocabulary + 2 * disk / 1e9
-    needed = machine.BASE + _holes(plan) + outside + max(head, back)
+    needed = machine.BASE + plan.libraries + _holes(plan) + outside + max(head, back)
     return Cost(needed, disk + 2 * state, seconds, (arch.count + 1) * state)
 
 

@@ -82,7 +82,7 @@ def entrance(graph: Graph, keep: Sequence[str]) -> list[str]:
 def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, placement: Placement) -> Estimate:
     """Memory at the heaviest moment, and wall time from this machine's measured rate of matrix products."""
     if samples is None:
-        return Estimate(BASE + COPIES * plan.model.source_bytes, SECONDS)
+        return Estimate(BASE + plan.libraries + COPIES * plan.model.source_bytes, SECONDS)
     calibration, *heldout = samples
     count, judged = len(calibration) * calibration.calls, sum(len(part) * part.calls for part in heldout)
     batch = min(calibration.batch, count)
@@ -96,7 +96,7 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     # the unfolded input of one layer for one batch, and its moments: of two halves, about their means, and factored.
     square = max((4 * item.columns * (item.part.groups * item.columns + item.rows) for item, _ in items), default=0)
     walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded + plan.effort.corrects * 6 * square
-    memory = BASE + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
+    memory = BASE + plan.libraries + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
     forward = 2 * sum(work(graph).values())
     asking = [(item, each) for item, each in items if plan.effort.corrects or item.method.needs != "nothing"]
     moments = sum(2 * each * item.columns * (item.columns + plan.effort.corrects * item.rows) for item, each in asking)
