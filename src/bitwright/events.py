@@ -73,7 +73,8 @@ class Row(Precision):
     """One matrix, written: its precision, errors against the original, and every fallback it took.
 
     `output_error` is tr(E H E^T) / tr(W H W^T), the share of the layer's output power that is error (None without
-    calibration); `tokens` is how many calibration tokens its input saw.
+    calibration); `correction` is how far its target makes up for earlier errors (`core.drift.describe`; None where it
+    does not); `tokens` is how many calibration tokens its input saw.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Row(Precision):
     output_error: float | None = None
     tokens: int | None = None
     seconds: float = 0.0
+    correction: str | None = None
     notes: tuple[str, ...] = ()
 
 

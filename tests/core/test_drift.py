@@ -107,8 +107,8 @@ def test_matrices_with_inputs_of_their_own_are_fitted_alike() -> None:
 
 def test_a_note_says_what_was_chosen() -> None:
     inputs, residual = Choice(0.1, 0.85, 0.02), Choice(3.0, 0.4, 0.01)
-    assert describe([inputs]) == "corrected targets: inputs 85 % at ridge 0.1"
-    assert describe([inputs, residual]) == "corrected targets: inputs 85 % at ridge 0.1, residual 40 % at ridge 3"
+    assert describe([inputs]) == "inputs 85 % at ridge 0.1"
+    assert describe([inputs, residual]) == "inputs 85 % at ridge 0.1, residual 40 % at ridge 3"
     nothing = Choice(0.01, 0.0, 0.0)
-    assert describe([nothing, residual]) == "corrected targets: residual 40 % at ridge 3"
-    assert describe([nothing]) == "corrected targets: nothing holds on the other half of the tokens"
+    assert describe([nothing, residual]) == "residual 40 % at ridge 3"
+    assert describe([nothing]) == "nothing holds on the other half of the tokens"

@@ -97,13 +97,13 @@ def make_up(
 
 
 def describe(choices: Sequence[Choice]) -> str:
-    """What `aim` did, as a note: `corrected targets: inputs 85 % at ridge 0.1, residual 40 % at ridge 0.3`."""
+    """What `aim` did, in words: `inputs 85 % at ridge 0.1, residual 40 % at ridge 0.3`."""
     told = [
         f"{part} {choice.share:.0%} at ridge {choice.ridge:g}".replace("%", " %")
         for part, choice in zip(("inputs", "residual"), choices, strict=False)
         if choice.share > 0
     ]
-    return f"corrected targets: {', '.join(told) or 'nothing holds on the other half of the tokens'}"
+    return ", ".join(told) or "nothing holds on the other half of the tokens"
 
 
 def _choose(

@@ -141,7 +141,8 @@ class Writer:
         notes = (*q.notes, *outcome.notes)
         packed = self.plan.sink.pack(item, start, outcome)
         usage = Usage.of(outcome.q.codes, outcome.q.format.code)
-        return Piece(packed, outcome.q.format, error, usage, outcome.noise, outcome.power, notes)
+        sums = outcome.noise, outcome.power
+        return Piece(packed, outcome.q.format, error, usage, *sums, notes, outcome.correction)
 
 
 def work_on_cpu(model: Any) -> bool:
@@ -165,6 +166,7 @@ class Piece:
     noise: float
     power: float
     notes: tuple[str, ...]
+    correction: str | None
 
 
 def used(item: Item, turn: Turn) -> tuple[Method, str | None]:
@@ -247,6 +249,7 @@ class Tally:
         self.usage: Usage | None = None
         self.inputs = turn.inputs
         self.notes = [note for note in (item.note, reason) if note]
+        self.corrections: list[str] = []
         stats = turn.seen[0].stats if turn.seen else None
         self.tokens = None if stats is None else stats.n
         self.started = time.perf_counter()
@@ -259,6 +262,8 @@ class Tally:
         self.noise += piece.noise
         self.power += piece.power
         self.notes += [note for note in piece.notes if note not in self.notes]
+        if piece.correction and piece.correction not in self.corrections:
+            self.corrections.append(piece.correction)
 
     def row(self, sharing: int, plan: Plan) -> Row:
         """The report's row; `sharing` matrices shared the time. The method's name is that of the method that ran."""
@@ -287,5 +292,6 @@ class Tally:
             output_error=self.noise / self.power if self.power else None,
             tokens=self.tokens,
             seconds=round((time.perf_counter() - self.started) / sharing, 4),
+            correction="; ".join(self.corrections) or None,
             notes=(*self.notes, *((unused,) if unused else ())),
         )

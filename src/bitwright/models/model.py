@@ -105,6 +105,8 @@ class Outcome:
     """Power of the float output."""
     extras: Mapping[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    correction: str | None = None
+    """How far the target made up for earlier errors, in words."""
 
 
 def as_given(item: Item, start: int, w: Array) -> Array:

@@ -93,8 +93,8 @@ def test_a_target_makes_up_for_what_was_lost_on_samples_never_seen(
     target = layer.aim(item, 0, torch.from_numpy(np.array(w)))
     done = layer.settle(item, 0, None, rtn.quantize(target.numpy(), format))
     assert np.abs(done.q.decode() - layer.target).max() < 0.01 * np.abs(layer.target).max()
-    assert done.notes[0].startswith("corrected targets: inputs")
-    assert ("residual" in done.notes[0]) == beside
+    assert done.correction is not None and done.correction.startswith("inputs")
+    assert ("residual" in done.correction) == beside
 
 
 def test_nothing_lost_leaves_the_weights_as_they_are() -> None:

@@ -119,6 +119,7 @@ class _Row(_Table):
     mse: float | None
     sqnr: float | None
     output_error: float | None
+    correction: str | None = None
     notes: list[str]
     levels: int | None = None
     levels_used: int | None = None
@@ -292,6 +293,12 @@ def fallbacks(certificate: Certificate) -> list[str]:
     told = ((row["name"], note) for row in certificate["rows"] for note in row["notes"])
     lines += summed(told, words(certificate).parts)
     return list(dict.fromkeys(lines))
+
+
+def corrections(certificate: Certificate) -> list[str]:
+    """How far targets make up for earlier errors, a line for each kind."""
+    told = ((row["name"], row["correction"]) for row in certificate["rows"] if row.get("correction"))
+    return summed(told, words(certificate).parts)
 
 
 def readers(certificate: Certificate) -> list[str]:

@@ -8,6 +8,7 @@ import jinja2
 
 from bitwright.engine.report.certificate import (
     Certificate,
+    corrections,
     data,
     decibel,
     fallbacks,
@@ -46,7 +47,22 @@ from bitwright.engine.report.measures import facts, measures
 from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
-    *(bars, cautions, data, decibel, disagreement, facts, fallbacks, floats, histogram, judge, kind, label, lint),
+    *(
+        bars,
+        cautions,
+        corrections,
+        data,
+        decibel,
+        disagreement,
+        facts,
+        fallbacks,
+        floats,
+        histogram,
+        judge,
+        kind,
+        label,
+        lint,
+    ),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
     *(pictures, runtimes, scheme, share, short_scheme, some, source, words),
     *(input_levels, rounds_inputs, weight_entropy, weight_levels),

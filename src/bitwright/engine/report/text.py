@@ -12,6 +12,7 @@ from bitwright.engine.report.certificate import (
     Certificate,
     activation_levels,
     bits_told,
+    corrections,
     data,
     decibel,
     fallbacks,
@@ -148,7 +149,8 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     figures = [(f.label, f"{f.before} → {f.value}" if f.before else f.value, f.detail) for f in facts(certificate)]
     blocks.append(table(("Figure", "Value", "Of"), figures))
     loads = [f"Loads in: {line}" for line in runtimes(certificate)]
-    blocks.append(_list([*readers(certificate), *loads, *fallbacks(certificate)]))
+    made_up = [f"Corrected targets: {line}" for line in corrections(certificate)]
+    blocks.append(_list([*readers(certificate), *loads, *fallbacks(certificate), *made_up]))
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
         blocks.append(_list(reasons))

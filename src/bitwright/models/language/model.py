@@ -49,8 +49,8 @@ from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, P
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
-Aimed = Callable[[Item, int, Any], tuple[Any, tuple[str, ...]]]
-"""(matrix, first row, rows) -> what these were rounded for, and notes of that."""
+Aimed = Callable[[Item, int, Any], tuple[Any, str | None]]
+"""(matrix, first row, rows) -> what these were rounded for, and in words how far that makes up for earlier errors."""
 Weigh = Callable[[Item, int, int], Any]
 """(item, first row, row after the last) -> how much those outputs count, or None: all alike."""
 TRIAL = "trial"
@@ -95,12 +95,12 @@ def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
         raise
 
 
-def _as_given(item: Item, start: int, w: Any) -> tuple[Any, tuple[str, ...]]:
-    return w, ()
+def _as_given(item: Item, start: int, w: Any) -> tuple[Any, str | None]:
+    return w, None
 
 
-def _known(target: Any, item: Item, start: int, w: Any) -> tuple[Any, tuple[str, ...]]:
-    return target, ()
+def _known(draft: Draft, item: Item, start: int, w: Any) -> tuple[Any, str | None]:
+    return draft.target, draft.correction
 
 
 def _first(method: Method) -> Method:
@@ -656,11 +656,12 @@ class LanguageModel(Model):
             options, notes = method.options(), (f"{turn.fallback}: learning begins at codes of {method.name}",)
         w = self.rows(item, 0, item.rows)
         turn.aim(item, 0, w)
-        target, aims = twin.aimed(item, 0, w)
+        target, correction = twin.aimed(item, 0, w)
         seen = replace(turn.seen[0], curvature=turn.curvature(item, 0, item.rows))
         with about(where=item.name):
             q = method.solve(target, item.format, seen, options)
-        return Draft(target, replace(q, notes=(*q.notes, *notes, *aims)), replace(turn, seen=(Seen(seen.stats),)))
+        q = replace(q, notes=(*q.notes, *notes))
+        return Draft(target, q, replace(turn, seen=(Seen(seen.stats),)), correction)
 
     def _learned(
         self, whole: Whole, finished: Callable[[str], bool], progress: Callable[[float, str], Progress]
@@ -683,7 +684,7 @@ class LanguageModel(Model):
             for item in items:
                 draft = self._drafts.pop(item.name)
                 if not finished(item.name):
-                    settle = self._settle(draft.turn.seen[0], partial(_known, draft.target))
+                    settle = self._settle(draft.turn.seen[0], partial(_known, draft))
                     yield Turn([item], draft.turn.seen, None, settle, solved=found[item.name], inputs=draft.turn.inputs)
                     yield progress(self.arch.checkpoint.entry(item.name).size, item.name)
 
@@ -717,8 +718,9 @@ class LanguageModel(Model):
             if seen.stats is None:
                 return Outcome(q)
             hessian = seen.stats.hessian
-            aim, notes = aimed(item, start, w)
-            return Outcome(q, layer_error(aim - q.decode(), hessian), layer_error(w, hessian), notes=notes)
+            target, correction = aimed(item, start, w)
+            noise, power = layer_error(target - q.decode(), hessian), layer_error(w, hessian)
+            return Outcome(q, noise, power, correction=correction)
 
         return settle
 

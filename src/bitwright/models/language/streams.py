@@ -200,7 +200,7 @@ class Twin(Stream):
         self._whole: set[str] = {n for n, leader in self.leader.items() if leader in self.wanted}
         self._sharing = Counter(self.leader.values())
         self._factors: dict[str, Factors] = {}
-        self._targets: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self._targets: dict[tuple[str, int], tuple[torch.Tensor, str | None]] = {}
         self._rows: dict[str, torch.Tensor] = {}
         self._samples: dict[str, list[torch.Tensor]] = {}
         self._rounded: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -300,10 +300,9 @@ class Twin(Stream):
         self._targets[item.name, start] = target, describe(choices)
         return target
 
-    def aimed(self, item: Item, start: int, w: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
-        """What rows from `start` on were aimed at, else `w`, and a note of that; to be asked once."""
-        target, *notes = self._targets.pop((item.name, start), (w,))
-        return target, tuple(notes)
+    def aimed(self, item: Item, start: int, w: torch.Tensor) -> tuple[torch.Tensor, str | None]:
+        """What rows from `start` on were aimed at, and in words how; else `w` and None. To be asked once."""
+        return self._targets.pop((item.name, start), (w, None))
 
     def _drift(self, name: str, leader: str, half: int, start: int, stop: int) -> Drift | None:
         sums, stats = self._sums.get((leader, half)), self._halves.get((leader, half))

@@ -19,11 +19,15 @@ from bitwright.models.model import Item, Turn
 
 @dataclass(frozen=True)
 class Draft:
-    """Where learning begins with one matrix: the codes `q` that were found for `target` in its own `turn`."""
+    """Where learning begins with one matrix: the codes `q` that were found for `target` in its own `turn`.
+
+    `correction` says how far that target makes up for earlier errors.
+    """
 
     target: torch.Tensor
     q: QTensor
     turn: Turn
+    correction: str | None
 
 
 @dataclass

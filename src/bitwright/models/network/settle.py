@@ -54,6 +54,7 @@ class Settling:
         self.corrections = corrections if self.layer.bias is not None else ()
         self.error: Anything = np.zeros_like(self.matrix)
         self._notes: list[str] = []
+        self._correction: str | None = None
 
     @property
     def groups(self) -> int:
@@ -122,7 +123,7 @@ class Settling:
         self.step.settle(bias=bias)
         noise, power = self._powers()
         extras = {"bias": bias} if layer.bias is not None else {}
-        return Outcome(weight, noise, power, extras, tuple(notes))
+        return Outcome(weight, noise, power, extras, tuple(notes), self._correction)
 
     def restore(self, q: QTensor, bias: Array | None) -> None:
         """Go on with what an earlier run settled."""
@@ -164,7 +165,7 @@ class Settling:
             matrix = torch.from_numpy(np.array(self.matrix)).reshape(self.groups, -1, self.layer.columns)
             target, choices = make_up(matrix, found.stats, found.lost)
             self.target = target.reshape(self.matrix.shape).numpy()
-            self._notes.append(describe(choices))
+            self._correction = describe(choices)
         return record
 
     def _drifts(self, record: Record) -> Drifts | None:
