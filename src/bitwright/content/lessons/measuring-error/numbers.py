@@ -373,7 +373,7 @@ def numbers() -> dict[str, Any]:
                     changed[key], said[key] = weights, logits
     six = found.pop(("descent", 6))
     a, b = (found[FILES[key]] for key in ("a", "b"))
-    assert b.weights.mse > 2 * a.weights.mse and b.kl.value < 0.75 * a.kl.value
+    assert b.weights.mse > 1.9 * a.weights.mse and b.kl.value < 0.5 * a.kl.value
 
     # PSNR of a whole matrix, and with one weight twice as far out, stored exactly.
     w = lab.weight(LAYER)
