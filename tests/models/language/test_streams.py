@@ -167,6 +167,20 @@ def test_inputs_are_rounded_in_the_twin_alone(tmp_path: Path) -> None:
     assert all(bool(first._sums[leader, half].cross.any()) for half in (0, 1))  # type: ignore[union-attr]
 
 
+def test_each_matrix_has_its_own_rounding_of_an_input_that_is_shared(tmp_path: Path) -> None:
+    """Only values are rounded, coarsely: queries and keys, and so attention's weights, stay what they were."""
+
+    def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
+        return 0 * x if ".0." in name and "v_proj" in name else x
+
+    streams, items = opened("llama", tmp_path, 0.0, rounding)
+    _, second, *_ = [twin for _, twin in passed(streams, items)]
+    leader = next(iter(second.stats))
+    assert not bool(second.stats[leader].moment.any()), "the output projection is fed sums of values"
+    first = opened("llama", tmp_path / "b", 0.0, lambda name, x: 0 * x if "v_proj" in name else x)
+    assert bool(passed(*first)[0][1].stats[leader.replace("o_proj", "q_proj")].moment.any())
+
+
 def test_what_does_not_fit_the_budget_changes_nothing(tmp_path: Path) -> None:
     roomy, items = opened("llama", tmp_path / "a", 0.1)
     tight, same = opened("llama", tmp_path / "b", 0.1)

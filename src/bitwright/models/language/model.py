@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,50 +16,35 @@ import torch
 from bitwright import machine
 from bitwright.core.format import Format
 from bitwright.core.formats import families, named
-from bitwright.core.measure import Usage, layer_error
-from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import InputError, ModelError, RecipeError, TensorError, about
-from bitwright.events import Event, Progress, Row
+from bitwright.events import Event, Row
 from bitwright.files import sidecars
 from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
 from bitwright.files.held import Module
 from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
-from bitwright.methods import Method, Seen, registry
+from bitwright.methods import Method, registry
 from bitwright.models import kinds
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
 from bitwright.models.language import curvature, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import SPILL, release
-from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.data import tell_columns
 from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.memory import CACHED
 from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.modules import modules
-from bitwright.models.language.sink import FolderSink
-from bitwright.models.language.streams import Streams, Twin
+from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.text import Text
-from bitwright.models.language.whole import Draft, Whole
-from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Outcome, Plan, Turn, alike
+from bitwright.models.language.turns import Turns
+from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
-Aimed = Callable[[Item, int, Any], tuple[Any, str | None]]
-"""(matrix, first row, rows) -> what these were rounded for, and in words how far that makes up for earlier errors."""
-Weigh = Callable[[Item, int, int], Any]
-"""(item, first row, row after the last) -> how much those outputs count, or None: all alike."""
 TRIAL = "trial"
 """The folder below a partial output with all matrices quantized, used to find out which must stay float."""
-
-
-def sink_of(plan: Plan) -> FolderSink:
-    """The plan's sink, as what it is."""
-    assert isinstance(plan.sink, FolderSink)
-    return plan.sink
 
 
 FLOAT = "float"
@@ -93,20 +77,6 @@ def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
         if part.block is None and recipe.embedding != FLOAT and error.key == "layer.format":
             error.key = error.where = "embedding"
         raise
-
-
-def _as_given(item: Item, start: int, w: Any) -> tuple[Any, str | None]:
-    return w, None
-
-
-def _known(draft: Draft, item: Item, start: int, w: Any) -> tuple[Any, str | None]:
-    return draft.target, draft.correction
-
-
-def _first(method: Method) -> Method:
-    """What takes a method's place, or finds the codes at which it begins."""
-    assert method.fallback is not None  # every method that needs something has one
-    return registry.get(method.fallback)
 
 
 def _reaches(method: Method, part: Matrix) -> bool:
@@ -160,7 +130,6 @@ class LanguageModel(Model):
         self.unpacks = self.arch.unpacks
         self.notes = _notes(self.arch, copy_code)
         self._known_peaks: dict[str, tuple[float, float]] = {}
-        self._drafts: dict[str, Draft] = {}
 
     @property
     def files(self) -> list[Path]:
@@ -533,196 +502,7 @@ class LanguageModel(Model):
         return None if data is None else data.calibration_hash
 
     def turns(self, plan: Plan, data: Text | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
-        """All tensors, those outside the blocks first; progress counts bytes of the source."""
-        arch, done = self.arch, 0.0
-        total = self.source_bytes
-        if plan.calibrated:
-            total += sum(e.size for block in range(arch.count) for e in arch.tensors_of(block))
-
-        def progress(size: float, label: str) -> Progress:
-            nonlocal done
-            done += size
-            return Progress("quantize", min(done, total), total, label)
-
-        def count(name: str, x: torch.Tensor) -> Usage | None:
-            item = plan.items[name]
-            if item.activations == "none":
-                return None
-            found: Usage = plan.container.count_inputs(x.float(), item.format, item.activations)
-            return found
-
-        for left in plan.partial.glob(f"{SPILL}*"):
-            left.unlink()  # a killed run could not
-        weigh: Weigh = alike
-        if data is not None and plan.effort.weighing and not all(map(finished, plan.items)):
-            total += 2 * sum(e.size for block in range(arch.count) for e in arch.tensors_of(block))
-            weigh = yield from self._weigh(plan, data, progress)
-        walk = None if data is None or not memory.uses_text(plan) else self._walk(plan, data)
-        copies = {e.name for e in sink_of(plan).copies}
-        # What lies outside the blocks is copied first, and solved last: only then has the text reached the head.
-        outside = [item for item in plan.items.values() if item.part.block is None]
-        at_head = [i.part for i in outside if i.part.multiplied and i.method.moments and not finished(i.name)]
-        for block in [None, *range(arch.count)]:
-            entries = arch.tensors_of(block)
-            todo = [plan.items[e.name] for e in entries if e.name in plan.items and block is not None]
-            if block is None:
-                entries += [arch.checkpoint.tensors[name] for name in arch.outside]
-            for entry in entries:
-                if entry.name in copies:
-                    yield Copy(entry.name)
-                if entry.name not in plan.items or finished(entry.name):
-                    yield progress(entry.size, entry.name)
-            if walk is None or block is None:
-                yield from self._solved(plan, Stage(todo, None), finished, progress)
-                continue
-            last = block == arch.count - 1 and not at_head
-            for stage in walk.through(block, todo, finished, progress, count, last):
-                if isinstance(stage, Event):
-                    yield stage
-                elif isinstance(stage, Whole):
-                    yield from self._learned(stage, finished, progress)
-                else:
-                    yield from self._draft(plan, stage, progress, weigh)
-                    yield from self._solved(plan, stage, finished, progress, weigh)
-        recorder = None
-        if walk is not None and at_head:
-            recorder = yield from walk.at_head(at_head, progress, count)
-        yield from self._solved(plan, Stage(outside, recorder), finished, progress)
-        if walk is not None:
-            walk.decoder.close()
-        release()
-
-    def _weigh(
-        self, plan: Plan, data: Text, progress: Callable[[float, str], Progress]
-    ) -> Generator[Event, None, Weigh]:
-        """How much the outputs of matrices count for the loss, learnt before any is solved."""
-        seed, windows = plan.recipe.calibration.seed, data.calibration[: plan.effort.weighing]
-        items, rows = [item for item in plan.items.values() if item.method.weighs], partial(self.piece_rows, plan)
-        budget = memory.activation_budget(plan)
-        job = curvature.Curvature(self.arch, self.device, windows, items, plan.partial, budget, seed, rows)
-        yield from job.compute(progress)
-        of = lru_cache(maxsize=1)(job.of)
-
-        def weigh(item: Item, start: int, stop: int) -> torch.Tensor | None:
-            found = of(item.part.block).get(item.name)
-            return None if found is None else curvature.piece(found, start, stop - start)
-
-        return weigh
-
-    def _walk(self, plan: Plan, data: Text) -> Calibration:
-        """The walk that shows methods the inputs of their matrices."""
-        budget = memory.activation_budget(plan)
-        if not plan.effort.corrects:
-            return Calibration(self.arch, self.device, data, budget, plan.partial)
-
-        def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
-            item = plan.items[name]
-            if item.activations == "none":
-                return x
-            rounded: torch.Tensor = plan.container.round_inputs(x.float(), item.format, item.activations)
-            return rounded.to(x.dtype)
-
-        def decoded(item: Item) -> torch.Tensor:
-            draft = self._drafts.get(item.name)
-            if draft is None:
-                return sink_of(plan).read(item)
-            w: torch.Tensor = draft.q.decode()
-            return w.T if item.part.transposed else w
-
-        return Streams(self.arch, self.device, data, budget, plan.partial, decoded, rounding)
-
-    def _draft(
-        self, plan: Plan, stage: Stage, progress: Callable[[float, str], Progress], weigh: Weigh
-    ) -> Iterator[Event]:
-        """Take out of a stage what is learned with its whole block, and find codes to begin with."""
-        together = [item for item in stage.items if item.method.scope == "block"]
-        stage.items = [item for item in stage.items if item.method.scope != "block"]
-        first = [replace(item, method=_first(item.method), options=_first(item.method).options()) for item in together]
-        turns = self._solved(
-            plan, Stage(first, stage.recorder), lambda name: False, lambda _, label: progress(0, label), weigh
-        )
-        for turn in turns:
-            if isinstance(turn, Event):
-                yield turn
-                continue
-            for item in turn.items:
-                self._drafts[item.name] = self._begin(turn, item, stage.recorder)
-
-    def _begin(self, turn: Turn, item: Item, twin: Twin) -> Draft:
-        """Codes of one matrix of a turn, by the method of its item or by that one's fallback."""
-        method, options, notes = item.method, item.options, tuple[str, ...]()
-        if turn.fallback is not None and method.needs != "nothing":
-            method = _first(method)
-            options, notes = method.options(), (f"{turn.fallback}: learning begins at codes of {method.name}",)
-        w = self.rows(item, 0, item.rows)
-        turn.aim(item, 0, w)
-        target, correction = twin.aimed(item, 0, w)
-        seen = replace(turn.seen[0], curvature=turn.curvature(item, 0, item.rows))
-        with about(where=item.name):
-            q = method.solve(target, item.format, seen, options)
-        q = replace(q, notes=(*q.notes, *notes))
-        return Draft(target, q, replace(turn, seen=(Seen(seen.stats),)), correction)
-
-    def _learned(
-        self, whole: Whole, finished: Callable[[str], bool], progress: Callable[[float, str], Progress]
-    ) -> Iterator[Event | Turn]:
-        """The turns of matrices that are learned together: those with one method and options at a time."""
-        alike: dict[Any, list[Item]] = {}
-        for item in whole.items:
-            alike.setdefault((item.method.name, item.options), []).append(item)
-        for items in alike.values():
-            part = replace(whole, items=items, drafts={item.name: self._drafts[item.name] for item in items})
-            learning = items[0].method.solve(part, items[0].options)
-            label = f"learning block {whole.number + 1} of {self.arch.count}"
-            while True:
-                try:
-                    next(learning)
-                except StopIteration as stop:
-                    found: dict[str, QTensor] = stop.value
-                    break
-                yield progress(0, label)
-            for item in items:
-                draft = self._drafts.pop(item.name)
-                if not finished(item.name):
-                    settle = self._settle(draft.turn.seen[0], partial(_known, draft))
-                    yield Turn([item], draft.turn.seen, None, settle, solved=found[item.name], inputs=draft.turn.inputs)
-                    yield progress(self.arch.checkpoint.entry(item.name).size, item.name)
-
-    def _solved(
-        self,
-        plan: Plan,
-        stage: Stage,
-        finished: Callable[[str], bool],
-        progress: Callable[[float, str], Progress],
-        weigh: Weigh = alike,
-    ) -> Iterator[Event | Turn]:
-        """The turns of matrices whose inputs were recorded together."""
-        least, recorder = plan.recipe.calibration.min_expert_tokens, stage.recorder
-        rows = partial(self.piece_rows, plan)
-        for items, seen, fallback in group(stage.items, recorder, finished, rows, least):
-            left = [item.name for item in items if not finished(item.name)]
-            twin = recorder if isinstance(recorder, Twin) else None
-            settle = self._settle(seen, _as_given if twin is None else twin.aimed)
-            turn = Turn(items, (seen,), fallback, settle, inputs=usage_of(items, recorder))
-            if twin is not None:
-                turn.aim = twin.aim
-            if items[0].method.weighs:
-                turn.curvature = weigh
-            yield turn
-            del turn
-            yield progress(sum(self.arch.checkpoint.entry(name).size for name in left), items[0].name)
-            del seen  # the next factor is computed while this name would still hold the last
-
-    def _settle(self, seen: Seen, aimed: Aimed) -> Callable[[Item, int, Any, QTensor], Outcome]:
-        def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
-            if seen.stats is None:
-                return Outcome(q)
-            hessian = seen.stats.hessian
-            target, correction = aimed(item, start, w)
-            noise, power = layer_error(target - q.decode(), hessian), layer_error(w, hessian)
-            return Outcome(q, noise, power, correction=correction)
-
-        return settle
+        return iter(Turns(self, plan, data, finished))
 
     def piece_rows(self, plan: Plan, item: Item) -> int:
         return memory.piece_rows(item, plan.container.step(item.format))

@@ -135,3 +135,9 @@ class FolderSink(Sink):
                 where=damaged[0],
                 fix="The disk or memory may be faulty; run the same command again: it writes them anew",
             )
+
+
+def sink_of(plan: Plan) -> FolderSink:
+    """The plan's sink, as what it is."""
+    assert isinstance(plan.sink, FolderSink)
+    return plan.sink

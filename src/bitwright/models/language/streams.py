@@ -80,9 +80,8 @@ class Stream(Watch):
         self._steps += 1
         if isinstance(out, torch.Tensor):
             at = out.data_ptr()
-            if not any(
-                isinstance(x, torch.Tensor) and x.data_ptr() == at for x in args
-            ):  # no view, nor changed in place
+            seen = any(isinstance(x, torch.Tensor) and x.data_ptr() == at for x in args)
+            if not seen:  # neither a view nor changed in place
                 self._born[at] = self._steps
         return out
 
@@ -203,7 +202,7 @@ class Twin(Stream):
         self._targets: dict[tuple[str, int], tuple[torch.Tensor, str | None]] = {}
         self._rows: dict[str, torch.Tensor] = {}
         self._samples: dict[str, list[torch.Tensor]] = {}
-        self._rounded: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._inputs: dict[tuple[int, ...], torch.Tensor] = {}
         self._left: set[tuple[str, bool]] = set()
 
     @contextmanager
@@ -216,21 +215,22 @@ class Twin(Stream):
             if joined:
                 self._whole.discard(name)  # its sum was not found in this stream
         self._rows.clear()
-        self._rounded.clear()
+        self._inputs.clear()
 
     def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
         """Sum up an input, as the quantized network rounds it, once."""
         key = (x.data_ptr(), *x.shape, *x.stride())
         with torch._C.DisableTorchFunction():
-            if key not in self._rounded:
+            # Of matrices with one input, one may have it rounded and another not.
+            rounded = x if self.rounding is None else _round(partial(self.rounding, names[0]), x)
+            if key not in self._inputs:
                 leader = self.leader.get(names[0], names[0])
                 if self.count is not None and leader in self.wanted and leader not in self.usage:
                     self.usage[leader] = self.count(names[0], x.reshape(-1, x.shape[-1]))
-                self._rounded[key] = x, x if self.rounding is None else _round(partial(self.rounding, names[0]), x)
+                self._inputs[key] = x  # held, so that its address is not used again within this pass
                 if (leader, False) in self._left:
-                    self._add(leader, self._rounded[key][1].reshape(-1, x.shape[-1]), routed)
+                    self._add(leader, rounded.reshape(-1, x.shape[-1]), routed)
                     self._done(leader, False)
-            rounded: torch.Tensor = self._rounded[key][1]
         return rounded
 
     def _add(self, leader: str, rows: torch.Tensor, routed: bool) -> None:

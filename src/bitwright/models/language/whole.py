@@ -27,7 +27,7 @@ class Draft:
     target: torch.Tensor
     q: QTensor
     turn: Turn
-    correction: str | None
+    correction: str | None = None
 
 
 @dataclass
