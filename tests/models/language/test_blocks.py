@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Activations, Decoder, Passage, Recorder, addresses
+from bitwright.models.language.blocks import Decoder, Passage
+from bitwright.models.language.watch import Recorder, addresses
 from tests import tiny
 
 

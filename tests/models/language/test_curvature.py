@@ -18,8 +18,9 @@ from bitwright.errors import ModelError
 from bitwright.events import Event, Note, Progress
 from bitwright.methods import registry
 from bitwright.models.language import curvature
+from bitwright.models.language.activations import SPILL
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import SPILL, distribution
+from bitwright.models.language.blocks import distribution
 from bitwright.models.language.curvature import Curvature, draw, piece
 from bitwright.models.model import Item
 from tests import jobs, tiny

@@ -13,7 +13,8 @@ from bitwright.errors import RecipeError
 from bitwright.library import check
 from bitwright.methods import rtn
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Passage, Recorder, addresses
+from bitwright.models.language.blocks import Decoder, Passage
+from bitwright.models.language.watch import Recorder, addresses
 from tests import jobs, tiny
 
 SINGLE = "model.safetensors"

@@ -15,9 +15,11 @@ from bitwright.events import Row
 from bitwright.methods import registry
 from bitwright.methods.blockwise import learning
 from bitwright.methods.rtn import quantize
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Activations, Decoder, Passage, addresses
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.language.streams import Source, Twin
+from bitwright.models.language.watch import addresses
 from bitwright.models.language.whole import Draft, Whole
 from bitwright.models.model import Item, Turn
 from tests import jobs, tiny

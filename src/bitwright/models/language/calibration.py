@@ -16,11 +16,13 @@ from bitwright.errors import about
 from bitwright.events import Event, Progress
 from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Activations, Count, Decoder, Passage, Recorder, addresses
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
+from bitwright.models.language.watch import Count, Recorder, addresses
 from bitwright.models.language.whole import Whole
 from bitwright.models.model import Item
 

@@ -31,20 +31,13 @@ from bitwright.files.folder import sync
 from bitwright.files.plain import fingerprint
 from bitwright.files.safetensors import Entry, read_bytes, read_header, view_bytes
 from bitwright.machine import exhausted
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import (
-    Activations,
-    Decoder,
-    Passage,
-    Unchained,
-    Watch,
-    addresses,
-    distribution,
-    release,
-)
+from bitwright.models.language.blocks import Decoder, Passage, Unchained, distribution, release
 from bitwright.models.language.data import hash_ids
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import GRAPH_TOKENS, LOGITS, POSITIONS
+from bitwright.models.language.watch import Watch, addresses
 from bitwright.models.model import Item
 
 KEPT = ".curvature-"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from bitwright.models.language.blocks import Activations, Decoder, Passage
+from bitwright.models.language.activations import Activations
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.language.scores import score
 from bitwright.models.tasks.estimate import Estimate
 

@@ -11,10 +11,11 @@ from bitwright.events import Event, Progress, Started
 from bitwright.files.folder import open_checkpoint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Decoder, Passage, Rounding
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.language.compare import compare_decoders, decoder_of
 from bitwright.models.language.sink import FolderSink
 from bitwright.models.language.text import Text
+from bitwright.models.language.watch import Rounding
 from bitwright.models.model import Drop, Plan
 
 WINDOWS = 16

@@ -24,19 +24,13 @@ from bitwright.core.measure import Usage
 from bitwright.core.stats import Stats, add_gram, add_product, mirror
 from bitwright.events import Event, Progress
 from bitwright.methods import Samples
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import (
-    Activations,
-    Count,
-    Passage,
-    Rounding,
-    Stop,
-    Watch,
-    addresses,
-)  # fmt: skip
+from bitwright.models.language.blocks import Passage, Stop
 from bitwright.models.language.calibration import Calibration, Stage, require_moments
 from bitwright.models.language.memory import SAMPLES
 from bitwright.models.language.text import Text
+from bitwright.models.language.watch import Count, Rounding, Watch, addresses
 from bitwright.models.language.whole import Whole
 from bitwright.models.model import Item
 

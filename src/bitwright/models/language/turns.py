@@ -15,7 +15,8 @@ from bitwright.errors import about
 from bitwright.events import Event, Progress
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.language import curvature, memory
-from bitwright.models.language.blocks import SPILL, release
+from bitwright.models.language.activations import SPILL
+from bitwright.models.language.blocks import release
 from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
 from bitwright.models.language.sink import sink_of
 from bitwright.models.language.streams import Streams, Twin

@@ -12,8 +12,9 @@ import torch
 
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import ModelError
+from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Matrix
-from bitwright.models.language.blocks import Activations, Decoder, Passage
+from bitwright.models.language.blocks import Decoder, Passage
 from bitwright.models.model import Item, Turn
 
 

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from bitwright.core.observe import Affine
 from bitwright.files.layers import Layer, Placement, spared
-from bitwright.models.language.blocks import Activations
+from bitwright.models.language.activations import Activations
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.prepare import captured
 from bitwright.models.network.recurrent import dynamic_lstm, rows_of
