@@ -52,7 +52,7 @@ DROPS: dict[str, dict[str, Any]] = {
         "rules": FLOATS,
         "calibration": {"source": "self", "windows": 8, "length": 32, "heldout_windows": 2},
         "output": "float",
-        "max_drop": 8.0,
+        "max_drop": 6.0,
         "max_float_percent": 100,
     },
     "network": NETWORK

@@ -81,7 +81,7 @@ def make_up(
     A part of `lost` holds for each half the sum over its tokens of what the answer lost, times x_hat^T [rows, columns].
     Each half is fitted on and scored on in turn; a part that explains nothing of the other half has a share of 0. All
     arrays may have an axis before the others, for matrices with inputs of their own (groups of a convolution), which
-    are fitted alike.
+    are fitted alike. Rows of zeros stay zero: such an output was taken out on purpose.
     """
     xp = namespace(w)
     count = sum(half.n for half in stats)
@@ -89,10 +89,11 @@ def make_up(
     hessians = [half.moment / count for half in stats]
     judged = [[each[..., :: -(-w.shape[-2] // ROWS), :] for each in part] for part in parts]
     target, choices = float32(w), _choose(judged, hessians, w.shape[-1] / max(count, 1), factors)
+    used = float32(xp.any(w != 0, axis=-1, keepdims=True))
     for part, choice in zip(parts, choices, strict=True):
         if choice.share > 0:
             whole = divide(part[0] + part[1], _factor(hessians[0] + hessians[1], choice.ridge, factors, 2))
-            target = target + choice.share * whole
+            target = target + choice.share * used * whole
     return xp.astype(target, w.dtype), choices
 
 

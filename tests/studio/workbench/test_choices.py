@@ -29,8 +29,8 @@ class ToyOptions(Options):
     """Times it turns."""
 
 
-def toy(needs: Any) -> Any:
-    return replace(registry.get("rtn"), name="toy", title="A toy", options=ToyOptions, needs=needs, fallback="mse")
+def toy(**changes: Any) -> Any:
+    return replace(registry.get("rtn"), name="toy", title="A toy", options=ToyOptions, fallback="mse", **changes)
 
 
 def names(found: dict[str, Any], what: str) -> list[str]:
@@ -47,7 +47,7 @@ def added(family: Family) -> Iterator[None]:
 
 
 def test_a_method_appears_where_it_can_be_used() -> None:
-    with registry.adding(toy("samples")):
+    with registry.adding(toy(needs="samples", scope="model")):
         found = choices()
     assert "toy" not in names(found["language"], "methods")
     made = next(method for method in found["network"]["methods"] if method["name"] == "toy")
@@ -58,7 +58,7 @@ def test_a_method_appears_where_it_can_be_used() -> None:
     assert (turns["type"], turns["default"], turns["minimum"], turns["maximum"]) == ("integer", 3, 1, 9)
     assert turns["description"] == "Times it turns."
     assert all("toy" in fit["methods"] for fit in found["network"]["fits"])
-    with registry.adding(toy("nothing")):
+    with registry.adding(toy(needs="samples")):
         found = choices()
     assert all("toy" in names(kind, "methods") for kind in found.values())
     assert "toy" not in names(choices()["network"], "methods")

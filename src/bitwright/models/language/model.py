@@ -502,7 +502,7 @@ class LanguageModel(Model):
         return None if data is None else data.calibration_hash
 
     def turns(self, plan: Plan, data: Text | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
-        return iter(Turns(self, plan, data, finished))
+        return iter(Turns(self.arch, self.device, plan, data, finished))
 
     def piece_rows(self, plan: Plan, item: Item) -> int:
         return memory.piece_rows(item, plan.container.step(item.format))

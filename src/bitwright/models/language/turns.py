@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,6 +16,7 @@ from bitwright.events import Event, Progress
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.language import curvature, memory
 from bitwright.models.language.activations import SPILL
+from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import release
 from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
 from bitwright.models.language.sink import sink_of
@@ -23,9 +24,6 @@ from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
 from bitwright.models.language.whole import Draft, Whole
 from bitwright.models.model import Copy, Item, Outcome, Plan, Turn, alike
-
-if TYPE_CHECKING:
-    from bitwright.models.language.model import LanguageModel
 
 Aimed = Callable[[Item, int, Any], tuple[Any, str | None]]
 """(matrix, first row, rows) -> what these were rounded for, and in words how far that makes up for earlier errors."""
@@ -36,16 +34,17 @@ Weigh = Callable[[Item, int, int], Any]
 class Turns:
     """All turns of one plan, those of tensors outside the blocks first; progress counts bytes of the source."""
 
-    def __init__(self, model: LanguageModel, plan: Plan, data: Text | None, finished: Callable[[str], bool]) -> None:
+    def __init__(
+        self, arch: Architecture, device: str, plan: Plan, data: Text | None, finished: Callable[[str], bool]
+    ) -> None:
         """`finished` says of a matrix, by name, whether it is written."""
-        self.model, self.plan, self.data, self.finished = model, plan, data, finished
-        self.arch, self.device = model.arch, model.device
-        self._rows = partial(model.piece_rows, plan)
+        self.arch, self.device, self.plan, self.data, self.finished = arch, device, plan, data, finished
+        self._rows = partial(plan.model.piece_rows, plan)
         self._weighed: Weigh = alike
         self._drafts: dict[str, Draft] = {}
         blocks = sum(e.size for block in range(self.arch.count) for e in self.arch.tensors_of(block))
         self._weighs = data is not None and plan.effort.weighing > 0 and not all(map(finished, plan.items))
-        self._total = model.source_bytes + blocks * (plan.calibrated + 2 * self._weighs)
+        self._total = plan.model.source_bytes + blocks * (plan.calibrated + 2 * self._weighs)
         self._done = 0.0
 
     def __iter__(self) -> Iterator[Event | Turn | Copy]:
@@ -189,7 +188,7 @@ class Turns:
         if turn.fallback is not None and method.needs != "nothing":
             method = _first(method)
             options, notes = method.options(), (f"{turn.fallback}: learning begins at codes of {method.name}",)
-        w = self.model.rows(item, 0, item.rows)
+        w = self.plan.model.rows(item, 0, item.rows)
         turn.aim(item, 0, w)
         target, correction = twin.aimed(item, 0, w)
         seen = replace(turn.seen[0], curvature=turn.curvature(item, 0, item.rows))
