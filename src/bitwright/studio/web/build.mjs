@@ -23,7 +23,7 @@ const fonts = {
   mono: ["@fontsource-variable/jetbrains-mono/files/jetbrains-mono-latin-wght-normal.woff2", { ...weights, keepFeatures: [] }],
 };
 /** What nearly every formula is made of: these come first, and the rest of a KaTeX font only where a page needs it. */
-const symbols = ascii + "\u00a0\u200b±×÷·ˆˉ˙˜′‾…−∂∈∏∑√∞∣∥≈≠≡≤≥⊤⋅⋯⌈⌉⌊⌋⟨⟩→←∫ℓΔΘΛΣΦΨΩ";
+const symbols = ascii + "\u00a0\u200b±×÷·ˆˉ˙˜′‾…−∂∈∏∑√∗∞∣∥≈≠≡≤≥⊤⋅⋯⌈⌉⌊⌋⟨⟩→←∫ℓΔΘΛΣΦΨΩ";
 const common = {
   "Main-Regular": symbols,
   "Math-Italic": ascii.replace(/[^A-Za-z/]/g, "") + "αβγδεηθκλμνπρστφωϵϕℓ∂",
