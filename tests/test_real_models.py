@@ -63,6 +63,7 @@ def quantized(folder: Path, text: tuple[Path, Path], place: Path, *options: str)
     return dict(found)
 
 
+@pytest.mark.timeout(1800)
 def test_smollm2_at_four_bits(smollm2: Path, text: tuple[Path, Path], tmp_path: Path) -> None:
     """All 210 matrices, none of which needs more damping, and an output that a stranger would keep."""
     plain = quantized(smollm2, text, tmp_path, "--method", "rtn")["verdict"]

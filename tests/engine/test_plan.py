@@ -77,10 +77,7 @@ def test_patterns_that_mean_nothing(llama: Path, residual: tuple[Path, Path]) ->
     refused(RecipeError, "rules.0.match", "matches no layer", residual[0], rules=rules)
 
 
-def test_a_method_must_serve_the_kind(llama: Path, residual: tuple[Path, Path]) -> None:
-    wrong = "method lsq cannot be used on language models"
-    said = refused(RecipeError, "layer.method", wrong, llama, layer={"method": "lsq"})
-    assert "blockwise" in said and "lsq" not in said.partition("Choose")[2]
+def test_a_method_must_serve_the_kind(residual: tuple[Path, Path]) -> None:
     wrong = "method blockwise cannot be used on ONNX networks"
     said = refused(RecipeError, "layer.method", wrong, residual[0], layer={"method": "blockwise"})
     assert "adaround" in said and "blockwise" not in said.partition("Choose")[2]

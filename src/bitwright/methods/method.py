@@ -72,7 +72,8 @@ class Method:
     `solve` takes and returns one matrix where `scope` is "matrix". Of scope "block" it takes one decoder block, of
     scope "model" the whole model as the model's kind hands it over, and yields its steps; a kind of model says which
     scopes and needs it serves. `needs` is what `solve` cannot do without: where a matrix shows none of it, `fallback`
-    takes its place, by name. Of scope "block" it is also what finds the codes at which `solve` begins.
+    takes its place, by name. Of other scopes it is also what finds the codes at which `solve` begins, where a kind of
+    model wants that.
     `moments` says that second moments of the inputs are used where they are known anyhow.
     """
 
@@ -96,7 +97,8 @@ class Method:
     work: Callable[[Any], float] = lambda options: 0.0
     """options -> products of a matrix by its Hessian that solving costs: what the plan's time is estimated from."""
     passes: Callable[[Any], float] = lambda options: 0.0
-    """options -> passes of one batch through a block, there and back, that learning it costs; as `work`."""
+    """options -> passes there and back that learning costs: of one batch through the block; of scope "model", of all
+    text through the model; as `work`."""
     fallback: str | None = None
 
     def __post_init__(self) -> None:

@@ -193,7 +193,7 @@ def test_nan_is_an_error_that_names_the_tensor() -> None:
         round_to_nearest(graph, placement, [({digits.INPUT: bad}, None)], 4)
 
 
-@pytest.mark.parametrize("options", [dict(epochs=0), dict(rate=0.0), dict(penalty=-1.0)])
+@pytest.mark.parametrize("options", [dict(epochs=0), dict(rate=-0.1), dict(rate=0, step_rate=0), dict(penalty=-1.0)])
 def test_odd_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         lsq.Options(**options)

@@ -47,17 +47,17 @@ def added(family: Family) -> Iterator[None]:
 
 
 def test_a_method_appears_where_it_can_be_used() -> None:
-    with registry.adding(toy(needs="samples", scope="model")):
+    with registry.adding(toy(needs="samples", scope="block")):
         found = choices()
-    assert "toy" not in names(found["language"], "methods")
-    made = next(method for method in found["network"]["methods"] if method["name"] == "toy")
+    assert "toy" not in names(found["network"], "methods")
+    made = next(method for method in found["language"]["methods"] if method["name"] == "toy")
     assert made["title"] == "A toy"
     assert made["needs"] == "samples"
     assert "int4" in made["formats"]
     turns = made["options"]["turns"]
     assert (turns["type"], turns["default"], turns["minimum"], turns["maximum"]) == ("integer", 3, 1, 9)
     assert turns["description"] == "Times it turns."
-    assert all("toy" in fit["methods"] for fit in found["network"]["fits"])
+    assert all("toy" in fit["methods"] for fit in found["language"]["fits"] if fit["format"] == "int4")
     with registry.adding(toy(needs="samples")):
         found = choices()
     assert all("toy" in names(kind, "methods") for kind in found.values())

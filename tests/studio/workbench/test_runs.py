@@ -284,6 +284,7 @@ def test_a_run_that_was_done_but_for_telling(studio: Studio, whole: dict[str, An
     runs = Path(studio.config["data"]) / "runs"
     for path in (runs / id).glob("out*"):
         subprocess.run(["rm", "-r", path], check=True)
+    (runs / id).mkdir(exist_ok=True)  # it may have been stopped before it had a folder
     subprocess.run(["cp", "-r", runs / whole["id"] / "out", runs / id / "out"], check=True)
     studio.post(f"/api/runs/{id}/resume", status=202)
     assert studio.wait(id, "done")["summary"] == whole["summary"]

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from bitwright.core.observe import Affine
 from bitwright.errors import RecipeError
 
+RATES = 1e-3, 1e-4
+"""Of weights and of steps."""
 SMALLEST = 1e-8
 """No step gets smaller."""
 
@@ -99,6 +101,20 @@ class Learned(nn.Module):
         return Affine(float(self.positive().detach()), 0, self.bits, self.signed)
 
 
+def begin(low: int, high: int, start: Tensor, axis: int | None = None) -> Learned:
+    """A learned quantizer of codes `low` .. `high`, whose step or steps begin at `start`.
+
+    Of an `axis` there is one step for each index; without, `start` must broadcast to what is rounded.
+    """
+    made = Learned((high - low).bit_length(), signed=low < 0, axis=axis)
+    made.low, made.high = low, high  # they may be fewer than the bits can tell apart: -127 .. 127
+    assert isinstance(made.step, nn.UninitializedParameter)
+    made.step.materialize(start.shape)
+    with torch.no_grad():
+        made.step.copy_(start)
+    return made
+
+
 def penalty(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """R = mean |w - Q(w)|^2 over all weights of all pairs (w, Q(w)); its slope draws each w to its Q(w).
 
@@ -147,24 +163,30 @@ def train(
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     epochs: int,
-    rate: float = 1e-3,
+    rate: float = RATES[0],
+    step_rate: float | None = None,
     extra: Callable[[], Tensor] | None = None,
     extra_parameters: Iterable[nn.Parameter] = (),
 ) -> Iterator[Epoch]:
     """Train `model` in place, yielding after each pass over `batches` (gone through anew each epoch).
 
-    AdamW with cosine decay from `rate`; steps get a tenth of it (Adam cancels the scale of their slopes) and no weight
-    decay. `extra` is added to each loss (a `Penalty`), its own parameters being `extra_parameters`. The model must have
-    seen a batch before, so that every step has begun. Raises RecipeError where the loss is no longer finite.
+    AdamW with cosine decay from `rate`. Steps have `step_rate`, by default a tenth of that (Adam cancels the scale of
+    their slopes), and no weight decay; what has a rate of 0 stays as it is. `extra` is added to each loss (a
+    `Penalty`), its own parameters being `extra_parameters`. The model must have seen a batch before, so that every step
+    has begun. Raises RecipeError where the loss is no longer finite.
     """
     steps = {id(m.step): m.step for m in model.modules() if isinstance(m, Learned)}
     weights = [p for p in model.parameters() if id(p) not in steps]
-    groups = [
+    step_rate = rate / 10 if step_rate is None else step_rate
+    groups: list[dict[str, Any]] = [
         {"params": weights, "lr": rate},
-        {"params": list(steps.values()), "lr": rate / 10, "weight_decay": 0.0},
+        {"params": list(steps.values()), "lr": step_rate, "weight_decay": 0.0},
         {"params": list(extra_parameters), "lr": rate * 10, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(group["lr"] > 0)
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"] and g["lr"]])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (1 + math.cos(math.pi * i / epochs)) / 2)
     model.train()
     for number in range(1, epochs + 1):
@@ -194,6 +216,10 @@ class Subject(Protocol):
     def lessons(self) -> Iterable[tuple[Any, Any]]:
         """(input, what is known of the output), gone through anew each epoch."""
 
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Those of weights and steps where none are asked for."""
+
     def loss(self, out: Any, known: Any) -> Tensor:
         """How far an output is from what is known."""
 
@@ -201,8 +227,8 @@ class Subject(Protocol):
         """(w, Q(w)) of every weight, for `Penalty`."""
 
 
-def learn(subject: Subject, epochs: int, rate: float, penalty: float) -> Iterator[Epoch]:
-    """`train` a subject, with the penalty on the quantization error where `penalty` > 0."""
+def learn(subject: Subject, epochs: int, rate: float, step_rate: float | None, penalty: float) -> Iterator[Epoch]:
+    """`train` a subject; with the penalty on the quantization error where `penalty` > 0."""
     error = Penalty(penalty) if penalty else None
     return train(
         subject.module,
@@ -210,6 +236,7 @@ def learn(subject: Subject, epochs: int, rate: float, penalty: float) -> Iterato
         subject.loss,
         epochs=epochs,
         rate=rate,
+        step_rate=step_rate,
         extra=None if error is None else lambda: error(subject.pairs()),
         extra_parameters=() if error is None else error.parameters(),
     )

@@ -29,7 +29,7 @@ class Language(Kind):
     holds = "tensors"
     library, pipeline = "transformers", "text-generation"
     writes = True
-    scopes = frozenset({"matrix", "block"})
+    scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = ("calibration", "indivisible", "embedding", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
     options: ClassVar[Mapping[str, str]] = {

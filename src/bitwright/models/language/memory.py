@@ -50,6 +50,8 @@ SAMPLES = 1 << 14
 LEARNED = 48
 """Bytes per weight of a block that is learned as a whole: what it should become, its place, how far it moved, slope and
 the two means of Adam, the graph of its rounding, and the best codes so far."""
+TRAINED = 26
+"""Bytes per weight of a model that is trained as a whole: as LEARNED, without the graph, which is of one block."""
 ROUNDED = 5e-8
 """Seconds per weight for one step of such learning beside the products (measured on docs18m)."""
 DRAWN = 12e-9
@@ -236,7 +238,7 @@ def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int
     # more; the two factors stay while its matrices are solved.
     solve = moments + (4 * 4 * widest * widest if plan.calibrated else 0) + fit + solver
     if effort.corrects:
-        learning = _learning(plan, tokens, size)
+        learning = max(_learning(plan, tokens, size), _training(plan, arch, tokens, size))
         solve += _samples(plan, size)
         return rest * size + weights + squares + max(moments + forward, solve, learning)
     return rest * size + moments + squares + max(weights + forward, solve)
@@ -260,6 +262,18 @@ def _learning(plan: Plan, tokens: int, size: int) -> int:
         return 0
     graph = KEPT_PER_ROW * size * tokens * max(_outputs(plan).values())
     return LEARNED * max(weights.values()) + graph + _moments(plan)
+
+
+def _training(plan: Plan, arch: Architecture, tokens: int, size: int) -> int:
+    """Bytes that training all matrices together takes, from batches of `tokens` in numbers of `size` bytes."""
+    trained = [item for item in plan.items.values() if item.method.scope == "model"]
+    if not trained:
+        return 0
+    graph = KEPT_PER_ROW * size * tokens * max(_outputs(plan).values())
+    states = arch.count * tokens * _width(arch, 0) * size
+    block = max(sum(e.count for e in arch.tensors_of(b)) for b in range(arch.count))
+    weights = TRAINED * sum(item.rows * item.columns for item in trained)
+    return weights + size * arch.weights + (LEARNED - TRAINED) * block + graph + states
 
 
 def _drifts(plan: Plan) -> int:
@@ -365,8 +379,11 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
     # Moments are made on and above the diagonal, at half the rate of bfloat16. A verdict's attention, softmax and
     # reading of weights cost nearly as much as its matrix products.
     moments = 2 * tokens * 0.6 * _squares(plan)
-    passes = sum(i.rows * i.columns * i.method.passes(i.options) for i in items)  # by all weights, there and back
-    learning = passes * (6 * min(tokens, BATCH_TOKENS) / rate + ROUNDED)
+    learning = 0.0
+    for i in items:  # there and back; what is trained as a whole goes there twice
+        at_once, back = (min(tokens, BATCH_TOKENS), 6) if i.method.scope == "block" else (tokens, 8)
+        steps = tokens / max(BATCH_TOKENS, c.length) if i.method.scope == "model" else 1
+        learning += i.rows * i.columns * i.method.passes(i.options) * (back * at_once / rate + steps * ROUNDED)
     verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or c.source) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0

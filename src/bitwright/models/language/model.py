@@ -236,6 +236,11 @@ class LanguageModel(Model):
                 key="output",
             )
         method, activations = registry.get(layer.method), layer.activations
+        if method.scope == "model" and activations != "none":
+            raise RecipeError(
+                f"{method.name} trains language models whose inputs stay float, not {activations}",
+                where=part.name, fix="Choose another method, or no activations", key="layer.activations",
+            )  # fmt: skip
         if part.lookup and activations != "none":
             activations, note = "none", _joined(note, "no inputs to round: tokens are looked up")
         options = layer.options

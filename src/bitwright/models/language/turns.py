@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -22,11 +22,15 @@ from bitwright.models.language.calibration import Calibration, Stage, group, usa
 from bitwright.models.language.sink import sink_of
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
+from bitwright.models.language.tuning import Text as Lessons
+from bitwright.models.language.tuning import learn, open_tuned
 from bitwright.models.language.whole import Draft, Whole
 from bitwright.models.model import Copy, Item, Outcome, Plan, Turn, alike
 
 Aimed = Callable[[Item, int, Any], tuple[Any, str | None]]
 """(matrix, first row, rows) -> what these were rounded for, and in words how far that makes up for earlier errors."""
+Found = dict[str, QTensor]
+"""Codes of matrices by name."""
 Weigh = Callable[[Item, int, int], Any]
 """(item, first row, row after the last) -> how much those outputs count, or None: all alike."""
 
@@ -38,7 +42,11 @@ class Turns:
         self, arch: Architecture, device: str, plan: Plan, data: Text | None, finished: Callable[[str], bool]
     ) -> None:
         """`finished` says of a matrix, by name, whether it is written."""
-        self.arch, self.device, self.plan, self.data, self.finished = arch, device, plan, data, finished
+        self.arch, self.device, self.plan, self.data = arch, device, plan, data
+        self._trained = [item for item in plan.items.values() if item.method.scope == "model"]
+        again = {item.name for item in self._trained if not all(finished(item.name) for item in self._trained)}
+        # What is trained together is all begun again where not all of it is finished; what is written stays.
+        self.finished, self._again = finished, again
         self._rows = partial(plan.model.piece_rows, plan)
         self._weighed: Weigh = alike
         self._drafts: dict[str, Draft] = {}
@@ -72,7 +80,7 @@ class Turns:
                 yield from self._solved(Stage(todo, None))
                 continue
             last = block == arch.count - 1 and not at_head
-            for stage in walk.through(block, todo, finished, self._progress, self._count, last):
+            for stage in walk.through(block, todo, self._settled, self._progress, self._count, last):
                 if isinstance(stage, Event):
                     yield stage
                 elif isinstance(stage, Whole):
@@ -85,8 +93,13 @@ class Turns:
             recorder = yield from walk.at_head(at_head, self._progress, self._count)
         yield from self._solved(Stage(outside, recorder))
         if walk is not None:
+            if not all(self._settled(item.name) for item in self._trained):
+                yield from self._train(walk)
             walk.decoder.close()
         release()
+
+    def _settled(self, name: str) -> bool:
+        return name not in self._again and self.finished(name)
 
     def _progress(self, size: float, label: str) -> Progress:
         self._done += size
@@ -127,14 +140,15 @@ class Turns:
             rounded: torch.Tensor = plan.container.round_inputs(x.float(), item.format, item.activations)
             return rounded.to(x.dtype)
 
-        def decoded(item: Item) -> torch.Tensor:
-            draft = self._drafts.get(item.name)
-            if draft is None:
-                return sink_of(plan).read(item)
-            w: torch.Tensor = draft.q.decode()
-            return w.T if item.part.transposed else w
+        return Streams(self.arch, self.device, data, budget, plan.partial, self._decoded, rounding)
 
-        return Streams(self.arch, self.device, data, budget, plan.partial, decoded, rounding)
+    def _decoded(self, item: Item) -> torch.Tensor:
+        """A matrix as it is stored: as it was written, or what was found to begin with."""
+        draft = self._drafts.get(item.name)
+        if draft is None:
+            return sink_of(self.plan).read(item)
+        w: torch.Tensor = draft.q.decode()
+        return w.T if item.part.transposed else w
 
     def _solved(self, stage: Stage) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""
@@ -161,21 +175,21 @@ class Turns:
 
     def _settle(self, seen: Seen, aimed: Aimed) -> Callable[[Item, int, Any, QTensor], Outcome]:
         def settle(item: Item, start: int, w: torch.Tensor, q: QTensor) -> Outcome:
-            if seen.stats is None:
-                return Outcome(q)
-            hessian = seen.stats.hessian
             target, correction = aimed(item, start, w)
+            if seen.stats is None:
+                return Outcome(q, correction=correction)
+            hessian = seen.stats.hessian
             noise, power = layer_error(target - q.decode(), hessian), layer_error(w, hessian)
             return Outcome(q, noise, power, correction=correction)
 
         return settle
 
-    # --- blocks that are learned as a whole
+    # --- what is learned with its block, or with the whole model
 
     def _draft(self, stage: Stage) -> Iterator[Event]:
-        """Take out of a stage what is learned with its whole block, and find codes to begin with."""
-        together = [item for item in stage.items if item.method.scope == "block"]
-        stage.items = [item for item in stage.items if item.method.scope != "block"]
+        """Take out of a stage what is learned with its block or with the whole model, and find codes to begin with."""
+        together = [item for item in stage.items if item.method.scope != "matrix"]
+        stage.items = [item for item in stage.items if item.method.scope == "matrix"]
         first = [replace(item, method=_first(item.method), options=_first(item.method).options()) for item in together]
         for turn in self._grouped(Stage(first, stage.recorder), lambda name: False):
             for item in turn.items:
@@ -195,37 +209,65 @@ class Turns:
         with about(where=item.name):
             q = method.solve(target, item.format, seen, options)
         q = replace(q, notes=(*q.notes, *notes))
-        return Draft(target, q, replace(turn, seen=(Seen(seen.stats),)), correction)
+        # Until the whole model is trained the moments of all its inputs would have to be kept.
+        stats = seen.stats if item.method.scope == "block" else None
+        return Draft(target, q, replace(turn, seen=(Seen(stats),)), correction)
 
     def _learned(self, whole: Whole) -> Iterator[Event | Turn]:
-        """The turns of matrices that are learned together: those with one method and options at a time."""
-        groups: dict[Any, list[Item]] = {}
-        for item in whole.items:
-            groups.setdefault((item.method.name, item.options), []).append(item)
+        """The turns of the matrices of a block that are learned together."""
         label = f"learning block {whole.number + 1} of {self.arch.count}"
-        for items in groups.values():
+        for items in _alike(whole.items):
             part = replace(whole, items=items, drafts={item.name: self._drafts[item.name] for item in items})
-            learning = items[0].method.solve(part, items[0].options)
-            while True:
-                try:
-                    next(learning)
-                except StopIteration as stop:
-                    found: dict[str, QTensor] = stop.value
-                    break
-                yield self._progress(0, label)
-            for item in items:
-                draft = self._drafts.pop(item.name)
-                if not self.finished(item.name):
-                    settle = self._settle(draft.turn.seen[0], partial(_known, draft))
-                    yield Turn([item], draft.turn.seen, None, settle, solved=found[item.name], inputs=draft.turn.inputs)
-                    yield self._progress(self.arch.checkpoint.entry(item.name).size, item.name)
+            found = yield from self._watched(items[0].method.solve(part, items[0].options), label)
+            yield from self._known(items, found)
+
+    def _train(self, walk: Calibration) -> Iterator[Event | Turn]:
+        """The turns of the matrices that are trained together, as the text has passed all blocks."""
+        text = Lessons([passage.ids for passage in walk.passages], walk.hidden)
+
+        def weights(block: int) -> dict[str, torch.Tensor]:
+            inside = [item for item in self.plan.items.values() if item.part.block == block]
+            return walk.decoder.checked(block) | {item.name: self._decoded(item) for item in inside}
+
+        for items in _alike(self._trained):
+            drafts = {item.name: self._drafts[item.name] for item in items}
+            with open_tuned(walk.decoder, items, drafts, weights, text) as tuned:
+                epochs = items[0].method.solve(tuned, items[0].options)
+                found = yield from self._watched(learn(tuned, epochs), "training the whole model")
+            yield from self._known(items, found)
+
+    def _watched(self, learning: Generator[Any, None, Found], label: str) -> Generator[Event, None, Found]:
+        while True:
+            try:
+                next(learning)
+            except StopIteration as stop:
+                found: Found = stop.value
+                return found
+            yield self._progress(0, label)
+
+    def _known(self, items: list[Item], found: Found) -> Iterator[Event | Turn]:
+        """The turns of matrices whose codes were learned."""
+        for item in items:
+            draft = self._drafts.pop(item.name)
+            if not self.finished(item.name):
+                settle = self._settle(draft.turn.seen[0], partial(_aimed, draft))
+                yield Turn([item], draft.turn.seen, None, settle, solved=found[item.name], inputs=draft.turn.inputs)
+                yield self._progress(self.arch.checkpoint.entry(item.name).size, item.name)
+
+
+def _alike(items: list[Item]) -> Iterable[list[Item]]:
+    """Items by method and options."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.method.name, item.options), []).append(item)
+    return groups.values()
 
 
 def _as_given(item: Item, start: int, w: Any) -> tuple[Any, str | None]:
     return w, None
 
 
-def _known(draft: Draft, item: Item, start: int, w: Any) -> tuple[Any, str | None]:
+def _aimed(draft: Draft, item: Item, start: int, w: Any) -> tuple[Any, str | None]:
     return draft.target, draft.correction
 
 

@@ -153,14 +153,8 @@ def round_to_nearest(
 
 def steps(low: int, high: int, start: npt.ArrayLike, axis: int | None = None) -> training.Learned:
     """A learned quantizer of codes `low` .. `high`; its step, or steps for each index of `axis`, begin at `start`."""
-    made = training.Learned((high - low).bit_length(), signed=low < 0, axis=axis)
-    made.low, made.high = low, high  # the edge layers' codes are symmetric, -127 .. 127
     first = torch.tensor(np.abs(np.asarray(start, np.float32)).reshape(() if axis is None else -1))
-    assert isinstance(made.step, nn.UninitializedParameter)
-    made.step.materialize(first.shape)
-    with torch.no_grad():
-        made.step.copy_(first)
-    return made
+    return training.begin(low, high, first, axis)
 
 
 def _whole(inputs: training.Learned, weights: training.Learned, b: Tensor) -> Tensor:
@@ -225,6 +219,11 @@ class Learner(nn.Module):
     def module(self) -> nn.Module:
         """Itself: `methods.lsq.training.Subject`."""
         return self
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Those of the paper's kind of training."""
+        return training.RATES
 
     def loss(self, out: Any, known: Any) -> Tensor:
         """How far the outputs are from labels and from the float network."""
