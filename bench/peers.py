@@ -32,19 +32,25 @@ class Peer:
         return [environment(self.script), str(SCRIPTS / f"{self.script}.py"), *flags, *self.options]
 
 
+@dataclass(frozen=True)
 class Bitwright(Peer):
-    """Our own row, run as a user would run it."""
+    """Our own row, run as a user would run it: with another number of windows where the effort has its own."""
+
+    script: str = ""
+    windows: int | None = None
 
     def command(self, **settings):
         """Return our command line for these settings."""
+        settings["windows"] = self.windows or settings["windows"]
         simulate = "" if settings["bits"] in PACKED_BITS else SIMULATE
         return [*(BITWRIGHT + simulate).format(**settings).split(), *self.options]
 
 
 PEERS = {
-    "bitwright": Bitwright(""),
-    "bitwright-fast": Bitwright("", ("--effort", "fast")),
-    "bitwright-best": Bitwright("", ("--effort", "best")),
+    "bitwright": Bitwright(),
+    "bitwright-fast": Bitwright(options=("--effort", "fast")),
+    "bitwright-best": Bitwright(options=("--effort", "best"), windows=512),
+    **{f"bitwright-{name}": Bitwright(options=("--method", name)) for name in ("adaround", "blockwise", "lsq")},
     "rtn": Peer("rtn"),
     "rtn-sym": Peer("rtn", ("--symmetric",)),
     "hqq": Peer("hqq_linear"),
