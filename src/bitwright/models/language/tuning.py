@@ -15,7 +15,7 @@ from bitwright.core.qtensor import QTensor, divisor
 from bitwright.methods.blockwise.learning import EDGE, divide
 from bitwright.methods.lsq import training
 from bitwright.models.language.activations import Activations
-from bitwright.models.language.blocks import Decoder, Passage, Unchained, Weights, distribution
+from bitwright.models.language.blocks import Decoder, Passage, Unchained, Weights, distribution, release
 from bitwright.models.language.memory import LOGITS, POSITIONS
 from bitwright.models.language.places import Places
 from bitwright.models.language.whole import Draft
@@ -77,6 +77,7 @@ class Tuned(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """The hidden states after the last block [batch, tokens, width], with a graph."""
+        release()
         hidden = self._text.enter(self._decoder, batch).requires_grad_()
         for block in self._blocks:
             hidden = checkpoint(self._run, block, hidden, batch, use_reentrant=False)
@@ -111,24 +112,23 @@ class Tuned(nn.Module):
     def loss(self, out: Any, known: Any) -> Tensor:
         """KL(float || this) of a batch, nats per token."""
         total, count = torch.zeros((), device=out.device), out.shape[0] * out.shape[1]
-        for p, part in self._slices(out, known):
-            total = total + checkpoint(self._kl, part, p, use_reentrant=False)
+        for answer, part in self._slices(out, known):
+            total = total + checkpoint(self._kl, part, answer, use_reentrant=False)
         mean: Tensor = total / count
         return mean
 
     def _slices(self, out: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(what the float network gives each word [1, positions, words], hidden states), so many positions at once."""
+        """Hidden states of the float network and of this one [1, positions, width], so many positions at once."""
         width = out.shape[-1]
         flat, answers = out.reshape(1, -1, width), self._text.answers[batch].reshape(1, -1, width)
         step = max(1, min(POSITIONS, out.shape[1], LOGITS // self._decoder.vocabulary))
-        for start in range(0, flat.shape[1], step):
-            with torch.no_grad():
-                logits = self._decoder.logits(answers[:, start : start + step])
-            yield distribution(logits, self._decoder.arch), flat[:, start : start + step]
+        return zip(torch.split(answers, step, dim=1), torch.split(flat, step, dim=1), strict=True)
 
-    def _kl(self, hidden: Tensor, p: Tensor) -> Tensor:
-        logp = self._decoder.logits(hidden).float().log_softmax(-1)
-        found: Tensor = nn.functional.kl_div(logp, p, reduction="sum")
+    def _kl(self, hidden: Tensor, answer: Tensor) -> Tensor:
+        """The sum of KL(float || this) over some positions."""
+        with torch.no_grad():
+            p = distribution(self._decoder.logits(answer), self._decoder.arch)
+        found: Tensor = nn.functional.kl_div(self._decoder.logits(hidden).float().log_softmax(-1), p, reduction="sum")
         return found
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
@@ -143,7 +143,7 @@ class Tuned(nn.Module):
             hidden = self._text.enter(self._decoder, batch)
             for block in self._blocks:
                 hidden = self._pass(block, {name: found[name].decode() for name in block.names}, hidden, batch)
-            kl = sum(float(self._kl(part, p)) for p, part in self._slices(hidden, batch))
+            kl = sum(float(self._kl(part, answer)) for answer, part in self._slices(hidden, batch))
             total += kl / (hidden.shape[0] * hidden.shape[1]) / len(self._judges)
         return total
 

@@ -211,7 +211,8 @@ class Turns:
         q = replace(q, notes=(*q.notes, *notes))
         # Until the whole model is trained the moments of all its inputs would have to be kept.
         stats = seen.stats if item.method.scope == "block" else None
-        return Draft(target, q, replace(turn, seen=(Seen(stats),)), correction)
+        # A turn of its own: that one holds all that its stage has seen.
+        return Draft(target, q, Turn([item], (Seen(stats),), inputs=turn.inputs), correction)
 
     def _learned(self, whole: Whole) -> Iterator[Event | Turn]:
         """The turns of the matrices of a block that are learned together."""
