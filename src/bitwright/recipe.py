@@ -397,7 +397,7 @@ class Recipe(_Table):
     any format can be studied, but no file gets smaller."""
     effort: Literal["fast", "default", "best"] = "default"
     """Quality for time: "fast" rounds each matrix for the float model's inputs; "default" also makes up for the errors
-    before it, and for language models weighs outputs by what they cost the loss; "best" learns that from more text."""
+    before it, and weighs outputs by what errors cost there; "best" learns that from more text."""
     max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Quality that may be lost: points of accuracy, or percent of perplexity. The most sensitive layers stay float."""
     indivisible: Literal["error", "channel", "float"] = "error"

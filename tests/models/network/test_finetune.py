@@ -16,7 +16,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (extra: onnx
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn (extra: onnx)")
 
 from bitwright.core.observe import Affine  # noqa: E402
-from bitwright.errors import RecipeError, TensorError  # noqa: E402
+from bitwright.errors import ModelError, RecipeError, TensorError  # noqa: E402
 from bitwright.files.onnx import decode  # noqa: E402
 from bitwright.methods import lsq  # noqa: E402
 from bitwright.models.demos import digits  # noqa: E402
@@ -32,6 +32,7 @@ from bitwright.models.network.finetune import (  # noqa: E402
 from bitwright.models.network.graph import Graph  # noqa: E402
 from bitwright.models.network.placement import place  # noqa: E402
 from bitwright.models.network.replay import Replay  # noqa: E402
+from tests import networks  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +204,9 @@ def test_every_affine_is_one_that_onnx_can_store() -> None:
     graph, placement = opened()
     for affine in round_to_nearest(graph, placement, images()[:2], 4).activations.values():
         assert isinstance(affine, Affine) and affine.bits == 8 and 0 <= affine.zero <= 255 and affine.scale > 0
+
+
+def test_a_transposed_convolution_cannot_learn() -> None:
+    graph = Graph(networks.upsample())
+    with pytest.raises(ModelError, match="operator ConvTranspose cannot learn"):
+        finetune(graph, place(graph, "x86"), [(networks.feeds(graph.model, 2), None)], 4)

@@ -28,7 +28,7 @@ class Plain:
         self.model, self.layers = model, ()
 
 
-def network(nodes: list[Any], constants: dict[str, Any], shape: tuple[int, ...]) -> Any:
+def network(nodes: list[Any], constants: dict[str, Any], shape: tuple[int, ...], opset: int = 17) -> Any:
     """One input "x" of `shape`, one output "y" of any shape."""
     graph = helper.make_graph(
         nodes,
@@ -37,7 +37,7 @@ def network(nodes: list[Any], constants: dict[str, Any], shape: tuple[int, ...])
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
 def both(model: Any, x: Any) -> tuple[Any, Any]:
@@ -67,6 +67,33 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "relu": ("Relu", [], {}),
     "leaky relu": ("LeakyRelu", [], dict(alpha=0.2)),
     "clip": ("Clip", [np.float32(0), np.float32(0.8)], {}),
+    "parametric relu": ("PRelu", [np.float32([[[0.1]], [[0.2]], [[-0.3]]])], {}),
+    "elu": ("Elu", [], dict(alpha=0.7)),
+    "the error function": ("Erf", [], {}),
+    "an exponential": ("Exp", [], {}),
+    "a logarithm": ("Log", [], {}),
+    "a root": ("Sqrt", [], {}),
+    "a power": ("Pow", [np.float32(2)], {}),
+    "minus": ("Neg", [], {}),
+    "the size": ("Abs", [], {}),
+    "a reciprocal": ("Reciprocal", [], {}),
+    "softplus": ("Softplus", [], {}),
+    "expand": ("Expand", [np.array([2, 2, 1, 1, 6], I64)], {}),
+    "gather": ("Gather", [np.array([[0, -1], [2, 2]], I64)], dict(axis=1)),
+    "layer normalization": ("LayerNormalization", [np.float32(range(6)), np.ones(6, np.float32)], dict(epsilon=0.01)),
+    "a sum over axes": ("ReduceSum", [np.array([-1, 1], I64)], dict(keepdims=0)),
+    "a sum over all": ("ReduceSum", [], {}),
+    "a transposed convolution": (
+        "ConvTranspose", [W[:3].transpose(0, 1, 3, 2)], dict(strides=[2, 1], pads=[1, 0, 0, 1], output_padding=[1, 0])
+    ),
+    "a transposed convolution of groups": ("ConvTranspose", [W[:3, :2], np.ones(6, np.float32)], dict(group=3)),
+    "larger by whole factors": (
+        "Resize", [np.float32([]), np.float32([1, 1, 2, 3])], dict(mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric")
+    ),
+    "larger by sizes": (
+        "Resize", [np.float32([]), np.float32([]), np.array([2, 3, 14, 6], I64)], dict(mode="nearest")
+    ),
     "sigmoid": ("Sigmoid", [], {}),
     "hard sigmoid": ("HardSigmoid", [], dict(alpha=0.3, beta=0.4)),
     "hard swish": ("HardSwish", [], {}),
@@ -112,8 +139,39 @@ def test_products_concat_and_squeeze_compute_what_onnx_runtime_computes() -> Non
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize(("opset", "even"), [(17, {}), (20, {"num_outputs": 2})])
+def test_parts_and_choices_compute_what_onnx_runtime_computes(opset: int, even: dict[str, Any]) -> None:
+    rng = np.random.default_rng(2)
+    constants = {"sizes": np.array([1, 4], np.int64), "which": rng.random((3, 4)) > 0.5, "zero": np.float32(0)}
+    nodes = [
+        helper.make_node("Split", ["x", "sizes"], ["a", "b"], "uneven", axis=1),
+        helper.make_node("Split", ["b"], ["c", "d"], "even", axis=1, **even),
+        helper.make_node("Where", ["which", "b", "zero"], ["w"], "where"),
+        helper.make_node("Concat", ["a", "d", "c", "w"], ["y"], "concat", axis=1),
+    ]
+    model = network(nodes, constants, (3, 5), opset)
+    ours, theirs = both(model, rng.normal(size=(3, 5)).astype(np.float32))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_computes_what_onnx_runtime_computes(approximate: str) -> None:
+    node = helper.make_node("Gelu", ["x"], ["y"], "gelu", approximate=approximate)
+    ours, theirs = both(network([node], {}, (3, 5), 20), np.linspace(-4, 4, 15, dtype=np.float32).reshape(3, 5))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_resize_that_does_not_repeat_values_is_refused() -> None:
+    scales = {"roi": np.float32([]), "scales": np.float32([1, 1, 2, 2])}
+    for attributes in (dict(mode="linear"), dict(mode="nearest", coordinate_transformation_mode="align_corners")):
+        model = network([helper.make_node("Resize", ["x", *scales], ["y"], "r", **attributes)], scales, (1, 1, 3, 3))
+        with pytest.raises(ModelError, match="a Resize that does not repeat values cannot learn"):
+            Replay(Plain(model))({"x": torch.zeros(1, 1, 3, 3)})
+
+
 def test_every_operator_is_tested() -> None:
-    assert set(OPERATORS) == {case[0] for case in CASES.values()} | {"Gemm", "MatMul", "Concat", "Squeeze", "Dropout"}
+    others = {"Gemm", "MatMul", "Concat", "Squeeze", "Dropout", "Split", "Where", "Gelu"}
+    assert set(OPERATORS) == {case[0] for case in CASES.values()} | others
 
 
 @pytest.mark.parametrize(
@@ -169,6 +227,6 @@ def test_tensors_that_cannot_be_negative_are_known_by_their_operators() -> None:
 
 
 def test_an_operator_that_cannot_learn_is_named() -> None:
-    model = network([helper.make_node("Erf", ["x"], ["y"], "odd one")], {}, (1, 2))
-    with pytest.raises(ModelError, match="odd one: operator Erf cannot learn"):
+    model = network([helper.make_node("Sin", ["x"], ["y"], "odd one")], {}, (1, 2))
+    with pytest.raises(ModelError, match="odd one: operator Sin cannot learn"):
         Replay(Plain(model))

@@ -25,6 +25,8 @@ SECONDS = 4.0
 HELD = 16
 """Copies of the widest tensor of all samples that are alive in a walk, sessions' arenas included (measured on
 ResNet-20)."""
+KEPT = 2
+"""Copies of all values of a batch that are alive on the way back."""
 COPIES = 7
 """Copies of a network in memory at once: as read, prepared, with outputs, in sessions, written and read back."""
 
@@ -86,7 +88,7 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     calibration, *heldout = samples
     count, judged = len(calibration) * calibration.calls, sum(len(part) * part.calls for part in heldout)
     batch = min(calibration.batch, count)
-    values = {name: 4 * _numbers(graph, name) for name in graph.values if name not in graph.constants}
+    values = _values(graph)
     inputs = sum(values[name] for name in graph.inputs if name in values)
     observed = sum(values.get(name, 0) for name in placement.activations)
     widest = max(values.values(), default=0)
@@ -97,6 +99,8 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     square = max((4 * item.columns * (item.part.groups * item.columns + item.rows) for item, _ in items), default=0)
     walk = HELD * min(BUDGET, widest * count) + 3 * batch * unfolded + plan.effort.corrects * 6 * square
     memory = BASE + plan.libraries + COPIES * plan.model.source_bytes + inputs * count + max(2 * batch * observed, walk)
+    if plan.effort.weighing:
+        memory = max(memory + grams(plan), weighing(plan, graph, calibration))
     forward = 2 * sum(work(graph).values())
     asking = [(item, each) for item, each in items if plan.effort.corrects or item.method.needs != "nothing"]
     moments = sum(2 * each * item.columns * (item.columns + plan.effort.corrects * item.rows) for item, each in asking)
@@ -104,8 +108,29 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     rate = machine.matmul_rate(torch.float32, "cpu")
     # Two passes observe, six look at each layer; convolutions run at about two thirds of a product's rate.
     passes = forward * (8 * count + 2 * judged) + moments * count
+    # A pass forward, another by torch's functions, and one back.
+    passes += 3 * forward * min(plan.effort.weighing, count)
     seconds = SECONDS + passes / (rate / 1.5) + solve / (rate / 4)
     return Estimate(memory, seconds)
+
+
+def weighing(plan: Plan, graph: Graph, samples: Samples) -> int:
+    """Bytes of memory that learning how much outputs count takes: all values of one batch, with a way back."""
+    values, batch = _values(graph), min(samples.batch, len(samples))
+    inputs = sum(values[name] for name in graph.inputs if name in values) * len(samples) * samples.calls
+    passing = batch * (KEPT * sum(values.values()) + 4 * max(values.values(), default=0))
+    return BASE + plan.libraries + COPIES * plan.model.source_bytes + inputs + passing + grams(plan)
+
+
+def grams(plan: Plan) -> int:
+    """Bytes of the output-side curvature of all layers."""
+    parts = [item.part for item in plan.matrices if item.method.weighs]
+    return sum(4 * part.rows * (part.rows // part.groups) for part in parts)
+
+
+def _values(graph: Graph) -> dict[str, int]:
+    """Bytes of each tensor for one sample."""
+    return {name: 4 * _numbers(graph, name) for name in graph.values if name not in graph.constants}
 
 
 def _numbers(graph: Graph, name: str) -> int:

@@ -24,7 +24,7 @@ from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.observe import Affine, Histogram, affine, choose
 from bitwright.core.qtensor import QTensor, encode
-from bitwright.errors import RecipeError, TensorError
+from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.files.containers.qdq.writer import fit_bias, to_qdq
 from bitwright.files.containers.qdq.writer import weight_format as qdq_format
 from bitwright.files.layers import Placement, to_matrix
@@ -281,6 +281,9 @@ def finetune(
     Raises ModelError for an operator that cannot learn, RecipeError for a loss that is not finite, TensorError for NaN
     in the float network.
     """
+    for layer in graph.layers:  # its function has a derivative, but no integer kernel for what is learnt
+        if layer.op == "ConvTranspose":
+            raise ModelError(f"operator {layer.op} cannot learn", where=layer.name, fix="Use another method")
     torch.manual_seed(seed)
     start = start or round_to_nearest(graph, placement, batches, bits, activation_bits)
     learner = Learner(graph, placement, start, Lessons(batches, Replay(graph)), bits, activation_bits, soft)

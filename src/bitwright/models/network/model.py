@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -23,11 +24,13 @@ from bitwright.files.onnx import decode_layers, files_of, parameters, read, writ
 from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
 from bitwright.models import kinds
+from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
-from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
+from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn, alike
 from bitwright.models.network import estimate, sensitivity, verify
 from bitwright.models.network.axes import opened
 from bitwright.models.network.branches import CONSTANT, require_open
+from bitwright.models.network.curvature import Curvature
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import Observed, observe, quantizers
 from bitwright.models.network.placement import place
@@ -46,7 +49,7 @@ from bitwright.models.tasks.verdict import require_classes
 from bitwright.recipe import Layer as Settings
 from bitwright.recipe import Recipe
 from bitwright.rewrites import Subject, chosen
-from bitwright.words import plural
+from bitwright.words import megabytes, plural
 
 Parts = tuple[Samples, ...]
 """Samples that calibrate, then those that judge, of each source."""
@@ -89,6 +92,7 @@ class NetworkModel(Model):
         self.samples: Parts | None = None
         self.states: dict[str, str] = {}
         self._observed: Observed | None = None
+        self._curvature: Curvature | None = None
         self._batches: list[Batch] = []
         self._rewritten = False
         self._placements: dict[frozenset[str], Placement] = {}
@@ -243,6 +247,7 @@ class NetworkModel(Model):
         if plan.recipe.max_drop is not None and first.paired:
             with about("data.source"):
                 _ = first.pairs
+        plan.notes += plan.effort.notes
 
     def _require_classes(self) -> None:
         """Raise DataError for labels that the network has no class for, where its scores are [samples, classes]."""
@@ -252,6 +257,19 @@ class NetworkModel(Model):
         for part in self.samples or ():
             if part.task == "classify":
                 require_classes(part.labels, part.classes or (), shape[1], name, part.name)
+
+    def effort(self, plan: Plan) -> Effort:
+        """What the recipe's effort means for this network, as far as samples and memory allow."""
+        asked, samples, methods = EFFORTS[plan.recipe.effort], self.samples, [i.method for i in plan.items.values()]
+        if samples is None or any(method.scope == "model" for method in methods):
+            return Effort()
+        if not asked.weighing or not any(method.weighs for method in methods):
+            return replace(asked, weighing=0)
+        if (needed := estimate.weighing(plan, self.graph, samples[0])) > plan.room:
+            what = f"that needs {megabytes(needed)} of memory, and the limit is {megabytes(plan.room)}"
+            note = f"all outputs count alike, as weighing them does not fit: {what}"
+            return replace(asked, weighing=0, notes=(note,))
+        return replace(asked, weighing=len(samples[0]))
 
     def sink(self, plan: Plan) -> LayerSink:
         size, quantized = self.graph.model.ByteSize(), uses(plan.items)
@@ -303,6 +321,12 @@ class NetworkModel(Model):
                 pairs = held[0].pairs
                 same = sum(pair.same for pair in pairs)
                 lines.append(f"verified on {same:,} pairs of one identity and {len(pairs) - same:,} of two")
+            effort = plan.effort
+            done = [
+                *(["errors of earlier layers are made up for"] if effort.corrects else []),
+                *([f"outputs weighed on {plural(effort.weighing, 'sample')}"] if effort.weighing else []),
+            ]
+            lines.append(f"effort {plan.recipe.effort}: {', '.join(done) or 'each layer rounded for its own inputs'}")
         return lines
 
     def runtimes(self, plan: Plan) -> list[str]:
@@ -344,6 +368,8 @@ class NetworkModel(Model):
         if any(item.method.scope == "model" for item in plan.items.values()):
             yield from self._learned(plan, sink)
         else:
+            if self._curvature is None and plan.effort.weighing and not all(map(finished, plan.items)):
+                yield from self._weigh(plan)
             yield from self._walk(plan, sink, finished)
 
     def rewrite(self, plan: Plan, data: Parts | None) -> Iterator[Event]:
@@ -376,6 +402,14 @@ class NetworkModel(Model):
         yield from observe(self.graph, [batch.feeds for batch in self._batches], tensors, {}, found)
         return found
 
+    def _weigh(self, plan: Plan) -> Iterator[Event]:
+        """How much the outputs of layers count for what the verdict measures: once for all attempts."""
+        assert self.samples is not None
+        first, items = self.samples[0], (plan.attempt_of or plan).items.values()
+        weighing = [item for item in items if item.method.weighs]
+        self._curvature = Curvature(self.graph, weighing, first.task, plan.recipe.data.seed)
+        yield from self._curvature.compute([batch.feeds for batch in self._batches], first.first()[0])
+
     def _walk(self, plan: Plan, sink: LayerSink, finished: Callable[[str], bool]) -> Iterator[Event | Turn]:
         """Layer after layer, each with its input as the quantized layers before it give it."""
         corrections = [rewrite for rewrite in chosen(self.network) if rewrite.correct]
@@ -394,7 +428,8 @@ class NetworkModel(Model):
                 needs, block = item.method.needs, item.format.block
                 seen, fallback = ((), None) if finished(item.name) else layer.seen(needs, block, plan.effort.corrects)
                 restore, inputs = partial(_restore, layer, sink), self._inputs(step.layer, sink)
-                yield Turn([item], seen, fallback, layer.settle, restore, inputs=inputs, aim=layer.aim)
+                weigh = alike if self._curvature is None else self._curvature.of
+                yield Turn([item], seen, fallback, layer.settle, restore, None, inputs, layer.aim, weigh)
             else:
                 layer = Settling(self.graph, step, self.network, affine, corrections)
                 settle, restore = as_before(layer, first), partial(_restore, layer, sink)

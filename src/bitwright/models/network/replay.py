@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class Replay(nn.Module):
                 self._constants[tensor.name] = value
         self._attributes: list[Attributes] = []
         for node in self.nodes:
-            self._attributes.append({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
+            self._attributes.append(attributes_of(node))
             if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
                 raise ModelError(
                     f"operator {node.op_type} cannot learn", where=node.name or node.output[0], fix="Use another method"
@@ -89,7 +90,8 @@ class Replay(nn.Module):
         for node, attributes in zip(self.nodes, self._attributes, strict=True):
             values = [known[name] if name in known else constants[name] if name else None for name in node.input]
             out = OPERATORS[node.op_type](attributes, *values)
-            known[node.output[0]] = self._seen(node.output[0], out)
+            for name, value in zip(node.output, out if isinstance(out, tuple) else (out,), strict=False):
+                known[name] = self._seen(name, value)
         return known
 
     def _seen(self, name: str, value: Tensor) -> Tensor:
@@ -112,6 +114,12 @@ MOVES = {"MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "S
 """Operators whose first input alone is data."""
 KEEPS = MOVES | {"Add", "Mul", "Concat"}
 """Operators that make nothing negative of what is not."""
+
+
+def attributes_of(node: onnx.NodeProto) -> Attributes:
+    """The attributes of a node by name, as its function wants them."""
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {"num_outputs": len(node.output), **found} if node.op_type == "Split" else found
 
 
 def _pads(a: Attributes, x: Tensor, kernel: Sequence[int]) -> list[int]:
@@ -225,7 +233,64 @@ def _pad(a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None, ax
     return functional.pad(x, sizes, value=0.0 if value is None else float(value))
 
 
-OPERATORS: dict[str, Callable[..., Tensor]] = {
+def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    rank = w.ndim - 2
+    run = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
+    if a.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in a:
+        raise ModelError("a ConvTranspose without padding of its own cannot learn", fix="Use another method")
+    strides, dilations = tuple(a.get("strides", [1] * rank)), tuple(a.get("dilations", [1] * rank))
+    more = tuple(a.get("output_padding", [0] * rank))
+    out: Tensor = run(x, w, b, strides, 0, more, a.get("group", 1), dilations)
+    pads = a.get("pads", [0] * (2 * rank))
+    for i in range(rank):
+        out = out.narrow(2 + i, pads[i], out.shape[2 + i] - pads[i] - pads[rank + i])
+    return out
+
+
+def _layer_norm(a: Attributes, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+    shape = x.shape[a.get("axis", -1) % x.ndim :]
+    wide = shift if shift is None else shift.expand(shape)
+    return functional.layer_norm(x, shape, scale.expand(shape), wide, a.get("epsilon", 1e-5))
+
+
+def _gather(a: Attributes, x: Tensor, index: Tensor) -> Tensor:
+    axis = a.get("axis", 0) % x.ndim
+    flat = x.index_select(axis, index.reshape(-1).long() % x.shape[axis])
+    return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+
+
+def _sum_over(a: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    along = [int(i) for i in axes] if axes is not None else list(range(x.ndim))
+    if axes is None and a.get("noop_with_empty_axes", 0):
+        return x
+    return x.sum(along, keepdim=bool(a.get("keepdims", 1)))
+
+
+def _split(a: Attributes, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+    axis = a.get("axis", 0)
+    each = [int(n) for n in sizes] if sizes is not None else -(-x.shape[axis] // a["num_outputs"])
+    return torch.split(x, each, axis)
+
+
+def _resize(a: Attributes, x: Tensor, *rest: Tensor | None) -> Tensor:
+    """Every value several times, as nearest neighbours by whole factors are."""
+    scales, sizes = (rest[i] if len(rest) > i else None for i in (1, 2))
+    if sizes is not None and sizes.numel():
+        factors = [int(n) / m for n, m in zip(sizes, x.shape, strict=True)]
+    else:
+        factors = [] if scales is None else scales.tolist()
+    rule = a.get("coordinate_transformation_mode", b"half_pixel"), a.get("nearest_mode", b"round_prefer_floor")
+    nearest = a.get("mode", b"nearest") == b"nearest" and "axes" not in a and rule in REPEATS
+    if not nearest or len(factors) != x.ndim or any(f != int(f) or f < 1 for f in factors):
+        raise ModelError("a Resize that does not repeat values cannot learn", fix="Use another method")
+    for axis, factor in enumerate(factors):
+        x = x.repeat_interleave(int(factor), axis)
+    return x
+
+
+REPEATS = {(b"half_pixel", b"round_prefer_floor"), (b"asymmetric", b"floor")}
+"""Coordinates and roundings by which a Resize to a multiple of the size repeats every value equally often."""
+OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "MatMul": lambda a, x, y: x @ y,
@@ -236,6 +301,22 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Relu": lambda a, x: x.relu(),
     "LeakyRelu": lambda a, x: functional.leaky_relu(x, a.get("alpha", 0.01)),
     "Clip": _clip,
+    "PRelu": lambda a, x, slope: torch.where(x < 0, slope * x, x),
+    "Elu": lambda a, x: functional.elu(x, a.get("alpha", 1.0)),
+    "Gelu": lambda a, x: functional.gelu(x, approximate=a.get("approximate", b"none").decode()),
+    "Erf": lambda a, x: x.erf(),
+    "Exp": lambda a, x: x.exp(),
+    "Log": lambda a, x: x.log(),
+    "Sqrt": lambda a, x: x.sqrt(),
+    "Pow": lambda a, x, y: x.pow(y),
+    "Neg": lambda a, x: -x,
+    "Abs": lambda a, x: x.abs(),
+    "Reciprocal": lambda a, x: 1 / x,
+    "Softplus": lambda a, x: functional.softplus(x),
+    "Where": lambda a, which, x, y: torch.where(which, x, y),
+    "Expand": lambda a, x, shape: x.expand(np.broadcast_shapes(x.shape, tuple(int(n) for n in shape))),
+    "Gather": _gather,
+    "LayerNormalization": _layer_norm,
     "Sigmoid": lambda a, x: x.sigmoid(),
     "HardSigmoid": lambda a, x: (a.get("alpha", 0.2) * x + a.get("beta", 0.5)).clip(0, 1),
     "HardSwish": lambda a, x: functional.hardswish(x),
@@ -245,6 +326,10 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     "ReduceMean": _mean,
+    "ReduceSum": _sum_over,
+    "ConvTranspose": _conv_transpose,
+    "Resize": _resize,
+    "Split": _split,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Transpose": lambda a, x: x.permute(a.get("perm", list(range(x.ndim))[::-1])),
@@ -256,4 +341,4 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Identity": lambda a, x: x,
     "Dropout": lambda a, x, *rest: x,
 }
-"""ONNX operator (of opset 13 on) -> its function of (attributes, inputs in order)."""
+"""ONNX operator (of opset 13 on) -> its function of (attributes, inputs in order); a tuple of its several outputs."""
