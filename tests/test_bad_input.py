@@ -492,9 +492,6 @@ OPTIONS = [
         quantize("--method rtn --format q4_k --simulate"),
     ),
     Bad("to-network", nothing, ("output", "qdq does not hold language models", "float"), quantize(RTN + " --to qdq")),
-    Bad(
-        "method-of-networks", nothing, ("lsq", "language models", "descent, gptq"), quantize("--method lsq --group 32")
-    ),
     Bad("bind", nothing, ("--bind", "ONNX networks only", "Leave it out"), quantize(RTN + " --bind a=3")),
     Bad("max-drop-no-text", nothing, ("max_drop", "no text", "--calib"), quantize(RTN + " --max-drop 1")),
     Bad("max-drop-inf", nothing, ("max_drop", "finite"), quantize(RTN + " --max-drop inf")),

@@ -204,7 +204,8 @@ def test_list_says_what_the_registries_hold() -> None:
     found = listed("methods")
     assert list(found) == methods.registry.names()
     assert found["descent"]["options"] == methods.registry.get("descent").options().model_dump()
-    assert found["lsq"]["models"] == ["ONNX networks"]
+    assert found["lsq"]["models"] == ["language models", "ONNX networks"]
+    assert found["blockwise"]["models"] == ["language models"]
     assert all(method["source"] for method in found.values())
     assert list(listed("formats")) == formats.spans(formats.names())
     assert list(listed("rewrites")) == rewrites.registry.names()

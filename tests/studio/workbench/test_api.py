@@ -111,7 +111,6 @@ def test_plans(studio: Studio, models: Path) -> None:
         ({"layer": {"format": "int8", "group": "channel", "activations": "int8"}, "output": "float"},
          "layer.activations", ("how activations are rounded",)),
         ({"layer": {"method": "lloyd"}}, "layer.method", ("no codebook to fit",)),
-        ({"layer": {"method": "lsq"}}, "layer.method", ("cannot be used",)),
         ({"layer": {"options": {"sweeps": -1}}}, "layer.options.sweeps", ("greater than or equal to 0",)),
         ({"output": "qdq"}, "output", ("compressed-tensors",)),
         ({"max_drop": -1}, "max_drop", ("greater than or equal to 0",)),
