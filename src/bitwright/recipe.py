@@ -519,8 +519,9 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
     if first["type"] == "missing":
         return RecipeError("field required", where=f"{where}: {'.'.join(path)}", fix="Write it", key=".".join(path))
     key = ".".join(path)
+    what = first["msg"].removeprefix("Value error, ")
     return RecipeError(
-        f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})",
+        f"{what[:1].lower()}{what[1:]} (got {first['input']!r})",
         where=f"{where}: {key}",
         fix=fix,
         key=key,
