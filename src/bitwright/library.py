@@ -230,8 +230,8 @@ def plan(
     """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
-    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, effort, max_drop, bind and
-    copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, effort, max_drop, bind
+    and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds and
     ResourceError for what could be known to fail; TypeError for an option that does not exist.
     """
     unknown = options.keys() - OPTIONS
@@ -255,7 +255,18 @@ def plan(
 OPTIONS = frozenset(
     {
         *("bits", "format", "group", "symmetric", "method", "activations", "output", "simulate", "effort", "max_drop"),
-        *("calib", "windows", "length", "heldout", "heldout_windows", "indivisible", "embedding", "bind", "copy_code"),
+        *(
+            "calib",
+            "windows",
+            "length",
+            "heldout",
+            "heldout_windows",
+            "indivisible",
+            "embedding",
+            "kv_cache",
+            "bind",
+            "copy_code",
+        ),
     }
 )
 """Names of the options that `plan` and `quantize` take."""

@@ -405,6 +405,9 @@ class Recipe(_Table):
     embedding: str = "float"
     """How the token embedding and the output head are stored, where no rule names them: a format (int8, int4) or
     "float". Where both are one tensor it is stored once."""
+    kv_cache: Literal["float", "fp8", "int8", "int4"] = "float"
+    """How keys and values of language models are held from token to token: rounded by scales that are chosen on
+    calibration text and stored beside the weights, or "float", as they are. vLLM packs fp8; transformers rounds all."""
     untie: bool = False
     """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)

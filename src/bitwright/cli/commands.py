@@ -27,6 +27,7 @@ from bitwright.cli.options import (
     HeldoutCount,
     Indivisible,
     Json,
+    KvCache,
     Length,
     MaxDrop,
     MaxRam,
@@ -63,6 +64,7 @@ def plan(
     output: Output = None,
     indivisible: Indivisible = None,
     embedding: Embedding = None,
+    kv_cache: KvCache = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -75,7 +77,7 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, embedding=embedding, effort=effort, max_drop=max_drop,
+        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, effort=effort, max_drop=max_drop,
         copy_code=copy_code or None,
     )  # fmt: skip
 
@@ -106,6 +108,7 @@ def quantize(
     output: Output = None,
     indivisible: Indivisible = None,
     embedding: Embedding = None,
+    kv_cache: KvCache = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -120,8 +123,8 @@ def quantize(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
-        simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, effort=effort,
-        max_drop=max_drop, copy_code=copy_code or None,
+        simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, kv_cache=kv_cache,
+        effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:

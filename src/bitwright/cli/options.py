@@ -81,6 +81,13 @@ Embedding = Annotated[
     str | None,
     typer.Option(help="Language models: the embedding and the head: int8, int4, or float, as they are. Default float."),
 ]
+KvCache = Annotated[
+    str | None,
+    typer.Option(
+        help="Language models: hold keys and values from token to token as fp8, int8 or int4. Default float.",
+        autocompletion=starting(("fp8", "int8", "int4")),
+    ),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

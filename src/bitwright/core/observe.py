@@ -361,7 +361,7 @@ def choose(
             low, high = min(seen.quantile(1 - share), 0.0), max(seen.quantile(share), 0.0)
     elif rule in SEARCHES and high > low:
         loss, fineness = SEARCHES[rule]
-        low, high = _search(lambda a, b: loss(seen, a, b, bits, signed, symmetric), low, high, symmetric, fineness)
+        low, high = search(lambda a, b: loss(seen, a, b, bits, signed, symmetric), low, high, symmetric, fineness)
     return low, high
 
 
@@ -379,7 +379,7 @@ def _quantile_of_size(seen: Histogram, share: float) -> float:
 Loss = Callable[[Any, Any], Any]
 
 
-def _search(loss: Loss, low: float, high: float, symmetric: bool, fineness: int) -> tuple[float, float]:
+def search(loss: Loss, low: float, high: float, symmetric: bool, fineness: int) -> tuple[float, float]:
     """The pair below (low, high) in size with the least `loss`; both ends shrink on their own unless `symmetric`.
 
     First factors of 2^(-j / fineness) down to 1/32, all pairs (or, where one number is sought, eight times as many

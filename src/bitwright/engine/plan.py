@@ -55,6 +55,7 @@ def make(
             fix=f"Choose one of: {fitting}", key="output",
         )  # fmt: skip
     model = kind.open(source, recipe, device)
+    container = model.container(container, recipe)
     plan = Plan(model, out, recipe, container, max_ram, notes=list(model.notes))
     parts = model.parts(recipe)
     _require_patterns(plan)

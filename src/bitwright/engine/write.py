@@ -20,7 +20,7 @@ from bitwright.errors import TensorError, about
 from bitwright.events import Event, Row
 from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
-from bitwright.models.model import Copy, Item, Plan, Turn, alike
+from bitwright.models.model import Aside, Copy, Item, Plan, Turn, alike
 from bitwright.models.precision import wasted
 from bitwright.parallel import in_order
 
@@ -33,13 +33,19 @@ class Writer:
         self.plan, self.journal = plan, journal
         self.label = plan.label if label is None else label
         plan.sink.create()
-        for name in [*plan.items, *map(_copied, plan.sink.untouched)]:
+        for name in self._names:
             entry = journal.done.get(self._key(name))
             if entry is not None and not plan.sink.intact(entry["sums"]):
                 del journal.done[self._key(name)]  # its bytes are no longer what was written
 
     def _key(self, name: str) -> str:
         return f"{self.label}{name}"
+
+    @property
+    def _names(self) -> list[str]:
+        """What the journal calls everything that is written."""
+        sink = self.plan.sink
+        return [*self.plan.items, *map(_copied, sink.untouched), *sink.asides]
 
     @property
     def done(self) -> list[str]:
@@ -59,8 +65,7 @@ class Writer:
     @property
     def sums(self) -> dict[str, int]:
         """CRC-32 of everything stored."""
-        names = [*self.plan.items, *map(_copied, self.plan.sink.untouched)]
-        found = (self.journal.done[self._key(name)]["sums"] for name in names if self.finished(name))
+        found = (self.journal.done[self._key(name)]["sums"] for name in self._names if self.finished(name))
         return {stored: crc for sums in found for stored, crc in sums.items()}
 
     def finished(self, name: str) -> bool:
@@ -74,6 +79,8 @@ class Writer:
                 yield turn
             elif isinstance(turn, Copy):
                 self._copy(turn.name)
+            elif isinstance(turn, Aside):
+                self.journal.add(self._key(turn.name), self.plan.sink.put(turn), None)
             else:
                 yield from self._take(turn)
             del turn  # the next factor is computed while this name would still hold the last
@@ -86,6 +93,9 @@ class Writer:
                 self.journal.add(self._key(item.name), sums, other.rows[item.name])
         for name in self.plan.sink.untouched:
             self._copy(name)
+        for name in self.plan.sink.asides:
+            if not self.finished(name):
+                self.journal.add(self._key(name), self.plan.model.adopt_aside(self.plan, name, other.plan), None)
 
     def _copy(self, name: str) -> None:
         if not self.finished(_copied(name)):

@@ -17,7 +17,7 @@ from bitwright.core.measure import Usage
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import Block
 from bitwright.errors import RecipeError
-from bitwright.files.held import Module
+from bitwright.files.held import Cache, Module
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +184,21 @@ class TensorContainer(Container):
         raise NotImplementedError
 
     def keep_inputs(self, model: Any) -> None:
-        """Have a loaded model no longer round its activations."""
+        """Have a loaded model no longer round its activations, nor keys and values."""
+        raise NotImplementedError
+
+    cache: Cache | None = None
+    """How an output says that keys and values are held; None where it says nothing."""
+
+    def cached(self, format: str, network: Any, heads: bool = True) -> TensorContainer:
+        """This container, whose outputs say that keys and values of `network` are held in `format`.
+
+        Without `heads` all heads share a scale, whatever the format. RecipeError where no runtime would hold them so.
+        """
+        raise refuse(f"{self.name} cannot say how keys and values are rounded", "Leave --kv-cache out", "kv_cache")
+
+    def round_cache(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Keys or values `x` [batch, heads, tokens, width] as runtimes of `cached` round them."""
         raise NotImplementedError
 
 

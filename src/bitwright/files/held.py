@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from bitwright.core.format import Format
@@ -24,6 +25,23 @@ class Held(NamedTuple):
         zero = " asym" if f.zero is not None else ""
         rounded = f" + {self.activations} activations" if self.activations != "none" else ""
         return f"{f.name} {block}{zero}{rounded}"
+
+
+class Cache(NamedTuple):
+    """How keys and values are held while a model runs: as codes of a format, of what they are divided by.
+
+    `scales` are the parameters of the network that they are divided by, with their shapes: of each attention one for
+    keys and one for values; or, with `heads`, as many as it has heads of keys and values.
+    """
+
+    format: str
+    heads: bool
+    scales: Mapping[str, tuple[int, ...]]
+
+    @property
+    def words(self) -> str:
+        """`fp8, one scale per attention`."""
+        return f"{self.format}, one scale per {'head' if self.heads else 'attention'}"
 
 
 class Module(NamedTuple):

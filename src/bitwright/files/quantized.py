@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from bitwright.core.qtensor import QTensor
-from bitwright.files.held import Module
+from bitwright.files.held import Cache, Module
 from bitwright.files.safetensors import Checkpoint
 
 
@@ -53,6 +54,21 @@ class QuantizedCheckpoint(Checkpoint):
     @abstractmethod
     def round_inputs(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Inputs `x` [..., columns] of a quantized matrix as its runtime rounds them: unchanged where it does not."""
+
+    def cache(self, network: Any) -> Cache | None:
+        """How keys and values of its network are held, as the runtime understands the folder; None for floats.
+
+        FileError where it cannot be understood.
+        """
+        return None
+
+    def cache_scale(self, name: str) -> torch.Tensor | None:
+        """What keys or values are divided by, as it is stored; None where it is not."""
+        raise NotImplementedError
+
+    def round_cache(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Keys or values `x` [batch, heads, tokens, width] as the runtime rounds them, by the scale called `name`."""
+        raise NotImplementedError
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in the dtype of its entry."""

@@ -155,6 +155,14 @@ class Copy:
     name: str
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Tensors beside the matrices that are known now: by the names they are stored under; `name` is the journal's."""
+
+    name: str
+    tensors: Mapping[str, Array]
+
+
 class Sink(ABC):
     """Where finished parts are kept until the output is whole, and how they are told from damaged ones."""
 
@@ -183,6 +191,15 @@ class Sink(ABC):
     def copy(self, name: str) -> dict[str, int]:
         """Write a source tensor as it is, checked; its {stored name: CRC-32}."""
         raise NotImplementedError(f"{type(self).__name__} copies nothing")
+
+    @property
+    def asides(self) -> Sequence[str]:
+        """The names of what is written beside matrices and copies."""
+        return ()
+
+    def put(self, aside: Aside) -> dict[str, int]:
+        """Write what is known now; its {stored name: CRC-32}."""
+        raise NotImplementedError(f"{type(self).__name__} keeps nothing beside its parts")
 
     @abstractmethod
     def intact(self, sums: Mapping[str, int]) -> bool:
@@ -341,6 +358,10 @@ class Model(ABC):
         """What the recipe's effort means for this model."""
         return EFFORTS[plan.recipe.effort]
 
+    def container(self, container: Any, recipe: Recipe) -> Any:
+        """The container as it is used for this model and recipe. Raises RecipeError or ModelError."""
+        return container
+
     @abstractmethod
     def parts(self, recipe: Recipe) -> Sequence[Part]:
         """The matrices that may be quantized, in order."""
@@ -413,7 +434,7 @@ class Model(ABC):
         """SHA-256 of what calibration sees."""
 
     @abstractmethod
-    def turns(self, plan: Plan, data: Any, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
+    def turns(self, plan: Plan, data: Any, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy | Aside]:
         """All parts of the plan, in turn; those that are `finished` may be left out or come to be restored."""
 
     @abstractmethod
@@ -463,6 +484,10 @@ class Model(ABC):
 
     def adopt(self, plan: Plan, item: Item, trial: Plan) -> dict[str, int]:
         """Take a matrix of a trial over into the final output; its {stored name: CRC-32}."""
+        raise NotImplementedError
+
+    def adopt_aside(self, plan: Plan, name: str, trial: Plan) -> dict[str, int]:
+        """Take over what a trial wrote beside matrices and copies, by its name; its {stored name: CRC-32}."""
         raise NotImplementedError
 
     @abstractmethod

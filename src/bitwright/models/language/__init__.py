@@ -31,7 +31,10 @@ class Language(Kind):
     writes = True
     scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
-    tables = ("calibration", "indivisible", "embedding", "untie", "max_float_percent", "max_shard_bytes", "copy_code")
+    tables = (
+        "calibration", "indivisible", "embedding", "kv_cache", "untie", "max_float_percent", "max_shard_bytes",
+        "copy_code",
+    )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
         "windows": "calibration.windows",
@@ -42,6 +45,7 @@ class Language(Kind):
         "indivisible": "indivisible",
         "copy_code": "copy_code",
         "embedding": "embedding",
+        "kv_cache": "kv_cache",
     }
 
     def load(self) -> None:

@@ -309,13 +309,18 @@ class Architecture:
 
         Some of its renamings know a layer by `.weight` only: it would draw the layer's packed weights at random.
         """
+        name = f"{self.written(matrix)}.weight"
+        own, beside = self.renamed(name), self.renamed(f"{name}_scale")
+        return matrix.expert is not None or beside == f"{own}_scale"
+
+    def renamed(self, name: str) -> str:
+        """What transformers calls a stored tensor, by its renamings alone."""
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
         renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
         converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
-        name = f"{self.written(matrix)}.weight"
-        own, beside = (rename_source_key(f"{name}{end}", renamings, converters)[0] for end in ("", "_scale"))
-        return matrix.expert is not None or beside == f"{own}_scale"
+        found: str = rename_source_key(name, renamings, converters)[0]
+        return found
 
     def is_buffer(self, name: str) -> bool:
         """Whether a stored tensor is no weight, but a table that the network computes (decays, masks)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from bitwright.errors import BitwrightError, ModelError
 from bitwright.files.folder import require_finite
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture, initializer
+from bitwright.models.language.cache import Kept, keeping
 from bitwright.models.language.memory import COPY_BYTES
 from bitwright.models.language.watch import Rounder, Rounding, addresses
 
@@ -98,13 +99,15 @@ class Decoder:
         read: Callable[[str], torch.Tensor] | None = None,
         *,
         rounding: Rounding | None = None,
+        kept: Kept | None = None,
         device: str = "cpu",
     ) -> None:
         """`read(name)` gives a checkpoint tensor; the default reads the folder. The dtype is the network's own.
 
-        With `rounding`, inputs of the matrices are rounded as the runtime of a quantized model rounds them.
+        With `rounding`, inputs of the matrices are rounded as the runtime of a quantized model rounds them; `kept` says
+        what becomes of keys and values.
         """
-        self.arch, self._rounding = arch, rounding
+        self.arch, self.rounding, self._kept = arch, rounding, kept
         self._rounder: Rounder | None = None
         self.read = read or self._read
         self.device = torch.device(device)
@@ -176,9 +179,9 @@ class Decoder:
         module = self._blocks[block]
         self.load(self.weights(block) if tensors is None else tensors)
         del tensors  # where the dtypes differ the block holds copies
-        if self._rounding is not None:
+        if self.rounding is not None:
             inside = [m for m in self.arch.matrices.values() if m.block == block]
-            self._rounder = Rounder(addresses(module, f"{self.arch.blocks}.{block}", inside), self._rounding)
+            self._rounder = Rounder(addresses(module, f"{self.arch.blocks}.{block}", inside), self.rounding)
         try:
             yield module
         finally:
@@ -209,7 +212,7 @@ class Decoder:
         hidden, args, kwargs = self._call(block, hidden, passage)
         tables = _tables(args, kwargs)
         held = {place: {key: id(value) for key, value in table.items()} for place, table in tables.items()}
-        with self._rounder or nullcontext(), running(self.arch):
+        with self._rounder or nullcontext(), self._keeping(block), running(self.arch):
             if HIDDEN in kwargs:
                 output = self._blocks[block](**kwargs | {HIDDEN: hidden})
             else:
@@ -224,6 +227,13 @@ class Decoder:
         rest = output[1:] if isinstance(output, tuple) else ()
         passage.beside = rest if any(part is not None for part in rest) else ()
         return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+
+    def _keeping(self, block: int) -> AbstractContextManager[None]:
+        """What sees the keys and values of a block."""
+        if self._kept is None:
+            return nullcontext()
+        mine = [one for one in self._kept.attentions if one.block == block]
+        return keeping(self._blocks[block], f"{self.arch.blocks}.{block}", mine, self._kept.see)
 
     @cached_property
     def _position(self) -> torch.Tensor:
@@ -281,10 +291,10 @@ class Decoder:
 
     def _head_rounder(self) -> Rounder | None:
         """What rounds the inputs of the output head."""
-        if self._rounding is None or self.arch.head is None:
+        if self.rounding is None or self.arch.head is None:
             return None
         weight = self.model.get_output_embeddings().weight
-        return Rounder({weight.data_ptr(): [f"{self.arch.head_module}.weight"]}, self._rounding)
+        return Rounder({weight.data_ptr(): [f"{self.arch.head_module}.weight"]}, self.rounding)
 
     def _forward(self, ids: torch.Tensor, answer: Answer) -> torch.Tensor:
         """The model's own forward with stand-ins for its blocks; its logits [batch, tokens, words]."""

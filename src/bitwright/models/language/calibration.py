@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from bitwright.files.folder import require_finite
 from bitwright.methods import Seen
 from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture, Matrix
-from bitwright.models.language.blocks import Decoder, Passage
+from bitwright.models.language.blocks import Decoder, Passage, Stop
+from bitwright.models.language.cache import Keeper
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
-from bitwright.models.language.watch import Count, Recorder, addresses
+from bitwright.models.language.watch import Count, Recorder, Rounding, addresses
 from bitwright.models.language.whole import Whole
-from bitwright.models.model import Item
+from bitwright.models.model import Aside, Item
 
 
 def group(
@@ -97,9 +98,14 @@ class Calibration:
     least = 1
     """Batches there must be, if there are as many windows."""
 
-    def __init__(self, arch: Architecture, device: str, text: Text, budget: int, folder: Path) -> None:
-        """`budget` bounds the hidden states in memory, in bytes; the rest spills below `folder`."""
-        self.arch, self.decoder = arch, Decoder(arch, device=device)
+    def __init__(
+        self, arch: Architecture, device: str, text: Text, budget: int, folder: Path, keeper: Keeper | None = None
+    ) -> None:
+        """`budget` bounds the hidden states in memory, in bytes; the rest spills below `folder`.
+
+        `keeper` chooses the scales of keys and values, where they are rounded.
+        """
+        self.arch, self.decoder, self.keeper = arch, Decoder(arch, device=device), keeper
         length = text.calibration.shape[1]
         self.hidden = Activations(budget, folder)
         most = -(-len(text.calibration) // self.least)
@@ -116,17 +122,19 @@ class Calibration:
         progress: Callable[[float, str], Progress],
         count: Count,
         last: bool = False,
-    ) -> Generator[Event | Stage | Whole, None, None]:
+    ) -> Generator[Event | Stage | Whole | Aside, None, None]:
         """Run all windows through one block; yields the stages in which its `items` are solved, here one for all.
 
-        After the `last` block nothing needs their hidden states.
+        After the `last` block nothing needs their hidden states. Scales of keys and values are for those that pass
+        here: the float network's.
 
         Every matrix sees the float model's own inputs, so blocks do not depend on one another's codes: work done
         before an interruption is the same in any order. `progress` makes an event of bytes done and a label, `count` is
         that of `Recorder`.
         """
         todo = [] if all(finished(item.name) for item in items) else items
-        if not todo and last:
+        keeper = None if self.keeper is None or self.keeper.known(block) else self.keeper
+        if not todo and keeper is None and last:
             return
         weights = self.decoder.checked(block)
         size = sum(tensor.nbytes for tensor in weights.values())
@@ -134,13 +142,16 @@ class Calibration:
             del weights
             recorder = Recorder(self.addresses(block, module, [item.part for item in todo]), count)
             for i in range(len(self.hidden)):
-                with recorder if todo else nullcontext():
+                keeping = nullcontext() if keeper is None else keeper.recording(block, module)
+                with recorder if todo else nullcontext(), keeping:
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 recorder.next_batch()
                 yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {self.arch.count}")
         if todo:
             require_moments(recorder.stats)
             yield Stage(todo, recorder)
+        if keeper is not None:
+            yield from keeper.choose(block)
 
     def addresses(self, block: int, module: torch.nn.Module, matrices: list[Matrix]) -> dict[int, list[str]]:
         """The matrices of a block by where their values lie in its loaded `module`."""
@@ -168,6 +179,66 @@ class Calibration:
             yield progress(0, "calibrating the head")
         require_moments(recorder.stats)
         return recorder
+
+
+class Replay(Calibration):
+    """Runs the windows through the quantized network alone, whose matrices are solved without looking at any text.
+
+    So keys and values are those that it keeps.
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        device: str,
+        text: Text,
+        budget: int,
+        folder: Path,
+        keeper: Keeper,
+        decoded: Callable[[Item], torch.Tensor],
+        rounding: Rounding,
+    ) -> None:
+        """`decoded` gives a matrix as it was solved, `rounding` is how inputs of matrices are rounded."""
+        super().__init__(arch, device, text, budget, folder)
+        self.decoder.rounding = rounding
+        self._keeper, self._decoded = keeper, decoded
+
+    def through(
+        self,
+        block: int,
+        items: list[Item],
+        finished: Callable[[str], bool],
+        progress: Callable[[float, str], Progress],
+        count: Count,
+        last: bool = False,
+    ) -> Generator[Event | Stage | Whole | Aside, None, None]:
+        """See `Calibration.through`."""
+        keeper, known = self._keeper, self._keeper.known(block)
+        yield Stage(items, None)
+        if known and last:
+            return
+        weights = self.decoder.checked(block)
+        size = sum(tensor.nbytes for tensor in weights.values())
+        weights |= {item.name: self._decoded(item) for item in items}
+        with self.decoder.loaded(block, weights) as module:
+            del weights
+            label = f"keys and values of block {block + 1} of {self.arch.count}"
+            if not known:
+                for i in range(len(self.hidden)):
+                    passage = Passage(**vars(self.passages[i]))
+                    with suppress(Stop), keeper.recording(block, module, stop):
+                        self.decoder.run(block, self.hidden[i], passage)
+                    yield progress(size / 2 / len(self.hidden), label)
+                yield from keeper.choose(block)
+            for i in range(0 if last else len(self.hidden)):
+                with keeper.rounding(block, module):
+                    self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
+                yield progress(size / 2 / len(self.hidden), label)
+
+
+def stop() -> None:
+    """End a pass: it has shown all that was wanted."""
+    raise Stop
 
 
 def require_moments(stats: Mapping[str, Stats]) -> None:

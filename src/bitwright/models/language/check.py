@@ -20,6 +20,7 @@ from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models import precision
 from bitwright.models.language.arch import Architecture
+from bitwright.models.language.cache import read_back
 from bitwright.models.language.memory import SOLVE
 from bitwright.models.language.modules import modules
 from bitwright.models.model import levels_of
@@ -88,6 +89,7 @@ def _folder(folder: Path, held: dict[str, Precision]) -> Generator[Event, None, 
     yield from _contents(checkpoint, held)
     yield _coverage(arch, checkpoint)
     if isinstance(checkpoint, QuantizedCheckpoint):
+        yield from _cache(arch, checkpoint)
         yield from _runtimes(arch, checkpoint)
     return arch.checkpoint
 
@@ -234,6 +236,18 @@ def _coverage(arch: Architecture, checkpoint: Checkpoint) -> Finding:
             told += f", {tables[name]} as {held.words}"
     bits = 8 * sum(file.stat().st_size for file in checkpoint.files) / max(arch.weights, 1)
     return Finding("coverage", bool(checkpoint.quantized), f"{told}; {bits:.2f} bits per parameter{names}")
+
+
+def _cache(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[Finding]:
+    """Whether the scales of keys and values are there and sound, where config.json says that these are rounded."""
+    try:
+        held, kept = checkpoint.cache(arch.model), read_back(checkpoint, arch)
+    except BitwrightError as error:
+        yield Finding("keys and values", None if error.foreign else False, str(error))
+        return
+    if held is not None and kept is not None:
+        count = plural(len(kept.attentions), "attention")
+        yield Finding("keys and values", True, f"{held.words}: {count}, all scales finite and positive")
 
 
 def _runtimes(arch: Architecture, checkpoint: QuantizedCheckpoint) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder, read_as
+from bitwright.models.language.cache import read_back
 from bitwright.models.language.evaluate import Comparison, compare
 from bitwright.models.language.memory import CACHED, COPY_BYTES
 from bitwright.models.language.text import read_heldout, require_fit
@@ -23,8 +24,8 @@ def decoder_of(folder: Path, *, exact: bool = False, rounded: bool = True, like:
     """A decoder over `folder` in float32; quantized matrices go through the container's independent decoder.
 
     That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
-    Inputs are `rounded` where the runtime computes in 8 bits. An embedding and a head whose stored bytes are those of
-    `like`'s folder are held once for both.
+    Inputs are `rounded` where the runtime computes in 8 bits, and so are keys and values where it holds them so. An
+    embedding and a head whose stored bytes are those of `like`'s folder are held once for both.
     """
     arch = Architecture.open(folder)
     checkpoint, held = arch.checkpoint, {} if like is None else _held(arch, like)
@@ -43,8 +44,9 @@ def decoder_of(folder: Path, *, exact: bool = False, rounded: bool = True, like:
         assert isinstance(checkpoint, QuantizedCheckpoint)
         return checkpoint.round_inputs(name, x) if name in checkpoint.quantized else x
 
-    rounds = rounded and isinstance(checkpoint, QuantizedCheckpoint) and checkpoint.rounds
-    return Decoder(arch, read, rounding=rounding if rounds else None)
+    if not rounded or not isinstance(checkpoint, QuantizedCheckpoint):
+        return Decoder(arch, read)
+    return Decoder(arch, read, rounding=rounding if checkpoint.rounds else None, kept=read_back(checkpoint, arch))
 
 
 def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:

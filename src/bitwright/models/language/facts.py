@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitwright.models.kind import Fact
-from bitwright.words import kl_text, measured, number, share, signed
+from bitwright.words import kl_text, measured, megabytes, number, share, signed, without_unit
 
 SEEN = 0.05
 """Share of held-out text that calibration may hold without a warning: phrases recur in any text."""
@@ -25,7 +25,17 @@ def measures(verdict: Verdict) -> list[Fact]:
         Fact("Mean KL", "", kl_text(verdict), f"per token, over {tokens} tokens", "error"),
         Fact("Top-1 agreement", "", f"{agreement} %", f"of {tokens} held-out positions rank the same token first"),
         Fact("Perplexity", f"{low:.2f}", f"{high:.2f}", perplexity_change(verdict), "quant"),
+        *_cache(verdict),
     ]
+
+
+def _cache(verdict: Verdict) -> list[Fact]:
+    """How large keys and values are, where they are rounded."""
+    found = verdict.get("cache")  # absent in earlier certificates, too
+    if not found:
+        return []
+    sizes = without_unit(megabytes(found["bytes_float"]), megabytes(found["bytes"]))
+    return [Fact("KV cache", *sizes, f"per {found['tokens']:,} tokens; {found['held']}", "quant")]
 
 
 def baseless(verdict: Verdict) -> str | None:
@@ -69,7 +79,9 @@ def readers(certificate: Verdict) -> list[str]:
     same = f"same answers (max KL {loaded['max_kl']:.2g} nats)"
     lines.append(f"Loaded by transformers {versions['transformers']}{how}, {same}")
     if "activations_kl" in loaded:
-        lines.append(f"Rounding activations alone costs about {loaded['activations_kl']:.2g} nats")
+        lines.append(
+            f"Rounding {loaded.get('rounded', 'activations')} alone costs about {loaded['activations_kl']:.2g} nats"
+        )
     return lines
 
 

@@ -59,10 +59,21 @@ DRAWN = 12e-9
 """Seconds per logit for the softmax, its labels and its gradient (measured: 9 to 13 ns on docs18m and SmolLM2)."""
 
 
+def needs_text(plan: Plan) -> bool:
+    """Whether any method must look at the layers' inputs, or keys and values are looked at."""
+    return plan.calibrated or plan.container.cache is not None
+
+
 def uses_text(plan: Plan) -> bool:
-    """Whether any method looks at the layers' inputs: it must, or it may and calibration was named."""
+    """Whether any method looks at the layers' inputs: it must, or it may and calibration was named; or keys are."""
     named = not plan.recipe.calibration.own
-    return plan.calibrated or (named and any(i.method.moments and i.part.multiplied for i in plan.items.values()))
+    return needs_text(plan) or (named and any(i.method.moments and i.part.multiplied for i in plan.items.values()))
+
+
+def looks(plan: Plan) -> bool:
+    """Whether any method sees the inputs of its matrices, where there is text."""
+    seen = (i for i in plan.items.values() if i.part.multiplied)
+    return uses_text(plan) and any(i.method.moments or i.method.needs != "nothing" for i in seen)
 
 
 def widths(plan: Plan) -> dict[str, int]:
@@ -77,7 +88,7 @@ def widths(plan: Plan) -> dict[str, int]:
 def evaluates(plan: Plan) -> bool:
     """Whether the verdict will include KL and perplexity on held-out text."""
     c = plan.recipe.calibration
-    return c.heldout is not None or not c.own or plan.calibrated
+    return c.heldout is not None or not c.own or needs_text(plan)
 
 
 def written(plan: Plan) -> tuple[int, int]:

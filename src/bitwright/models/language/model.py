@@ -28,7 +28,7 @@ from bitwright.methods import Method, registry
 from bitwright.models import kinds
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
-from bitwright.models.language import curvature, memory, sensitivity, text, verify
+from bitwright.models.language import cache, curvature, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.data import tell_columns
@@ -39,7 +39,7 @@ from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
-from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn
+from bitwright.models.model import Aside, Copy, Drop, Estimate, Item, Model, Plan, Turn
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
@@ -153,6 +153,22 @@ class LanguageModel(Model):
         }
 
     # --- planning
+
+    def container(self, container: Any, recipe: Recipe) -> Any:
+        """As it is used here: where keys and values are to be rounded, it says how."""
+        if recipe.kv_cache == FLOAT:
+            return container
+        found = container.cached(recipe.kv_cache, self.arch.model)
+        kept = cache.attentions(self.arch, found.cache)
+        if not kept:
+            raise ModelError(
+                "no attention of its decoder keeps keys and values", where=str(self.path),
+                fix="Leave --kv-cache out", key="kv_cache",
+            )  # fmt: skip
+        shapes = found.cache.scales
+        if found.cache.heads and any((one.heads, 1, 1) != shapes[s] for one in kept for s in one.scales):
+            return container.cached(recipe.kv_cache, self.arch.model, heads=False)
+        return found
 
     def parts(self, recipe: Recipe) -> list[Matrix]:
         """The matrices of the blocks, and the embedding and the head where the recipe asks for them."""
@@ -346,6 +362,8 @@ class LanguageModel(Model):
             )
         plan.container.require_together(self.modules(plan), self.unpacks)
         plan.notes += plan.effort.notes
+        if plan.container.cache is not None and memory.looks(plan) and not plan.effort.corrects:
+            plan.notes.append("scales of keys and values are fitted to those of the float network, not of its copy")
         if self.untied(plan):
             added = sum(plan.stored(i) for i in plan.items.values() if self.arch.apart(i.part)) // 8
             plan.notes.append(
@@ -389,7 +407,7 @@ class LanguageModel(Model):
     def effort(self, plan: Plan) -> Effort:
         """What the recipe's effort means where text is looked at, as far as memory and disk allow."""
         asked, room = EFFORTS[plan.recipe.effort], plan.room
-        if not memory.uses_text(plan):
+        if not memory.looks(plan):
             return Effort()
         untied, c = self.untied(plan), plan.recipe.calibration
         learns = any(item.method.needs == "samples" for item in plan.items.values())  # of both streams
@@ -439,11 +457,21 @@ class LanguageModel(Model):
             if there
         ]
         lines = [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: {', '.join(what)})"]
-        return lines + self._text(plan) + self._effort(plan) + self._hint(plan)
+        return lines + self._text(plan) + self._effort(plan) + self._kept(plan) + self._hint(plan)
+
+    def _kept(self, plan: Plan) -> list[str]:
+        """How keys and values are held, of which blocks, and how much that saves."""
+        found, kept = self._cache(plan).get("cache"), sink_of(plan).attentions
+        if not found:
+            return []
+        sizes = f"{megabytes(found['bytes_float'])} -> {megabytes(found['bytes'])} per {found['tokens']:,} tokens"
+        blocks = len({one.block for one in kept})
+        which = "" if blocks == self.arch.count else f", in {blocks} of {self.arch.count} blocks: others keep none"
+        return [f"keys and values as {found['held']}: {sizes}{which}"]
 
     def _effort(self, plan: Plan) -> list[str]:
         """What is done for quality beside rounding, where text is looked at."""
-        if not memory.uses_text(plan):
+        if not memory.looks(plan):
             return []
         effort, c = plan.effort, plan.recipe.calibration
         told = [
@@ -494,6 +522,7 @@ class LanguageModel(Model):
     def facts(self, plan: Plan) -> dict[str, Any]:
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
         return {
+            **self._cache(plan),
             "copied": [e.name for e in sink_of(plan).copies],
             "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
         }
@@ -506,7 +535,9 @@ class LanguageModel(Model):
     def data_hash(self, data: Text | None) -> str | None:
         return None if data is None else data.calibration_hash
 
-    def turns(self, plan: Plan, data: Text | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
+    def turns(
+        self, plan: Plan, data: Text | None, finished: Callable[[str], bool]
+    ) -> Iterator[Event | Turn | Copy | Aside]:
         return iter(Turns(self.arch, self.device, plan, data, finished))
 
     def piece_rows(self, plan: Plan, item: Item) -> int:
@@ -517,6 +548,9 @@ class LanguageModel(Model):
 
     def adopt(self, plan: Plan, item: Item, trial: Plan) -> dict[str, int]:
         return sink_of(plan).adopt(item, sink_of(trial))
+
+    def adopt_aside(self, plan: Plan, name: str, trial: Plan) -> dict[str, int]:
+        return sink_of(plan).put(sink_of(trial).kept(name))
 
     def finish(self, plan: Plan) -> list[Path]:
         folder = sink_of(plan).folder
@@ -541,7 +575,7 @@ class LanguageModel(Model):
         if data is not None:
             rounded = any(item.activations != "none" for item in plan.items.values())
             comparison = yield from self._compare(plan, data.heldout)
-            verdict = {**comparison.summary(), "rounded_inputs": rounded}
+            verdict = {**comparison.summary(), "rounded_inputs": rounded, **self._cache(plan)}
             others: list[dict[str, Any]] = []
             for source, windows in data.others.items():
                 comparison = yield from self._compare(plan, windows)
@@ -552,6 +586,14 @@ class LanguageModel(Model):
             "verdict": verdict,
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
+
+    def _cache(self, plan: Plan) -> dict[str, Any]:
+        """How keys and values are held, and their size, where they are rounded."""
+        held, kept = plan.container.cache, sink_of(plan).attentions
+        if held is None:
+            return {}
+        sizes = {"bytes_float": cache.size(kept, None), "bytes": cache.size(kept, held.format)}
+        return {"cache": {"held": held.words, "tokens": cache.TOKENS, **sizes}}
 
     def _compare(self, plan: Plan, windows: torch.Tensor) -> Generator[Event, None, Comparison]:
         """The source and the partial output on held-out windows."""

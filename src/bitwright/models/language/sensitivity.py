@@ -12,8 +12,9 @@ from bitwright.files.folder import open_checkpoint
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder, Passage
+from bitwright.models.language.cache import read_back
 from bitwright.models.language.compare import compare_decoders, decoder_of
-from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.text import Text
 from bitwright.models.language.watch import Rounding
 from bitwright.models.model import Drop, Plan
@@ -29,7 +30,9 @@ Read = Callable[[str], torch.Tensor]
 def drop(plan: Plan, arch: Architecture, text: Text) -> Generator[Event, None, Drop]:
     """How much perplexity rises on calibration text, in percent, with the plan's matrices quantized."""
     p = decoder_of(plan.source)
-    q = Decoder(Architecture.open(plan.source), _reader(plan, arch), rounding=_rounding(plan))
+    written, network = open_checkpoint(sink_of(plan).folder), Architecture.open(plan.source)
+    kept = read_back(written, network) if isinstance(written, QuantizedCheckpoint) else None
+    q = Decoder(network, _reader(plan, arch), rounding=_rounding(plan), kept=kept)
     found = yield from compare_decoders(
         p, q, text.calibration[:WINDOWS], budget=None, spill=plan.partial, phase="compare"
     )

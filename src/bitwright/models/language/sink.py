@@ -12,9 +12,10 @@ from bitwright.errors import CertificationError
 from bitwright.files.container import Place, Stored
 from bitwright.files.folder import require_finite
 from bitwright.files.safetensors import Entry, Layout, Spec
+from bitwright.models.language import cache
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.memory import COPY_BYTES
-from bitwright.models.model import Item, Outcome, Plan, Sink
+from bitwright.models.model import Aside, Item, Outcome, Plan, Sink
 
 
 class FolderSink(Sink):
@@ -31,6 +32,9 @@ class FolderSink(Sink):
         self.copies: list[Entry] = [
             e for e in tensors if (e.name not in plan.items or e.name in kept) and arch.targets.get(e.name) not in again
         ]
+        held = plan.container.cache
+        self.attentions = [] if held is None else cache.attentions(arch, held)
+        self._scales = {cache.aside(one): [Spec(*s) for s in cache.specs(one, held)] for one in self.attentions}
         self.layout = Layout(self._specs(), plan.recipe.max_shard_bytes)
 
     def _specs(self) -> list[Spec]:
@@ -54,7 +58,7 @@ class FolderSink(Sink):
             item = self.plan.items.get(entry.name)
             if item is not None:
                 specs += [placed(entry, spec) for spec in self._stored(item)]
-        return specs
+        return specs + [spec for scales in self._scales.values() for spec in scales]
 
     def _stored(self, item: Item) -> list[Spec]:
         """The tensors that hold one matrix."""
@@ -80,6 +84,17 @@ class FolderSink(Sink):
     @property
     def untouched(self) -> list[str]:
         return [entry.name for entry in self.copies]
+
+    @property
+    def asides(self) -> list[str]:
+        return [*self._scales]
+
+    def put(self, aside: Aside) -> dict[str, int]:
+        return {name: self.layout.write(self.folder, name, tensor) for name, tensor in aside.tensors.items()}
+
+    def kept(self, aside: str) -> Aside:
+        """What was kept under this name."""
+        return Aside(aside, {spec.name: self.layout.read(self.folder, spec.name) for spec in self._scales[aside]})
 
     def create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

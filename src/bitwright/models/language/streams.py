@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,13 @@ from bitwright.methods import Samples
 from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import Passage, Stop
-from bitwright.models.language.calibration import Calibration, Stage, require_moments
+from bitwright.models.language.cache import Keeper
+from bitwright.models.language.calibration import Calibration, Stage, require_moments, stop
 from bitwright.models.language.memory import SAMPLES
 from bitwright.models.language.text import Text
 from bitwright.models.language.watch import Count, Rounding, Watch, addresses
 from bitwright.models.language.whole import Whole
-from bitwright.models.model import Item
+from bitwright.models.model import Aside, Item
 
 ADDS: set[Any] = {
     torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__, torch.Tensor.__iadd__
@@ -115,6 +116,7 @@ class Source(Stream):
         self.leader: dict[str, str] = {}
         self.order: list[str] = []
         self.routes: dict[int, list[torch.Tensor]] = {}
+        self._kept = 0
         self._store = store
         self._place: dict[tuple[str, int, bool], int] = {}
         self._inputs: dict[tuple[int, ...], tuple[torch.Tensor, str]] = {}
@@ -143,6 +145,15 @@ class Source(Stream):
     def join(self, name: str, stream: torch.Tensor) -> None:
         """Keep what a matrix's product is added to."""
         self._keep(name, stream, True)
+
+    def note(self) -> None:
+        """Keys or values pass: what was fed so far may have made them."""
+        self._kept = len(self.order)
+
+    def follows(self, items: list[Item]) -> bool:
+        """Whether all that makes keys and values was fed before these matrices."""
+        places = [self.order.index(self.leader[item.name]) for item in items if item.name in self.leader]
+        return bool(places) and min(places) >= self._kept
 
     def choose(self, number: int, found: Any, *_: Any, **__: Any) -> Any:
         """The choice, noted."""
@@ -329,9 +340,10 @@ class Streams(Calibration):
         folder: Path,
         decoded: Callable[[Item], torch.Tensor],
         rounding: Rounding | None,
+        keeper: Keeper | None = None,
     ) -> None:
         """`decoded` gives a matrix as it was solved, `rounding` is how inputs of matrices are rounded."""
-        super().__init__(arch, device, text, budget // 4, folder)
+        super().__init__(arch, device, text, budget // 4, folder, keeper)
         self._budget, self._folder, self._decoded, self._rounding = budget, folder, decoded, rounding
         self.twin = Activations(budget // 4, folder)
         self.twin_passages = [Passage(passage.ids) for passage in self.passages]
@@ -346,11 +358,12 @@ class Streams(Calibration):
         progress: Callable[[float, str], Progress],
         count: Count,
         last: bool = False,
-    ) -> Generator[Event | Stage | Whole, None, None]:
+    ) -> Generator[Event | Stage | Whole | Aside, None, None]:
         """See `Calibration.through`: here a stage follows for each input, with what was solved before it quantized.
 
         Matrices of methods of scope "block" have their stages, too, to begin with; then comes the block as a whole.
-        Where not all of them are finished, all come again.
+        Where not all of them are finished, all come again. Scales of keys and values are chosen once the quantized
+        network makes them, and the stages after that see them rounded.
         """
         together = [item for item in items if item.method.scope == "block"]
         again = {item.name for item in together if not all(finished(item.name) for item in together)}
@@ -359,8 +372,8 @@ class Streams(Calibration):
             return name not in again and finished(name)
 
         label = f"calibrating block {block + 1} of {self.arch.count}"
-        todo = not all(solved(item.name) for item in items)
-        if not todo and last:
+        todo, keeper = not all(solved(item.name) for item in items), self.keeper
+        if not todo and last and (keeper is None or keeper.known(block)):
             return
         weights = self.decoder.checked(block)
         size = sum(tensor.nbytes for tensor in weights.values())
@@ -368,7 +381,7 @@ class Streams(Calibration):
         with self.decoder.loaded(block, weights) as module:
             source = Source(self.addresses(block, module, matrices), self._store() if todo else None)
             for i in range(len(self.hidden)):
-                with source.on(i):
+                with source.on(i), self._noting(block, module, source):
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 yield progress(size / 3 / len(self.hidden), label)
 
@@ -376,8 +389,19 @@ class Streams(Calibration):
                 weights.update({item.name: self._decoded(item) for item in part})
                 self.decoder.load(dict(weights))
 
+            def whole() -> Twin:
+                return Twin(self.addresses(block, module, matrices), source, rounding=self._rounding)
+
+            rounds = False
+
+            def kept() -> AbstractContextManager[None]:
+                return keeper.rounding(block, module) if keeper is not None and rounds else nullcontext()
+
             parts = stages(items, source)
             for part in parts:
+                if keeper is not None and not rounds and not together and source.follows(part):
+                    yield from self._choose(keeper, block, module, whole(), progress)
+                    rounds = True
                 if not all(solved(item.name) for item in part):
                     wanted = frozenset(source.leader[item.name] for item in part if item.name in source.leader)
                     learns = any(i.method.needs == "samples" and i.method.scope == "matrix" for i in part)
@@ -387,7 +411,7 @@ class Streams(Calibration):
                     )
                     for i in range(len(self.twin)):
                         passage = Passage(**vars(self.twin_passages[i]))
-                        with twin.on(i):
+                        with twin.on(i), kept():
                             self.decoder.run(block, self.twin[i], passage)
                         yield progress(size / 3 / len(self.hidden) / len(parts), label)
                     require_moments(twin.stats)
@@ -395,19 +419,41 @@ class Streams(Calibration):
                     del twin
                 quantized(part)
 
-            def whole() -> Twin:
-                return Twin(self.addresses(block, module, matrices), source, rounding=self._rounding)
-
             if again:
                 yield Whole(together, self.decoder, block, module, self.twin, self.hidden, self.twin_passages, whole)
                 quantized(together)
+            if keeper is not None and not rounds:
+                yield from self._choose(keeper, block, module, whole(), progress)
+                rounds = True
             if last:
                 return
             twin = whole()
             for i in range(len(self.twin)):
-                with twin.on(i):
+                with twin.on(i), kept():
                     self.twin[i] = self.decoder.run(block, self.twin[i], self.twin_passages[i])
                 yield progress(size / 3 / len(self.hidden), label)
+
+    def _noting(self, block: int, module: torch.nn.Module, source: Source) -> AbstractContextManager[None]:
+        """Within, `source` learns when keys and values pass."""
+        return nullcontext() if self.keeper is None else self.keeper.noting(block, module, source.note)
+
+    def _choose(
+        self,
+        keeper: Keeper,
+        block: int,
+        module: torch.nn.Module,
+        twin: Twin,
+        progress: Callable[[float, str], Progress],
+    ) -> Generator[Event | Aside, None, None]:
+        """The scales of what the quantized network keeps in a block, unless they are known."""
+        if keeper.known(block):
+            return
+        for i in range(len(self.twin)):
+            passage = Passage(**vars(self.twin_passages[i]))
+            with twin.on(i), keeper.recording(block, module, stop):
+                self.decoder.run(block, self.twin[i], passage)
+            yield progress(0, f"keys and values of block {block + 1} of {self.arch.count}")
+        yield from keeper.choose(block)
 
     def at_head(
         self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count

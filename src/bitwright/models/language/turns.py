@@ -18,14 +18,15 @@ from bitwright.models.language import curvature, memory
 from bitwright.models.language.activations import SPILL
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import release
-from bitwright.models.language.calibration import Calibration, Stage, group, usage_of
+from bitwright.models.language.cache import Keeper, aside
+from bitwright.models.language.calibration import Calibration, Replay, Stage, group, usage_of
 from bitwright.models.language.sink import sink_of
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
 from bitwright.models.language.tuning import Text as Lessons
 from bitwright.models.language.tuning import learn, open_tuned
 from bitwright.models.language.whole import Draft, Whole
-from bitwright.models.model import Copy, Item, Outcome, Plan, Turn, alike
+from bitwright.models.model import Aside, Copy, Item, Outcome, Plan, Turn, alike
 
 Aimed = Callable[[Item, int, Any], tuple[Any, str | None]]
 """(matrix, first row, rows) -> what these were rounded for, and in words how far that makes up for earlier errors."""
@@ -55,7 +56,7 @@ class Turns:
         self._total = plan.model.source_bytes + blocks * (plan.calibrated + 2 * self._weighs)
         self._done = 0.0
 
-    def __iter__(self) -> Iterator[Event | Turn | Copy]:
+    def __iter__(self) -> Iterator[Event | Turn | Copy | Aside]:
         plan, arch, data, finished = self.plan, self.arch, self.data, self.finished
         for left in plan.partial.glob(f"{SPILL}*"):
             left.unlink()  # a killed run could not
@@ -81,7 +82,7 @@ class Turns:
                 continue
             last = block == arch.count - 1 and not at_head
             for stage in walk.through(block, todo, self._settled, self._progress, self._count, last):
-                if isinstance(stage, Event):
+                if isinstance(stage, Event | Aside):
                     yield stage
                 elif isinstance(stage, Whole):
                     yield from self._learned(stage)
@@ -129,9 +130,10 @@ class Turns:
 
     def _walk(self, data: Text) -> Calibration:
         """The walk that shows methods the inputs of their matrices."""
-        plan, budget = self.plan, memory.activation_budget(self.plan)
-        if not plan.effort.corrects:
-            return Calibration(self.arch, self.device, data, budget, plan.partial)
+        plan, budget, keeper = self.plan, memory.activation_budget(self.plan), self._keeper()
+        sees = memory.looks(plan)
+        if sees and not plan.effort.corrects:
+            return Calibration(self.arch, self.device, data, budget, plan.partial, keeper)
 
         def rounding(name: str, x: torch.Tensor) -> torch.Tensor:
             item = plan.items[name]
@@ -140,7 +142,9 @@ class Turns:
             rounded: torch.Tensor = plan.container.round_inputs(x.float(), item.format, item.activations)
             return rounded.to(x.dtype)
 
-        return Streams(self.arch, self.device, data, budget, plan.partial, self._decoded, rounding)
+        if keeper is not None and not sees:
+            return Replay(self.arch, self.device, data, budget, plan.partial, keeper, self._decoded, rounding)
+        return Streams(self.arch, self.device, data, budget, plan.partial, self._decoded, rounding, keeper)
 
     def _decoded(self, item: Item) -> torch.Tensor:
         """A matrix as it is stored: as it was written, or what was found to begin with."""
@@ -149,6 +153,19 @@ class Turns:
             return sink_of(self.plan).read(item)
         w: torch.Tensor = draft.q.decode()
         return w.T if item.part.transposed else w
+
+    def _keeper(self) -> Keeper | None:
+        """What chooses the scales of keys and values, where they are rounded; those written are known to it."""
+        sink = sink_of(self.plan)
+        if not sink.attentions:
+            return None
+        written = {
+            name: tensor
+            for one in sink.attentions
+            if self.finished(aside(one))
+            for name, tensor in sink.kept(aside(one)).tensors.items()
+        }
+        return Keeper(self.plan, self.arch, sink.attentions, written.get)
 
     def _solved(self, stage: Stage) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""

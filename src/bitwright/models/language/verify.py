@@ -16,16 +16,22 @@ from bitwright.files.folder import open_checkpoint, require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.language.blocks import Passage, Unchained, release, running
+from bitwright.models.language.blocks import Decoder, Passage, Unchained, release, running
+from bitwright.models.language.cache import aside
 from bitwright.models.language.compare import decoder_of, same_bytes
 from bitwright.models.language.memory import CACHED, LOAD_LIMIT, checked_rows, loading_memory
-from bitwright.models.language.sink import FolderSink
+from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.text import Text
 from bitwright.models.model import Item, Plan
 from bitwright.parallel import in_order
 
 LOGIT_TOLERANCE = 1e-5
 """Largest KL (nats) between our decode and the runtime's own, both in float32: above rounding, below any change."""
+
+
+SHARE = 0.1
+"""Largest mean KL between the runtime's answers and ours with rounded inputs, keys or values, as a share of what that
+rounding costs: a number at the border of two codes may fall either way, and no more."""
 
 
 def verify(
@@ -113,23 +119,32 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             model = model.float()
             found["dequantize"] = True
         theirs = model(input_ids=ids, use_cache=False).logits
-        if any(item.activations != "none" for item in plan.items.values()):
+        caches = plan.container.cache is not None and not dequantized
+        if caches or any(item.activations != "none" for item in plan.items.values()):
             # Rounded inputs are what was asked for, no fault of the bytes: their cost is told apart.
             rounded = theirs
             plan.container.keep_inputs(model)
             theirs = model(input_ids=ids, use_cache=False).logits
             found["activations_kl"] = float(kl(theirs, rounded).mean())
+        if caches:
+            _require_scales(plan, model)
     del model
     gc.collect()  # a model refers to itself
     release()
-    decoder = decoder_of(plan.partial, exact=not dequantized, rounded=False)
-    passage = Passage(ids)
     try:
-        hidden = decoder.enter(passage)
-        for block in range(decoder.arch.count):
-            with decoder.loaded(block):
-                hidden = decoder.run(block, hidden, passage)
-        divergence = float(kl(theirs, decoder.logits(hidden)).max())
+        ours = _answers(decoder_of(plan.partial, exact=not dequantized, rounded=False), ids)
+        divergence = float(kl(theirs, ours).max())
+        if caches:
+            found["rounded"] = "keys and values"
+            if any(item.activations != "none" for item in plan.items.values()):
+                found["rounded"] = "activations, keys and values"
+            apart = float(kl(rounded, _answers(decoder_of(plan.partial, exact=True), ids)).mean())
+            if not apart <= max(LOGIT_TOLERANCE, found["activations_kl"] * SHARE):
+                raise CertificationError(
+                    f"transformers rounds {found['rounded']} differently: its answers are {apart:.2g} nats off, and "
+                    f"rounding costs {found['activations_kl']:.2g}",
+                    where=str(plan.partial), fix="Please report this; the partial output was kept",
+                )  # fmt: skip
     except Unchained as error:
         return {**found, "checked": False, "why": f"transformers loads it; answers were not compared: {error.what}"}
     if not divergence <= LOGIT_TOLERANCE:
@@ -139,3 +154,26 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
             fix="Please report this; the partial output was kept",
         )
     return {**found, "max_kl": divergence}
+
+
+def _answers(decoder: Decoder, ids: torch.Tensor) -> torch.Tensor:
+    """The logits of a decoder, block by block."""
+    passage = Passage(ids)
+    hidden = decoder.enter(passage)
+    for block in range(decoder.arch.count):
+        with decoder.loaded(block):
+            hidden = decoder.run(block, hidden, passage)
+    return decoder.logits(hidden)
+
+
+def _require_scales(plan: Plan, model: Any) -> None:
+    """Raise CertificationError where a model that transformers loaded has other scales of keys and values than ours."""
+    sink = sink_of(plan)
+    for one in sink.attentions:
+        held = sink.kept(aside(one)).tensors
+        for scale in one.scales:
+            if not torch.equal(model.get_parameter(scale).data, held[one.name_of(scale)].float()):
+                raise CertificationError(
+                    "transformers does not take it as it is stored", where=scale,
+                    fix="Please report this; the partial output was kept",
+                )  # fmt: skip

@@ -20,6 +20,7 @@ from bitwright.files.containers.compressed_tensors.rules import (
     packed,
     reads_zeros,
     require,
+    require_cache,
     require_table,
     require_together,
     unpacked,
@@ -57,6 +58,8 @@ class CompressedTensors(TensorContainer):
 
     def require_together(self, modules: Sequence[Module], network: bool) -> None:
         require_together(modules, network)
+        if self.cache is not None:
+            require_cache(self.cache, modules, network)
 
     def unpacks(self, modules: Sequence[Module], network: bool) -> bool:
         return unpacked(modules, network) is not None
@@ -78,6 +81,19 @@ class CompressedTensors(TensorContainer):
         decoded: torch.Tensor = unpack(parts, _scheme(format, place)).decode()
         return decoded
 
+    def cached(self, format: str, network: Any, heads: bool = True) -> CompressedTensors:
+        from bitwright.files.containers.compressed_tensors.cache import find
+
+        found = CompressedTensors()
+        found.cache = find(format, network, heads)
+        return found
+
+    def round_cache(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        from bitwright.files.containers.compressed_tensors.cache import describe, round_kept
+
+        assert self.cache is not None
+        return round_kept(x, scale, describe(self.cache.format, self.cache.heads))
+
     def config(self, modules: Sequence[Module]) -> dict[str, Any]:
         from bitwright.files.containers.compressed_tensors.layout import Scheme, quantization_config
 
@@ -87,7 +103,12 @@ class CompressedTensors(TensorContainer):
                 scheme = Scheme.of(module.held, module.role == "embedding")
                 schemes.setdefault(scheme, []).append(module.target)
         floats = [module.target for module in modules if not module.held]
-        return {"quantization_config": quantization_config(schemes, floats, version("compressed-tensors"))}
+        found = quantization_config(schemes, floats, version("compressed-tensors"))
+        if self.cache is not None:
+            from bitwright.files.containers.compressed_tensors.cache import SCHEME, describe
+
+            found[SCHEME] = describe(self.cache.format, self.cache.heads)
+        return {"quantization_config": found}
 
     def claims(self, config: Mapping[str, Any]) -> bool:
         found = config.get("quantization_config")

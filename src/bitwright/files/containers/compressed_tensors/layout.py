@@ -128,19 +128,20 @@ class Scheme:
         group = f.block if isinstance(f.block, int) else None
         activations = None
         if self.activations != "none":
-            activations = _arguments(8, kind, True, "token", None, dynamic=True)
+            activations = arguments(8, kind, True, "token", None, dynamic=True)
         return {
             "targets": targets,
-            "weights": _arguments(f.bits, kind, f.zero is None, "group" if group else "channel", group, dynamic=False),
+            "weights": arguments(f.bits, kind, f.zero is None, "group" if group else "channel", group, dynamic=False),
             "input_activations": activations,
             "output_activations": None,
             "format": self.kind,
         }
 
 
-def _arguments(
+def arguments(
     bits: int, kind: str, symmetric: bool, strategy: str, group: int | None, *, dynamic: bool
 ) -> dict[str, Any]:
+    """How numbers are rounded, in the words of config.json."""
     return {
         "num_bits": bits,
         "type": kind,

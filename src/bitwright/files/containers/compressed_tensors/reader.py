@@ -12,6 +12,7 @@ import torch
 
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import FileError
+from bitwright.files.containers.compressed_tensors.cache import SCALES, SCHEME, round_kept, shapes
 from bitwright.files.containers.compressed_tensors.layout import (
     PACKED,
     SUFFIXES,
@@ -24,9 +25,12 @@ from bitwright.files.containers.compressed_tensors.layout import (
 from bitwright.files.containers.compressed_tensors.rules import UNEVEN, dense
 from bitwright.files.containers.compressed_tensors.runtimes import runtimes, unmarked
 from bitwright.files.folder import read_config
-from bitwright.files.held import Held, Module
+from bitwright.files.held import Cache, Held, Module
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Entry
+
+FORMATS: dict[tuple[Any, Any], str] = {("float", 8): "fp8", **{("int", bits): f"int{bits}" for bits in range(2, 9)}}
+"""Formats of keys and values, by type and bits."""
 
 
 class Reader(QuantizedCheckpoint):
@@ -44,6 +48,10 @@ class Reader(QuantizedCheckpoint):
         self.stored = dict(self.tensors)
         self.quantized: dict[str, Held] = {}
         self._schemes: dict[str, tuple[dict[str, Entry], Scheme]] = {}
+        self._cache: dict[str, Any] | None = config.get(SCHEME)
+        self._kept: dict[str, torch.Tensor] = {}
+        if self._cache is not None:
+            self._kept = {n: self.read_entry(self.tensors.pop(n)) for n in self.stored if n.endswith(SCALES)}
         modules = [n.removesuffix(".weight_scale") for n in self.stored if n.endswith(".weight_scale")]
         lonely = [module for module in modules if not self._parts(module).keys() - {"weight_scale"}]
         for module in modules:
@@ -178,6 +186,35 @@ class Reader(QuantizedCheckpoint):
         """`x` after the compressed-tensors library's rounding of each token, where the scheme says so."""
         scheme = self._schemes[name][1]
         return x if scheme.activations == "none" else round_by_library(x, scheme)
+
+    def cache(self, network: Any) -> Cache | None:
+        if self._cache is None:
+            return None
+        kind, bits, strategy = (self._cache.get(key) for key in ("type", "num_bits", "strategy"))
+        format = FORMATS.get((kind, bits))
+        fixed = self._cache.get("symmetric") is True and not self._cache.get("dynamic")
+        if format is None or strategy not in ("tensor", "attn_head") or not fixed:
+            raise FileError(
+                f"keys and values as {bits}-bit {kind} per {strategy} cannot be rounded here",
+                where=f"{self.folder / 'config.json'}: quantization_config.{SCHEME}",
+                fix="Supported: fp8 and integers, symmetric and fixed, per tensor or attn_head", foreign=True,
+            )  # fmt: skip
+        try:
+            scales = shapes(self._cache, network)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise FileError(
+                f"the compressed-tensors library cannot round keys and values of {type(network).__name__} "
+                f"({' '.join(str(error).split())[:120]})",
+                where=f"{self.folder / 'config.json'}: quantization_config.{SCHEME}", fix="Quantize again without",
+            ) from error  # fmt: skip
+        return Cache(format, strategy == "attn_head", scales)
+
+    def cache_scale(self, name: str) -> torch.Tensor | None:
+        return self._kept.get(name)
+
+    def round_cache(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        assert self._cache is not None
+        return round_kept(x, self._kept[name], self._cache)
 
     def runtimes(self, modules: Sequence[Module], unpack: bool = False) -> list[str]:
         return runtimes({**read_config(self.folder), "quantization_config": self.config}, modules, unpack)

@@ -9,10 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 from bitwright.core.format import Format
+from bitwright.core.formats import named
 from bitwright.core.grid import E4M3, INT
 from bitwright.errors import RecipeError
 from bitwright.files.container import refuse
-from bitwright.files.held import Held, Module
+from bitwright.files.held import Cache, Held, Module
 
 SCALES = ("bf16", "fp16", "fp32")
 """Types of scales."""
@@ -100,6 +101,19 @@ def unpacked(modules: Sequence[Module], network: bool) -> str | None:
     if any(module.held and module.role == "embedding" and packed(module.held, lookup=True) for module in modules):
         return "it cannot hold a packed embedding"
     return "it cannot hold this network packed" if network else None
+
+
+def require_cache(cache: Cache, modules: Sequence[Module], network: bool) -> None:
+    """Raise RecipeError where no runtime would round keys and values: transformers must unpack the matrices, and then
+    leaves the cache as it is; vLLM reads fp8 alone.
+    """
+    why = unpacked(modules, network)
+    if why is not None and named(cache.format).code is not E4M3:
+        raise refuse(
+            f"no runtime would round keys and values to {cache.format}: transformers unpacks this folder as it loads "
+            f"it ({why}), and then leaves them as they are",
+            "Use --kv-cache fp8, which vLLM reads, or leave it out", "kv_cache",
+        )  # fmt: skip
 
 
 def require_together(modules: Sequence[Module], network: bool) -> None:

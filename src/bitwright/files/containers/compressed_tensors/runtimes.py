@@ -31,7 +31,14 @@ def _transformers(config: Mapping[str, Any], modules: Sequence[Module], unpack: 
     if bare := unmarked(config, modules):
         return f"not transformers: it looks for codes of {bare[0]}, which is float and not in ignore"
     release = " before 0.18" if misread else " 0.18 or later" if uneven else ""
-    return f"transformers with compressed-tensors{release}{how}"
+    return f"transformers with compressed-tensors{release}{how}{_cache(config, bool(how))}"
+
+
+def _cache(config: Mapping[str, Any], unpacked: bool) -> str:
+    """What transformers makes of keys and values: it rounds what it keeps, in its own dtype."""
+    if not (config.get("quantization_config") or {}).get("kv_cache_scheme"):
+        return ""
+    return ", which leaves keys and values as they are" if unpacked else ", which rounds keys and values but packs none"
 
 
 def unmarked(config: Mapping[str, Any], modules: Sequence[Module]) -> list[str]:
