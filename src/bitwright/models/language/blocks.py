@@ -73,7 +73,7 @@ class Unchained(ModelError):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"it cannot run block by block: {why}",
-            fix="Use --method rtn without text: its weights are quantized and read back all the same",
+            fix="Use --method rtn without text or --kv-cache: its weights are quantized and read back all the same",
         )
 
 

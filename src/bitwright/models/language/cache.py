@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from bitwright.core import fixed
 from bitwright.core.formats import named
 from bitwright.core.grid import Grid
 from bitwright.core.observe import Histogram
-from bitwright.core.scaling import NUMBERS
+from bitwright.core.scaling import NUMBERS, Number
 from bitwright.errors import FileError, ModelError, TensorError
 from bitwright.files.container import TensorContainer
 from bitwright.files.held import Cache
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.models.language.arch import Architecture
-from bitwright.models.model import Aside, Plan
+from bitwright.models.language.memory import TRIED
+from bitwright.models.model import Aside
 
 KEPT = "past_key_values"
 """What an attention calls the cache."""
@@ -38,6 +40,11 @@ TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 TOKENS = 1000
 """Tokens for which a plan and a report say how large the cache is."""
 
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How far towards the least squared error scales of keys are tried."""
+
+Answers = Callable[[], Iterable[torch.Tensor]]
+"""Runs some text through a block; its answers."""
 See = Callable[[str, torch.Tensor], torch.Tensor]
 """(scale, keys or values [batch, heads, tokens, width]) -> what the attention goes on with."""
 
@@ -209,6 +216,17 @@ class Seen:
 
     parts: list[Histogram]
 
+    def scales(self, grid: Grid, number: Number, share: float) -> list[float]:
+        """A scale of each part: `share` of the way, in octaves, from what the largest value asks for to the best fit.
+
+        The best fit has the least squared error.
+        """
+        found = []
+        for part in self.parts:
+            best, largest = fixed.fit(part, grid, number), max(part.high, -part.low) / grid.high
+            found.append(best if share == 1 or not largest > best else largest ** (1 - share) * best**share)
+        return found
+
     def add(self, x: torch.Tensor, heads: bool) -> None:
         """Count keys or values [batch, heads, tokens, width]."""
         pieces = list(x.unbind(1)) if heads else [x]
@@ -217,18 +235,26 @@ class Seen:
 
 
 class Keeper:
-    """The scales of one plan: chosen block by block, from what passes, and then used.
+    """The scales of one job: chosen block by block, from what passes, and then used.
 
-    `recording` and `rounding` are for the time of a pass through a loaded block.
+    Values have the scale with the least squared error. Of keys that error says little: a few large ones decide where
+    attention goes, and it is worth small ones to keep them whole. So their scale is sought between the one that holds
+    the largest and the one of least squared error, by what the block then answers. `recording` and `rounding` are for
+    the time of a pass through a loaded block.
     """
 
     def __init__(
-        self, plan: Plan, arch: Architecture, kept: list[Attention], written: Callable[[str], torch.Tensor | None]
+        self,
+        container: TensorContainer,
+        arch: Architecture,
+        kept: list[Attention],
+        written: Callable[[str], torch.Tensor | None],
+        shares: Sequence[float] = SHARES,
     ) -> None:
         """`written(name)` is a scale that an earlier run has stored, by its name in the files."""
-        self._container: TensorContainer = plan.container
-        assert self._container.cache is not None
-        self._cache, self._arch, self._kept = self._container.cache, arch, kept
+        assert container.cache is not None
+        self._container, self._cache, self._arch, self._kept = container, container.cache, arch, kept
+        self._shares = shares
         self._seen: dict[str, Seen] = {}
         self._scales: dict[str, torch.Tensor] = {}
         for one in kept:
@@ -270,11 +296,16 @@ class Keeper:
 
         return self._within(block, module, see)
 
-    def rounding(self, block: int, module: torch.nn.Module) -> AbstractContextManager[None]:
-        """Within, keys and values are rounded as runtimes do; their scales are known."""
+    def rounding(
+        self, block: int, module: torch.nn.Module, scales: Mapping[str, torch.Tensor] | None = None
+    ) -> AbstractContextManager[None]:
+        """Within, keys and values are rounded as runtimes do: by the scales that are known, or by these alone."""
+        by = self._scales if scales is None else scales
 
         def see(scale: str, x: torch.Tensor) -> torch.Tensor:
-            rounded: torch.Tensor = self._container.round_cache(x.float(), self._scales[scale])
+            if scale not in by:
+                return x
+            rounded: torch.Tensor = self._container.round_cache(x.float(), by[scale])
             return rounded.to(x.dtype)
 
         return self._within(block, module, see)
@@ -292,27 +323,52 @@ class Keeper:
                 where=scale, fix="Use --kv-cache fp8, or leave it out", key="kv_cache",
             )  # fmt: skip
 
-    def choose(self, block: int) -> Iterator[Aside]:
-        """Choose the scales of a block from what was counted. TensorError where that is not finite."""
-        grid = named(self._cache.format).code
-        assert isinstance(grid, Grid)
-        for one in self.of(block):
-            found = {}
+    def choose(self, block: int, module: torch.nn.Module, answers: Answers) -> Iterator[Aside]:
+        """Choose the scales of a block from what was counted. TensorError where that is not finite.
+
+        `answers` runs some text through the loaded block and gives what it answers, batch by batch.
+        """
+        mine = self.of(block)
+        for one in mine:
             for scale in one.scales:
-                shape = self._cache.scales[scale]
-                seen = self._seen.pop(scale, Seen([Histogram()] * (shape[0] if self._cache.heads else 1)))
+                count = self._cache.scales[scale][0] if self._cache.heads else 1
+                seen = self._seen.setdefault(scale, Seen([Histogram()] * count))
                 if not all(part.finite for part in seen.parts):
                     raise TensorError(
                         "keys or values are not finite", where=scale, fix="Repair or download the weights again"
                     )
-                values = [fixed.fit(part, grid, NUMBERS[one.type]) for part in seen.parts]
-                self._scales[scale] = torch.tensor(values).to(_dtype(one)).reshape(shape)
-                found[one.name_of(scale)] = self._scales[scale]
-            yield Aside(aside(one), found)
+        tries = [{one.scales[0]: self._scale(one, 0, share) for one in mine} for share in self._shares]
+        found = tries[0]
+        if len(tries) > 1:
+            exact = [answer.float() for answer in answers()]
+            errors = []
+            for scales in tries:
+                with self.rounding(block, module, scales):
+                    pairs = zip(answers(), exact, strict=True)
+                    errors.append(sum(float((answer.float() - want).double().square().sum()) for answer, want in pairs))
+            found = tries[errors.index(min(errors))]
+        for one in mine:
+            keys, values = one.scales
+            self._scales |= {keys: found[keys], values: self._scale(one, 1, 1)}
+            del self._seen[keys], self._seen[values]
+            yield Aside(aside(one), {one.name_of(scale): self._scales[scale] for scale in one.scales})
+
+    def _scale(self, one: Attention, side: int, share: float) -> torch.Tensor:
+        """The scale of its keys (side 0) or values (1), as it is stored."""
+        grid, number, scale = named(self._cache.format).code, NUMBERS[one.type], one.scales[side]
+        assert isinstance(grid, Grid)
+        values = number.round(np.asarray(self._seen[scale].scales(grid, number, share), np.float32))
+        return torch.from_numpy(values).to(_dtype(one)).reshape(self._cache.scales[scale])
 
 
 def _dtype(one: Attention) -> torch.dtype:
     return one.dtype if one.dtype in TYPES else torch.float32
+
+
+def tried(batches: Sequence[torch.Tensor]) -> int:
+    """The number of batches of token ids on which scales of keys are tried."""
+    sizes = np.cumsum([ids.numel() for ids in batches])
+    return max(1, int(np.searchsorted(sizes, TRIED, "right")))
 
 
 def aside(one: Attention) -> str:

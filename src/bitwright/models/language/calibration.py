@@ -19,7 +19,7 @@ from bitwright.methods import Seen
 from bitwright.models.language.activations import Activations
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.blocks import Decoder, Passage, Stop
-from bitwright.models.language.cache import Keeper
+from bitwright.models.language.cache import Keeper, tried
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import BATCH_TOKENS
 from bitwright.models.language.text import Text
@@ -136,6 +136,8 @@ class Calibration:
         keeper = None if self.keeper is None or self.keeper.known(block) else self.keeper
         if not todo and keeper is None and last:
             return
+        before = [Passage(**vars(self.passages[i])) for i in range(0 if keeper is None else self.tried)]
+        some = [self.hidden[i].clone() for i in range(0 if keeper is None else self.tried)]
         weights = self.decoder.checked(block)
         size = sum(tensor.nbytes for tensor in weights.values())
         with self.decoder.loaded(block, weights) as module:
@@ -147,11 +149,21 @@ class Calibration:
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])
                 recorder.next_batch()
                 yield progress(size / len(self.hidden), f"calibrating block {block + 1} of {self.arch.count}")
+            if keeper is not None:
+
+                def answers() -> Iterator[torch.Tensor]:
+                    for x, passage in zip(some, before, strict=True):
+                        yield self.decoder.run(block, x.clone(), Passage(**vars(passage)))
+
+                yield from keeper.choose(block, module, answers)
         if todo:
             require_moments(recorder.stats)
             yield Stage(todo, recorder)
-        if keeper is not None:
-            yield from keeper.choose(block)
+
+    @property
+    def tried(self) -> int:
+        """Batches on which scales of keys are tried."""
+        return tried([passage.ids for passage in self.passages])
 
     def addresses(self, block: int, module: torch.nn.Module, matrices: list[Matrix]) -> dict[int, list[str]]:
         """The matrices of a block by where their values lie in its loaded `module`."""
@@ -229,7 +241,12 @@ class Replay(Calibration):
                     with suppress(Stop), keeper.recording(block, module, stop):
                         self.decoder.run(block, self.hidden[i], passage)
                     yield progress(size / 2 / len(self.hidden), label)
-                yield from keeper.choose(block)
+
+                def answers() -> Iterator[torch.Tensor]:
+                    for i in range(self.tried):
+                        yield self.decoder.run(block, self.hidden[i].clone(), Passage(**vars(self.passages[i])))
+
+                yield from keeper.choose(block, module, answers)
             for i in range(0 if last else len(self.hidden)):
                 with keeper.rounding(block, module):
                     self.hidden[i] = self.decoder.run(block, self.hidden[i], self.passages[i])

@@ -47,6 +47,9 @@ KEPT_PER_ROW = 3
 docs18m and SmolLM2, 2.4 to 2.6 on Gemma 3, whose norms work in float32)."""
 SAMPLES = 1 << 14
 """Rows of its input that a method which learns one matrix from samples sees at most, spread over all batches."""
+TRIED = 4096
+"""Tokens on which scales of keys are tried, or one batch if it has more; TRIES how often they pass a block for that."""
+TRIES = 6
 LEARNED = 48
 """Bytes per weight of a block that is learned as a whole: what it should become, its place, how far it moved, slope and
 the two means of Adam, the graph of its rounding, and the best codes so far."""
@@ -237,6 +240,9 @@ def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int
     tokens = min(max(BATCH_TOKENS, length), plan.recipe.calibration.windows * length)
     forward = tokens * (8 * _width(arch, widest) + 4 * widest) * size + 8 * tokens * length
     weights = max(blocks) * (size + stored)
+    if plan.container.cache is not None:
+        # What the block answers to some of the text with keys as they are, and what it was asked.
+        forward += max(TRIED, length) * _width(arch, widest) * (size + 8)
     if effort.corrects:
         # Of one input at a time there are H and C of two halves, R of two, and five squares more to fit them; what a
         # pass multiplied by is held to its end, and the block's quantized weights come beside the stored ones.
@@ -406,6 +412,9 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
         # ridges are tried on each half of the text.
         forward, moments = 4.5 * forward, 3 * moments
         fits = sum(3 * 2 * (4 * i.rows * i.columns**2 + i.columns**3 / 3) for i in items)
+    if plan.container.cache is not None:
+        weights = sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
+        forward += 2 * weights * (2 * tokens + TRIES * min(tokens, TRIED))
     computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + fits / slow + verdict / (0.55 * slow)
     return 6 + computed + learning + copy + loaded + _writing(plan, arch, rate, whole)
 

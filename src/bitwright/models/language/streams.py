@@ -453,7 +453,14 @@ class Streams(Calibration):
             with twin.on(i), keeper.recording(block, module, stop):
                 self.decoder.run(block, self.twin[i], passage)
             yield progress(0, f"keys and values of block {block + 1} of {self.arch.count}")
-        yield from keeper.choose(block)
+
+        def answers() -> Iterator[torch.Tensor]:
+            for i in range(self.tried):
+                with twin.on(i):
+                    answer = self.decoder.run(block, self.twin[i].clone(), Passage(**vars(self.twin_passages[i])))
+                yield answer
+
+        yield from keeper.choose(block, module, answers)
 
     def at_head(
         self, matrices: list[Matrix], progress: Callable[[float, str], Progress], count: Count

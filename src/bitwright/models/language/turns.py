@@ -53,7 +53,7 @@ class Turns:
         self._drafts: dict[str, Draft] = {}
         blocks = sum(e.size for block in range(self.arch.count) for e in self.arch.tensors_of(block))
         self._weighs = data is not None and plan.effort.weighing > 0 and not all(map(finished, plan.items))
-        self._total = plan.model.source_bytes + blocks * (plan.calibrated + 2 * self._weighs)
+        self._total = plan.model.source_bytes + blocks * (memory.needs_text(plan) + 2 * self._weighs)
         self._done = 0.0
 
     def __iter__(self) -> Iterator[Event | Turn | Copy | Aside]:
@@ -165,7 +165,7 @@ class Turns:
             if self.finished(aside(one))
             for name, tensor in sink.kept(aside(one)).tensors.items()
         }
-        return Keeper(self.plan, self.arch, sink.attentions, written.get)
+        return Keeper(self.plan.container, self.arch, sink.attentions, written.get)
 
     def _solved(self, stage: Stage) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""
