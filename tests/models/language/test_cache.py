@@ -289,7 +289,7 @@ STOPS: dict[str, Callable[[Event], bool]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rtn", "gptq", "blockwise"])
+@pytest.mark.parametrize("method", ["rtn", "gptq", "blockwise", "lsq"])
 def test_a_killed_run_ends_with_the_same_bytes(method: str, llama: Path, text: Path, tmp_path: Path) -> None:
     asked: dict[str, Any] = recipe(text, "int4")
     asked["layer"] = {"format": "int4", "group": 32, "method": method}

@@ -364,6 +364,8 @@ class LanguageModel(Model):
         plan.notes += plan.effort.notes
         if plan.container.cache is not None and memory.looks(plan) and not plan.effort.corrects:
             plan.notes.append("scales of keys and values are fitted to those of the float network, not of its copy")
+        if plan.container.cache is not None and any(i.method.scope == "model" for i in plan.items.values()):
+            plan.notes.append("scales of keys and values are fitted to those at which training begins")
         if self.untied(plan):
             added = sum(plan.stored(i) for i in plan.items.values() if self.arch.apart(i.part)) // 8
             plan.notes.append(
