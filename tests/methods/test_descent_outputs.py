@@ -41,13 +41,19 @@ def both(w: np.ndarray, q: QTensor, hessian: np.ndarray, curvature: np.ndarray, 
     return float(np.trace(g @ error @ hessian @ error.T))
 
 
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it cannot be imported."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for loops in ("core.compiled", "methods.descent.kernels"):
+        monkeypatch.delitem(sys.modules, f"bitwright.{loops}", raising=False)
+    monkeypatch.delattr(descent, "kernels", raising=False)
+
+
 @pytest.fixture(params=["compiled", "plain"])
 def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With numba, and where it cannot be imported."""
     if request.param == "plain":
-        monkeypatch.setitem(sys.modules, "numba", None)
-        monkeypatch.delitem(sys.modules, "bitwright.methods.descent.kernels", raising=False)
-        monkeypatch.delattr(descent, "kernels", raising=False)
+        without_numba(monkeypatch)
     assert (solver.compiled(np.zeros(1)) is None) == (request.param == "plain")
     return str(request.param)
 
@@ -76,9 +82,7 @@ def test_one_side_falls_as_far_without_a_compiler(format: Format, monkeypatch: p
     """The same visits in the same order: products in other blocks may decide a tie."""
     w, stats = weights(2, 24), inputs(2)
     compiled = descent.quantize(w, format, stats, sweeps=3)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "bitwright.methods.descent.kernels", raising=False)
-    monkeypatch.delattr(descent, "kernels", raising=False)
+    without_numba(monkeypatch)
     plain = descent.quantize(w, format, stats, sweeps=3)
     assert (compiled.codes == plain.codes).mean() > 0.9 and plain.notes == ()
     costs = [objective(w, q, damped(stats)).sum() for q in (compiled, plain)]

@@ -140,7 +140,7 @@ def test_both_libraries(format: Format, order: str, monkeypatch: pytest.MonkeyPa
 def test_few_rows_of_a_tensor_take_the_numpy_road(format: Format) -> None:
     w, stats = weights(5), inputs(5)
     factor = gptq.factorise(on_torch(stats))  # type: ignore[arg-type]
-    as_numpy = gptq.Factor(factor.hessian.numpy(), factor.upper.numpy(), factor.order.numpy())
+    as_numpy = gptq.Factor(factor.hessian.numpy(), factor.upper.numpy(), factor.order.numpy(), factor.rest.numpy())
     q = gptq.quantize(w, format, stats, factor=as_numpy)
     t = gptq.quantize(torch.from_numpy(w), format, on_torch(stats), factor=factor)
     assert isinstance(t.codes, torch.Tensor) and isinstance(t.scale, torch.Tensor)

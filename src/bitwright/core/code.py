@@ -19,13 +19,20 @@ class Code(ABC):
 
     Blocks come as `Format.blocks` cuts them, [rows, groups, size]; a `table` is float32 [rows or 1, groups or 1, n].
     A code for several weights at once fits here as well. A codebook of vectors of d weights would decode
-    [rows, groups, size / d] to [rows, groups, size], and its `row_bits(n)` would be n / d codes; a trellis would find
-    `nearest` by Viterbi's algorithm along the last axis and count its first state in `row_bits`.
+    [rows, groups, size / d] to [rows, groups, size], and its `row_bits(n)` would be n / d codes.
     """
 
     name: str
     bits: int
     """Bits of one code."""
+    rows: int = 1
+    """Rows that are decoded together: a matrix may be cut at multiples of so many."""
+    suits: float | None = None
+    """The standard deviation of normally distributed weights that the values suit; None where their range does."""
+    visits: int = 0
+    """Values that are tried for each weight, where finding codes is a search."""
+    libraries: int = 0
+    """Bytes of memory that libraries take which such a search alone imports."""
 
     @property
     @abstractmethod

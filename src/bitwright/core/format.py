@@ -30,6 +30,8 @@ class Format:
     scale: Levels
     zero: Levels | None = None
     shift: Levels | None = None
+    rotated: bool = False
+    """Whether what is scaled are the rows behind a randomised Hadamard transform, see `rotation`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.code, Grid) and self.code.zero_code is None and not self.scale.zeros:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
+from bitwright.core.rotation import rotate, rotate_back
 from bitwright.core.scaling import rows_of
 
 
 @dataclass(frozen=True)
 class QTensor:
     """w[r, c] = scale[r, g] * (value(codes[r, c]) - zero[r, g]) + shift[r, g], where g is the block of column c.
+
+    Where the format is `rotated`, these are the rows of `rotation.rotate`(w).
 
     `codes` uint8 [rows, columns]; `scale`, and if present `zero` and `shift`, float32 [rows, groups] (or [1, 1] for
     one block per tensor), already as they will be read back: rounded to their stored type, all levels multiplied.
@@ -45,10 +48,14 @@ class QTensor:
         value *= self.scale[..., None]
         if self.shift is not None:
             value += self.shift[..., None]
-        return xp.reshape(value, self.shape)
+        value = xp.reshape(value, self.shape)
+        return rotate_back(value) if self.format.rotated else value
 
     def part(self, start: int, stop: int) -> QTensor:
-        """Rows [start, stop) as a matrix of their own (not for formats with one block per tensor)."""
+        """Rows [start, stop) as a matrix of their own (not for formats with one block per tensor).
+
+        `start` is a multiple of the code's `rows`, and so is `stop` unless it is the last.
+        """
 
         def cut(x: Array | None) -> Array | None:
             return None if x is None else x[start:stop]
@@ -104,7 +111,7 @@ def encode(
 
     k = nearest((w - shift) / scale + zero): for the integer grids this is clamp(round(w / s) + z, qmin, qmax).
     """
-    x = format.blocks(float32(w))
+    x = format.blocks(rotate(float32(w)) if format.rotated else float32(w))
     if shift is not None:
         x = x - shift[..., None]
     xp = namespace(w)

@@ -38,11 +38,13 @@ class Options(method.Options):
 
 @dataclass(frozen=True)
 class Factor:
-    """H + damping * mean(diag H) * I, columns as they stand; U of H = U D U^T, unit upper triangular, in `order`."""
+    """H + damping * mean(diag H) * I, columns as they stand; U, unit upper triangular, and diag D of H = U D U^T in
+    `order`."""
 
     hessian: Array
     upper: Array
     order: Array
+    rest: Array
     notes: tuple[str, ...] = ()
 
 
@@ -119,17 +121,17 @@ def factorise(stats: Stats, damping: float | None = None, order: str = "activati
         hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)  # its own: changed below
     damped = xp.asarray(hessian, copy=True) if hessian is stats.hessian else hessian
     damping = damp(stats) if damping is None else damping
-    upper, used = upper_factor(damped, damping, mean, "the second moments of its inputs are indefinite")
+    upper, rest, used = upper_factor(damped, damping, mean, "the second moments of its inputs are indefinite")
     if used != damping:
         notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
     if order == "activation":
         back = xp.argsort(permutation)
         damped = damped[back[:, None], back[None, :]]
-    return Factor(damped, upper, permutation, notes)
+    return Factor(damped, upper, permutation, rest, notes)
 
 
-def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tuple[Array, float]:
-    """U of matrix + damping * mean * I = U D U^T, unit upper triangular, and the damping that it took.
+def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tuple[Array, Array, float]:
+    """U, unit upper triangular, and diag D of matrix + damping * mean * I = U D U^T, and the damping that it took.
 
     Damps `matrix` in place, twice as much each time until it is definite. Raises TensorError with the text `wrong`
     where even a whole `mean` does not help.
@@ -148,7 +150,8 @@ def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tupl
         used = min(max(used * 2, LEAST), 1.0)
     upper = xp.flip(lower)
     del lower  # as wide as the layer, squared
-    return upper / xp.linalg.diagonal(upper)[None, :], used
+    size = xp.asarray(xp.linalg.diagonal(upper), copy=True)
+    return upper / size[None, :], size * size, used
 
 
 def _cholesky(matrix: Array) -> Array | None:

@@ -62,6 +62,8 @@ def fits_fixed(format: Format) -> str | None:
     """Why a method that chooses among given values cannot take `format`; None where it can."""
     if format.code.table_bits:
         return f"cannot fit the codebook of {format.name}"
+    if format.code.rows > 1:
+        return f"rounds each weight by itself, and codes of {format.name} go together"
     return f"no method finds the shifts of {format.name} yet" if format.shift is not None else None
 
 

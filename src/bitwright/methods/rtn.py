@@ -5,19 +5,35 @@ from __future__ import annotations
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, encode
+from bitwright.core.rotation import rotate
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
-from bitwright.methods.method import Method
+from bitwright.methods.method import Method, fits_fixed
 
 
 def quantize(w: Array, format: Format, stats: Stats | None = None) -> QTensor:
     """Quantize `w` [rows, columns] with the range of each block: scale = max|w| / top, or (max - min) / levels.
 
+    Where the code suits a standard deviation, the scale is that of each block over it.
+
     Source: the standard affine quantizer (Jacob et al. 2018, arXiv 1712.05877). `stats` is not used.
     """
+    if format.code.suits is not None:
+        return encode(w, format, format.scale.round(deviations(w, format)))
     scale, zero = ranges(format.blocks(float32(w)), format)
     outer = format.scale.fit(scale)
     return encode(w, format, format.scale.round(scale, outer), zero, outer=outer)
+
+
+def deviations(w: Array, format: Format) -> Array:
+    """Scales (float32 [rows, groups]) by which the blocks of `w` [rows, columns], rotated, suit the code."""
+    x = format.blocks(rotate(float32(w)) if format.rotated else float32(w))
+    return (x * x).mean(axis=-1) ** 0.5 / format.code.suits
+
+
+def fits(format: Format) -> str | None:
+    """Why it cannot take a format; None where it can."""
+    return None if format.code.suits is not None else fits_fixed(format)
 
 
 def ranges(x: Array, format: Format, shrink: Array | float = 1.0) -> tuple[Array, Array | None]:
@@ -50,4 +66,5 @@ METHOD = Method(
     title="Round to nearest",
     source="Jacob et al. 2018, arXiv 1712.05877",
     solve=lambda w, f, seen, options: quantize(w, f),
+    fits=fits,
 )

@@ -281,8 +281,8 @@ class Plan:
 
     @property
     def libraries(self) -> int:
-        """Bytes of memory that libraries take which its methods alone import."""
-        return max((item.method.libraries for item in self.items.values()), default=0)
+        """Bytes of memory that libraries take which its methods and codes alone import."""
+        return max((max(i.method.libraries, i.format.code.libraries) for i in self.items.values()), default=0)
 
     @property
     def matrices(self) -> list[Item]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bitwright.core.array import Array
 from bitwright.core.format import Format
+from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor
 from bitwright.methods.method import Method, Options, Seen, fits_fixed
 
 
 def fits(format: Format) -> str | None:
     """Why a format has no neighbouring codes to choose between; None where it has."""
-    if format.code.table_bits or not format.grid.uniform:
+    if not isinstance(format.code, Grid) or not format.code.uniform:
         return f"cannot learn the rounding of {format.name}"
     return fits_fixed(format)
 

@@ -1,31 +1,15 @@
-"""The loops over single weights, compiled. Imported where they run, and only there: numba takes a while to load.
-
-Machine code is kept between processes, beside this file or in the user's cache folder. Sums are not reordered, so the
-same machine gives the same codes every time.
-"""
+"""The loops over single weights, compiled. Imported where they run, and only there: numba takes a while to load."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
 from bitwright.core.array import Array
+from bitwright.core.compiled import compiled
 from bitwright.methods.gptq import Steps
-
-
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """`loop` as machine code, made when it is first called and kept where there is a folder to keep it in."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        made = numba.njit(cache=True, **options)(loop)
-    except RuntimeError:  # no folder for it can be written
-        made = numba.njit(**options)(loop)
-    found: Callable[..., Any] = made
-    return found
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,7 @@ def _sweep(  # type: ignore[no-untyped-def]
                     into[other, k] += share * felt[row, k]
 
 
-sweep = _compiled(_sweep)
+sweep = compiled(_sweep)
 """(base, carried, power, matrix, order, values, decoded, own, across, felt, first row, *Numbers.columns).
 
 Visits all weights of some rows [rows, columns], a row at a time, its columns in `order`. A weight becomes the value of

@@ -16,10 +16,11 @@ NO_SLOPE = "the loss does not depend on its outputs: every output counts alike"
 
 @dataclass(frozen=True)
 class Outputs:
-    """G + damping * mean(diag G) * I, and V of G = V D V^T, unit upper triangular: both [rows, rows]."""
+    """G + damping * mean(diag G) * I, and V, unit upper triangular, and diag D of G = V D V^T: [rows, rows], [rows]."""
 
     curvature: Array
     upper: Array
+    rest: Array
     notes: tuple[str, ...] = ()
 
     def across(self, start: int, stop: int) -> Array:
@@ -49,6 +50,6 @@ def weigh(curvature: Array, rows: int, damping: float) -> Outputs | None:
         )
     if not bool(xp.any(curvature != 0)):
         return None
-    upper, used = upper_factor(curvature, damping, mean, "the curvature of the loss at its outputs is indefinite")
+    upper, rest, used = upper_factor(curvature, damping, mean, "the curvature of the loss at its outputs is indefinite")
     notes = () if used == damping else (f"singular curvature of outputs: damping raised from {damping:g} to {used:g}",)
-    return Outputs(curvature, upper, notes)
+    return Outputs(curvature, upper, rest, notes)

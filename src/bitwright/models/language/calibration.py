@@ -45,6 +45,7 @@ def group(
     for item in todo:
         leader = None if recorder is None else recorder.leader.get(item.name)
         alone = leader is None or item.method.needs == "nothing" or item.format.block == "tensor"
+        alone |= item.rows % item.format.code.rows > 0  # it ends within rows that go together
         facts = (leader, item.format, item.activations, item.method.name, item.options)
         together.setdefault(item.name if alone else facts, []).append(item)
     for items in together.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -45,6 +46,10 @@ GRAPH_TOKENS = 1024
 KEPT_PER_ROW = 3
 """Numbers that a backward pass keeps, or makes, per output of a block's matrices and token (measured: 1.7 are kept on
 docs18m and SmolLM2, 2.4 to 2.6 on Gemma 3, whose norms work in float32)."""
+PATH = 48
+"""Bytes per weight of a search along a path: its order both ways, targets and errors of the weights on it."""
+VISITED = 3e-10
+"""Seconds to try one value for one weight on it (measured: 2 to 4e-10)."""
 SAMPLES = 1 << 14
 """Rows of its input that a method which learns one matrix from samples sees at most, spread over all batches."""
 TRIED = 4096
@@ -108,12 +113,14 @@ def piece_rows(item: Item, step: int) -> int:
     if item.part.transposed or item.format.block == "tensor" or item.method.scope == "block":
         return item.rows
     if item.method.needs != "nothing":
-        return max(32, SOLVE // item.columns // 32 * 32)
+        unit = math.lcm(32, item.format.code.rows)
+        return max(unit, SOLVE // item.columns // unit * unit)
     return checked_rows(item, step)
 
 
 def checked_rows(item: Item, step: int) -> int:
     """Rows of a written matrix that are read back at once: about `CACHED` weights, in whole words of `step` rows."""
+    step = math.lcm(step, item.format.code.rows)
     return max(step, CACHED // item.columns // step * step)
 
 
@@ -121,6 +128,8 @@ def working_memory(item: Item, step: int) -> int:
     """Bytes that quantizing a matrix takes, at most: ten float32 copies of each piece under way, and codebooks."""
     f, rows = item.format, min(piece_rows(item, step), item.rows)
     weights, each = rows * item.columns, 10 * 4
+    if f.code.visits:
+        each += PATH
     if item.method.needs != "nothing":
         return each * max(weights, min(SOLVE, 4 * weights))  # up to four matrices that share an input go together
     if f.code.table_bits:
@@ -403,6 +412,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
         at_once, back = (min(tokens, BATCH_TOKENS), 6) if i.method.scope == "block" else (tokens, 8)
         steps = tokens / max(BATCH_TOKENS, c.length) if i.method.scope == "model" else 1
         learning += i.rows * i.columns * i.method.passes(i.options) * (back * at_once / rate + steps * ROUNDED)
+    searching = sum(i.rows * i.columns * i.format.code.visits for i in items) * VISITED
     verdict = 4 * c.heldout_windows * c.length * whole * len(c.heldout or c.source) if evaluates(plan) else 0
     copy = (plan.model.source_bytes * 3 + final_bytes * 2) / 1e9
     loaded = 2 + 7e-9 * whole if _loading(plan, arch) else 0
@@ -416,7 +426,7 @@ def _seconds(plan: Plan, arch: Architecture, device: str, final_bytes: int) -> f
         weights = sum(e.count for b in range(arch.count) for e in arch.tensors_of(b))
         forward += 2 * weights * (2 * tokens + TRIES * min(tokens, TRIED))
     computed = (forward * 1.4 + 2 * moments) / rate + solve / (slow / 4) + fits / slow + verdict / (0.55 * slow)
-    return 6 + computed + learning + copy + loaded + _writing(plan, arch, rate, whole)
+    return 6 + computed + searching + learning + copy + loaded + _writing(plan, arch, rate, whole)
 
 
 def _squares(plan: Plan) -> int:
