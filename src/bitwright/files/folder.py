@@ -145,15 +145,23 @@ def network_of(config: Any) -> Any:
     return AutoModelForImageTextToText if images and not language else AutoModelForCausalLM
 
 
-def load_in_transformers(folder: Path, **options: Any) -> Any:
-    """The folder as a user loads it, in float32 and without running its code; CertificationError where that fails."""
+def load_in_transformers(folder: Path, weights: dict[str, torch.Tensor] | None = None, **options: Any) -> Any:
+    """The folder as a user loads it, in float32 and without running its code; CertificationError where that fails.
+
+    `weights` are float tensors under the files' names, where transformers cannot read them itself.
+    """
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         network = network_of(config)
-        model, found = network.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True,
+        if weights is not None:
+            del config.quantization_config
+            options |= {"config": config, "state_dict": weights}
+        chosen = network if weights is None else network._model_mapping[type(config)]  # it chooses by a folder's name
+        model, found = chosen.from_pretrained(
+            folder if weights is None else None,
+            dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True,
             experts_implementation="eager",  # as ours: sums in another order flip routers' near ties
             **options,
         )  # fmt: skip

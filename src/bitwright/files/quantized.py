@@ -24,7 +24,7 @@ class QuantizedCheckpoint(Checkpoint):
 
     @abstractmethod
     def step(self, name: str) -> int:
-        """A run of rows of a matrix must begin at a multiple of so many."""
+        """A run of rows of a matrix must begin at a multiple of so many, and end at one or with the matrix."""
 
     @abstractmethod
     def parts(self, name: str, start: int = 0, stop: int | None = None) -> dict[str, torch.Tensor]:
@@ -74,6 +74,8 @@ class QuantizedCheckpoint(Checkpoint):
         """Rows [start, stop) of a tensor; a quantized matrix comes decoded, in the dtype of its entry."""
         if name not in self.quantized:
             return super().read(name, start, stop)
-        first = start - start % self.step(name)
-        decoded: torch.Tensor = self.qtensor(name, first, stop).decode()
-        return decoded.to(self.tensors[name].dtype)[start - first :]
+        rows, step = self.tensors[name].shape[0], self.step(name)
+        stop = rows if stop is None else min(stop, rows)
+        first = start - start % step
+        decoded: torch.Tensor = self.qtensor(name, first, min(-(-stop // step) * step, rows)).decode()
+        return decoded.to(self.tensors[name].dtype)[start - first : stop - first]
