@@ -16,11 +16,8 @@ from pathlib import Path
 from quality import TEXT, Job, judge, measured
 
 ROWS, COLUMNS = 256, 1024
-MODELS = (
-    ("int2", "descent", 128), ("int2", "descent", 64), ("trellis2", "trellis", 128), ("int3", "descent", 128),
-    ("trellis3", "trellis", 128),
-)  # fmt: skip
-"""Format, method and group; a trellis has one scale per row whatever the group."""
+MODELS = (("int2", 128), ("int2", 64), ("trellis2", None), ("int3", 128), ("trellis3", None))
+"""Formats and groups; a trellis has one scale per row."""
 
 
 def distribution():
@@ -46,10 +43,11 @@ def distribution():
 def models(job):
     """Quantize and judge each of `MODELS`."""
     yield ["format", "stored bits per weight", "KL on docs", "on WikiText", "CPU s", "peak MB"]
-    for format, method, group in MODELS:
+    for format, group in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             out, log = Path(folder) / "out", Path(folder) / "log"
-            words = ["quantize", job.model, "--format", format, "--method", method, "--group", group]
+            words = ["quantize", job.model, "--format", format]
+            words += ["--group", group] if group else ["--method", "trellis"]
             words += ["--calib", job.calibration, "--windows", job.windows, "--length", job.length, "--threads", 1]
             words += ["--heldout-windows", 2, "--simulate", "--json", "-o", out]
             code, cost = measured([sys.executable, "-m", "bitwright", *map(str, words)], log)
@@ -60,7 +58,7 @@ def models(job):
             shutil.rmtree(out)
         figures = [f"{found['kl']:.4f} ± {found['kl_se']:.4f}", f"{found['kl_elsewhere'][0]:.4f}"]
         costs = [f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mb']:.0f}"]
-        yield [f"{format} g{group}" if method == "descent" else format, f"{bits:.3f}", *figures, *costs]
+        yield [f"{format} g{group}" if group else format, f"{bits:.3f}", *figures, *costs]
 
 
 def main():

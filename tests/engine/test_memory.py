@@ -153,9 +153,22 @@ method = "lloyd"
 """Tables for each group, larger than the groups, and for each matrix."""
 
 
+PATHS = """
+output = "trellis"
+[layer]
+format = "float"
+[[rules]]
+match = "*.layers.5.*"
+format = "trellis2"
+method = "trellis"
+"""
+"""Numba compiles what finds them, and they are read back in runs of 256 rows."""
+
+
 CASES: list[tuple[str, bool, dict[str, int]]] = [
     (COMPRESSED, True, {"rtn": 7 * (LAYERS - 3), "mse": 7, "gptq": 7, "descent": 7}),
     (CODEBOOKS, False, {"lloyd": 7 + 1 + 3}),
+    (PATHS, True, {"trellis": 7}),
 ]
 
 
@@ -168,7 +181,7 @@ def test_every_method_has_its_case() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd"])
+@pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd", "trellis"])
 def test_the_ceiling_holds(recipe: str, text: bool, expected: dict[str, int], model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     (tmp_path / "recipe.toml").write_text(recipe)

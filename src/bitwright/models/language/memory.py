@@ -128,14 +128,14 @@ def working_memory(item: Item, step: int) -> int:
     """Bytes that quantizing a matrix takes, at most: ten float32 copies of each piece under way, and codebooks."""
     f, rows = item.format, min(piece_rows(item, step), item.rows)
     weights, each = rows * item.columns, 10 * 4
-    if f.code.visits:
-        each += PATH
+    path = min(rows, f.code.rows) * item.columns * PATH if f.code.visits else 0
     if item.method.needs != "nothing":
-        return each * max(weights, min(SOLVE, 4 * weights))  # up to four matrices that share an input go together
+        # Up to four matrices that share an input go together.
+        return path + each * max(weights, min(SOLVE, 4 * weights))
     if f.code.table_bits:
         # Sorting, sums in float64, and about 18 numbers per level (measured).
         each += 24 + 8 * 18 * 2**f.bits // f.block_size(item.columns)
-    return each * weights * (torch.get_num_threads() if rows < item.rows else 1)
+    return (path + each * weights) * (torch.get_num_threads() if rows < item.rows else 1)
 
 
 def activation_budget(plan: Plan) -> int:
