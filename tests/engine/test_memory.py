@@ -154,11 +154,12 @@ method = "lloyd"
 
 
 PATHS = """
+effort = "fast"
 output = "trellis"
 [layer]
 format = "float"
 [[rules]]
-match = "*.layers.5.*"
+match = "*.layers.5.mlp.down_proj"
 format = "trellis2"
 method = "trellis"
 """
@@ -168,7 +169,7 @@ method = "trellis"
 CASES: list[tuple[str, bool, dict[str, int]]] = [
     (COMPRESSED, True, {"rtn": 7 * (LAYERS - 3), "mse": 7, "gptq": 7, "descent": 7}),
     (CODEBOOKS, False, {"lloyd": 7 + 1 + 3}),
-    (PATHS, True, {"trellis": 7}),
+    (PATHS, True, {"trellis": 1}),
 ]
 
 
