@@ -13,7 +13,7 @@ from bitwright.errors import RecipeError
 from bitwright.registry import names_in
 
 METHODS = names_in("bitwright.methods", "bitwright.methods", ("method",))
-CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers")
+CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers", ("gguf",))
 """Names for help texts, without importing what they name."""
 
 

@@ -1,0 +1,133 @@
+"""Architectures that GGUF files are written for: what each is called, and where it departs from the rest.
+
+The names of tensors come from the package `gguf`, the changes from llama.cpp's converter (`conversion/*.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES
+
+from bitwright.errors import ModelError
+
+Config = Mapping[str, Any]
+"""A transformers config of a decoder, as `to_dict()` gives it."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture. `fields` are the metadata of its own, by the names of `header.FIELDS`, in the file's order."""
+
+    arch: MODEL_ARCH
+    fields: tuple[str, ...]
+    turned: bool = False
+    """Whether queries and keys go from halves to pairs: llama.cpp turns neighbouring rows of a head by one angle."""
+    fused: bool = False
+    """Whether queries, keys and values lie together head by head, and go one after another."""
+    norm: float = 0.0
+    """What is added to the gains of its norms: Gemma stores gain - 1."""
+    activation: tuple[str, ...] = ("silu", "swish")
+    """What its runtimes compute between the matrices of a feed-forward layer: files do not say it."""
+    headless: bool = False
+    """Whether its output is the embedding in any case."""
+
+    @property
+    def name(self) -> str:
+        """What GGUF calls it: the prefix of its metadata."""
+        return MODEL_ARCH_NAMES[self.arch]
+
+
+COMMON = (
+    *("block_count", "context_length", "embedding_length", "feed_forward_length", "head_count", "head_count_kv"),
+    *("rope_scaling_type", "rope_scaling_factor", "rope_scaling_orig_ctx_len", "rope_scaling_yarn_ext_factor"),
+    *("rope_scaling_yarn_attn_factor", "rope_scaling_yarn_beta_fast", "rope_scaling_yarn_beta_slow"),
+    *("rope_freq_base", "rope_freq_base_swa", "layer_norm_rms_eps", "layer_norm_eps"),
+    *("expert_count", "expert_used_count", "key_length", "value_length"),
+)
+"""What the converter writes for any decoder that it has no rule of its own for."""
+GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+LLAMA = Family(MODEL_ARCH.LLAMA, (*COMMON, "vocab_size", "rope_dimension_count"), turned=True)
+FAMILIES = {
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "mixtral": LLAMA,
+    "qwen2": Family(MODEL_ARCH.QWEN2, COMMON),
+    "qwen3": Family(MODEL_ARCH.QWEN3, COMMON),
+    "qwen3_moe": Family(MODEL_ARCH.QWEN3MOE, (*COMMON, "expert_feed_forward_length")),
+    "gemma2": Family(
+        MODEL_ARCH.GEMMA2,
+        (
+            *("context_length", "embedding_length", "block_count", "feed_forward_length", "head_count"),
+            *("head_count_kv", "layer_norm_rms_eps", "key_length", "value_length"),
+            *("attn_logit_softcapping", "final_logit_softcapping", "sliding_window"),
+        ),
+        norm=1.0,
+        activation=GELU,
+        headless=True,
+    ),
+    "gemma3_text": Family(
+        MODEL_ARCH.GEMMA3, (*COMMON, "final_logit_softcapping", "sliding_window"), norm=1.0, activation=GELU
+    ),
+    "phi3": Family(
+        MODEL_ARCH.PHI3,
+        (
+            *("context_length", "original_context", "embedding_length", "feed_forward_length"),
+            *("block_count", "head_count", "head_count_kv", "layer_norm_rms_eps", "rope_dimension_count"),
+            *("rope_freq_base", "window", "rope_scaling_attn_factors"),
+        ),
+    ),
+    "gpt_neox": Family(
+        MODEL_ARCH.GPTNEOX,
+        (
+            *("context_length", "embedding_length", "block_count", "feed_forward_length", "rope_dimension_count"),
+            *("head_count", "parallel_residual", "layer_norm_eps"),
+        ),
+        fused=True,
+        activation=GELU,
+    ),
+}
+"""model_type of transformers -> family."""
+
+
+def family_of(config: Config) -> Family:
+    """The family of a config.
+
+    ModelError that names the known ones where there is none, and for an activation that its runtimes do not compute.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ModelError(
+            f"no GGUF file can be written for the architecture {kind!r}",
+            where="config.json: model_type",
+            fix=f"Known: {', '.join(FAMILIES)}; choose another output",
+        )
+    family = FAMILIES[kind]
+    activation = config.get("hidden_activation") or config.get("hidden_act")
+    if activation is not None and activation not in family.activation:
+        raise ModelError(
+            f"runtimes compute {family.activation[0]} for {family.name} of GGUF, not {activation!r}",
+            where="config.json: hidden_act",
+            fix="Choose another output",
+        )
+    return family
+
+
+def rope(config: Config, kind: str = "full_attention") -> Mapping[str, Any]:
+    """The parameters of rotary embedding, of layers of one kind where a config has several."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    found: Mapping[str, Any] = given.get(kind) or (given if kind == "full_attention" else {})
+    return found
+
+
+def head_size(config: Config) -> int:
+    """Numbers per head."""
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def rotary_size(config: Config) -> int:
+    """Numbers per head that are turned by position."""
+    share = config.get("rotary_pct", rope(config).get("partial_rotary_factor", 1.0))
+    return int(share * head_size(config))
