@@ -15,6 +15,9 @@ import pytest
 import real
 from filelock import FileLock
 
+from tests.files.containers.gguf.models import summary
+from tests.files.containers.gguf.write import floats
+
 HOME = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
@@ -36,6 +39,11 @@ def fetch(kind: str, config: pytest.Config) -> Path:
 @pytest.fixture(scope="module")
 def smollm2(pytestconfig: pytest.Config) -> Path:
     return fetch("smollm2", pytestconfig) / "smollm2-135m"
+
+
+@pytest.fixture(scope="module")
+def gemma3(pytestconfig: pytest.Config) -> Path:
+    return fetch("gemma3", pytestconfig) / "gemma3-270m"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,14 @@ def quantized(folder: Path, text: tuple[Path, Path], place: Path, *options: str)
     assert found["peak_memory_bytes"] < 1.15 * plan["peak_memory_bytes"]
     assert found["output"]["bytes"] == plan["final_bytes"]
     return dict(found)
+
+
+def test_smollm2_and_gemma3_as_gguf_are_what_the_converter_writes(smollm2: Path, gemma3: Path, tmp_path: Path) -> None:
+    """How what is expected was made: tests/files/containers/gguf/models.py."""
+    floats(smollm2, tmp_path / "out.gguf")
+    assert summary(tmp_path / "out.gguf") == {"facts": "29 of 21960c00", "tensors": "272 of df7baeb1"}
+    floats(gemma3, tmp_path / "out.gguf")
+    assert summary(tmp_path / "out.gguf") == {"facts": "30 of a601987e", "tensors": "236 of a6a7dabc"}
 
 
 @pytest.mark.timeout(1800)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,10 +20,11 @@ from typing import Any
 
 import torch
 
-from bitwright.errors import FileError, ModelError, ResourceError, TensorError
+from bitwright.errors import FileError, ModelError, TensorError
 from bitwright.files.gguf import is_gguf
 from bitwright.files.held import Held
 from bitwright.files.plain import parse, read_text, require_regular
+from bitwright.files.reserved import Reserved
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -331,7 +331,7 @@ class Spec:
         return prod(self.shape) * self.dtype.itemsize
 
 
-class Layout:
+class Layout(Reserved):
     """Where each tensor of an output folder will lie, to the byte, decided before anything runs.
 
     Because offsets are fixed, tensors may be written in any order, an interrupted run can go on in the same files,
@@ -340,6 +340,7 @@ class Layout:
 
     def __init__(self, specs: Iterable[Spec], max_shard: int = 5 * 10**9) -> None:
         """Fill shards of at most `max_shard` bytes in the order given (a larger tensor gets its own)."""
+        super().__init__()
         shards: list[list[Spec]] = [[]]
         used = 0
         for spec in specs:
@@ -349,7 +350,6 @@ class Layout:
                 used = 0
             shards[-1].append(spec)
             used += spec.size
-        self.files: dict[str, tuple[bytes, int]] = {}
         self.place: dict[str, tuple[str, int, Spec]] = {}
         for number, shard in enumerate(shards, 1):
             file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -380,44 +380,15 @@ class Layout:
         """Bytes of all tensors."""
         return sum(spec.size for _, _, spec in self.place.values())
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all weight files, headers included."""
-        return sum(size for _, size in self.files.values())
-
     def create(self, folder: Path) -> None:
-        """Make the files at full size, headers written, data zero; those that are there already stay as they are.
-
-        Raises ResourceError where the disk cannot hold them.
-        """
-        for file, (head, size) in self.files.items():
-            if self.intact(folder, file):
-                continue
-            with (folder / file).open("wb") as out:
-                out.write(head)
-                try:
-                    os.posix_fallocate(out.fileno(), 0, size)
-                except OSError as error:
-                    raise ResourceError(
-                        f"cannot reserve {size} bytes ({error.strerror})",
-                        where=str(folder / file),
-                        fix="Free disk space",
-                    ) from error
+        """Make the files as `Reserved` does, and the index of several."""
+        super().create(folder)
         if len(self.files) > 1:
             index = {
                 "metadata": {"total_size": self.tensor_bytes},
                 "weight_map": dict(sorted((spec.whole.name, file) for file, _, spec in self.place.values())),
             }
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-    def intact(self, folder: Path, file: str) -> bool:
-        """Whether `file` is there at its full size and with its own header."""
-        head, size = self.files[file]
-        path = folder / file
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        with path.open("rb") as stored:
-            return stored.read(len(head)) == head
 
     def write(self, folder: Path, name: str, tensor: torch.Tensor, first_row: int = 0, crc: int = 0) -> int:
         """Write `tensor` as rows [first_row, ...) of tensor `name`; returns `crc` carried on over its bytes."""
