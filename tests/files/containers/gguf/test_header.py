@@ -67,8 +67,20 @@ def test_settings_that_are_no_settings_are_named(tmp_path: Path) -> None:
 
 def test_positions_that_are_scaled_by_an_unknown_rule_are_refused(tmp_path: Path) -> None:
     config = {**LLAMA, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}
-    with pytest.raises(ModelError, match=r"no rotary embedding of the kind 'dynamic'. Known: default, llama3, linear"):
+    with pytest.raises(ModelError, match="no llama of GGUF scales its rotary embedding by the rule 'dynamic'"):
         values(tmp_path, config)
+    rope = {"rope_type": "llama3", "factor": 2.0}
+    with pytest.raises(ModelError, match="no qwen2 of GGUF scales its rotary embedding by the rule 'llama3'"):
+        values(tmp_path, {**LLAMA, "model_type": "qwen2", "rope_parameters": rope})
+    rope = {"rope_type": "linear", "factor": 2.0}
+    with pytest.raises(ModelError, match="no gptneox of GGUF scales its rotary embedding by the rule 'linear'"):
+        values(tmp_path, {**LLAMA, "model_type": "gpt_neox", "hidden_act": "gelu", "rope_parameters": rope})
+
+
+def test_a_base_that_runtimes_would_not_guess_is_written(tmp_path: Path) -> None:
+    for base, expected in ((10000.0, None), (5000.0, 5000.0)):
+        config = {**LLAMA, "model_type": "gpt_neox", "hidden_act": "gelu", "rope_parameters": {"rope_theta": base}}
+        assert values(tmp_path, config).get("gptneox.rope.freq_base") == expected
 
 
 @pytest.mark.parametrize(

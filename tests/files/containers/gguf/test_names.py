@@ -17,6 +17,7 @@ LLAMA: dict[str, Any] = {
 }  # fmt: skip
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 EXPERT = "model.layers.0.mlp.experts.{}.up_proj.weight"
+GEMMA = {**LLAMA, "model_type": "gemma3_text", "hidden_act": "gelu_pytorch_tanh"}
 MIXED = {**LLAMA, "model_type": "qwen3_moe"}
 
 
@@ -79,7 +80,13 @@ def test_longrope_gives_two_tensors_before_all_others() -> None:
     ("config", "shapes", "says"),
     [
         ({**LLAMA, "model_type": "mamba2"}, {}, "'mamba2'.*Known: llama, mistral"),
-        ({**LLAMA, "hidden_act": "relu"}, {}, "silu for llama of GGUF, not 'relu'"),
+        ({**LLAMA, "hidden_act": "relu"}, {}, "any llama with hidden_act 'silu', not 'relu'"),
+        ({**MIXED, "norm_topk_prob": False}, {}, "norm_topk_prob: .* any qwen3moe with norm_topk_prob True, not False"),
+        ({**MIXED, "mlp_only_layers": [1]}, {}, r"any qwen3moe with mlp_only_layers None, not \[1\]"),
+        ({**LLAMA, "model_type": "qwen3", "partial_rotary_factor": 0.5}, {}, "partial_rotary_factor 1, not 0.5"),
+        ({**GEMMA, "query_pre_attn_scalar": 8}, {}, "any gemma3 with query_pre_attn_scalar 4, not 8"),
+        ({**GEMMA, "layer_types": ["full_attention"] * 2}, {}, "with layer_types .* not .*full_attention"),
+        ({**GEMMA, "attn_logit_softcapping": 50.0}, {}, "with attn_logit_softcapping None, not 50.0"),
         (LLAMA, {"model.layers.0.self_attn.sinks": (2,)}, r"sinks: the architecture llama of GGUF has no such tensor"),
         (LLAMA, {"model.layers.2.input_layernorm.weight": (8,)}, r"layers.2.input_layernorm.weight: .* no such tensor"),
         (LLAMA, {QUERY: (6, 8)}, r"q_proj.weight: its shape \[6, 8\] does not divide into the heads"),

@@ -5,8 +5,8 @@ The names of tensors come from the package `gguf`, the changes from llama.cpp's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES
@@ -31,6 +31,8 @@ class Family:
     """What is added to the gains of its norms: Gemma stores gain - 1."""
     activation: tuple[str, ...] = ("silu", "swish")
     """What its runtimes compute between the matrices of a feed-forward layer: files do not say it."""
+    fixed: Mapping[str, Callable[[Config], Any]] = field(default_factory=dict)
+    """What else files do not say, as its runtimes have it: key of the config -> value."""
     headless: bool = False
     """Whether its output is the embedding in any case."""
 
@@ -49,6 +51,30 @@ COMMON = (
 )
 """What the converter writes for any decoder that it has no rule of its own for."""
 GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+
+
+def _windows(period: int) -> Callable[[Config], list[str]]:
+    """Kinds of blocks: the last of so many sees all tokens, the others a window of them."""
+    return lambda config: [
+        "sliding_attention" if (block + 1) % period else "full_attention"
+        for block in range(config["num_hidden_layers"])
+    ]
+
+
+def _gemma(period: int, largest: int) -> dict[str, Callable[[Config], Any]]:
+    """What runtimes take for granted of a Gemma; the one of `largest` blocks divides its scores by another number."""
+
+    def scalar(config: Config) -> int:
+        whole = config["hidden_size"] // config["num_attention_heads"]
+        return int(whole) if config["num_hidden_layers"] == largest else head_size(config)
+
+    return {"query_pre_attn_scalar": scalar, "layer_types": _windows(period), "use_bidirectional_attention": _nothing}
+
+
+def _nothing(config: Config) -> None:
+    return None
+
+
 LLAMA = Family(MODEL_ARCH.LLAMA, (*COMMON, "vocab_size", "rope_dimension_count"), turned=True)
 FAMILIES = {
     "llama": LLAMA,
@@ -56,20 +82,29 @@ FAMILIES = {
     "mixtral": LLAMA,
     "qwen2": Family(MODEL_ARCH.QWEN2, COMMON),
     "qwen3": Family(MODEL_ARCH.QWEN3, COMMON),
-    "qwen3_moe": Family(MODEL_ARCH.QWEN3MOE, (*COMMON, "expert_feed_forward_length")),
+    "qwen3_moe": Family(
+        MODEL_ARCH.QWEN3MOE,
+        (*COMMON, "expert_feed_forward_length"),
+        fixed={"norm_topk_prob": lambda _: True, "decoder_sparse_step": lambda _: 1, "mlp_only_layers": _nothing},
+    ),
     "gemma2": Family(
         MODEL_ARCH.GEMMA2,
         (
             *("context_length", "embedding_length", "block_count", "feed_forward_length", "head_count"),
             *("head_count_kv", "layer_norm_rms_eps", "key_length", "value_length"),
-            *("attn_logit_softcapping", "final_logit_softcapping", "sliding_window"),
+            *("attn_logit_softcapping", "final_logit_softcapping", "sliding_window", "base"),
         ),
         norm=1.0,
         activation=GELU,
+        fixed=_gemma(2, 46),
         headless=True,
     ),
     "gemma3_text": Family(
-        MODEL_ARCH.GEMMA3, (*COMMON, "final_logit_softcapping", "sliding_window"), norm=1.0, activation=GELU
+        MODEL_ARCH.GEMMA3,
+        (*COMMON, "final_logit_softcapping", "sliding_window"),
+        norm=1.0,
+        activation=GELU,
+        fixed={**_gemma(6, 62), "attn_logit_softcapping": _nothing},
     ),
     "phi3": Family(
         MODEL_ARCH.PHI3,
@@ -83,7 +118,7 @@ FAMILIES = {
         MODEL_ARCH.GPTNEOX,
         (
             *("context_length", "embedding_length", "block_count", "feed_forward_length", "rope_dimension_count"),
-            *("head_count", "parallel_residual", "layer_norm_eps"),
+            *("head_count", "parallel_residual", "layer_norm_eps", "base"),
         ),
         fused=True,
         activation=GELU,
@@ -93,10 +128,7 @@ FAMILIES = {
 
 
 def family_of(config: Config) -> Family:
-    """The family of a config.
-
-    ModelError that names the known ones where there is none, and for an activation that its runtimes do not compute.
-    """
+    """The family of a config; ModelError that names the known ones where there is none."""
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise ModelError(
@@ -104,15 +136,29 @@ def family_of(config: Config) -> Family:
             where="config.json: model_type",
             fix=f"Known: {', '.join(FAMILIES)}; choose another output",
         )
-    family = FAMILIES[kind]
+    return FAMILIES[kind]
+
+
+def require_followed(config: Config) -> None:
+    """Raise ModelError for a config whose network runtimes of GGUF files would compute otherwise."""
+    family = family_of(config)
     activation = config.get("hidden_activation") or config.get("hidden_act")
     if activation is not None and activation not in family.activation:
-        raise ModelError(
-            f"runtimes compute {family.activation[0]} for {family.name} of GGUF, not {activation!r}",
-            where="config.json: hidden_act",
-            fix="Choose another output",
-        )
-    return family
+        raise _unlike(family, "hidden_act", family.activation[0], activation)
+    for key, expected in family.fixed.items():
+        value = expected(config)
+        if (config.get(key, value) or None) != (value or None):
+            raise _unlike(family, key, value, config[key])
+    if rotary_size(config) != head_size(config) and "rope_dimension_count" not in family.fields:
+        raise _unlike(family, "partial_rotary_factor", 1, rotary_size(config) / head_size(config))
+
+
+def _unlike(family: Family, key: str, value: Any, given: Any) -> ModelError:
+    return ModelError(
+        f"runtimes of GGUF files compute any {family.name} with {key} {value!r}, not {given!r}",
+        where=f"config.json: {key}",
+        fix="Choose another output",
+    )
 
 
 def rope(config: Config, kind: str = "full_attention") -> Mapping[str, Any]:
@@ -129,5 +175,5 @@ def head_size(config: Config) -> int:
 
 def rotary_size(config: Config) -> int:
     """Numbers per head that are turned by position."""
-    share = config.get("rotary_pct", rope(config).get("partial_rotary_factor", 1.0))
+    share = {"partial_rotary_factor": 1.0, **config, **rope(config)}["partial_rotary_factor"]
     return int(share * head_size(config))

@@ -29,16 +29,20 @@ SCALINGS = {
 }
 """Kinds of rotary embedding that runtimes scale themselves; `llama3` comes as a tensor of divisors."""
 UNSCALED = ("default", "llama3")
+BASE = 10000
+"""The base of rotary frequencies where a file says none."""
 
 
 def _scaling(config: Config) -> RopeScalingType | None:
     """How positions are scaled; ModelError for a kind that no runtime of GGUF files knows."""
     kind = rope(config).get("rope_type", rope(config).get("type", "default"))
-    if kind not in SCALINGS and kind not in UNSCALED:
+    family = family_of(config)
+    known = kind in SCALINGS and ("rope_scaling_type" in family.fields or bool(rope(config).get("long_factor")))
+    if not known and kind not in UNSCALED[: 1 + family.turned]:
         raise ModelError(
-            f"GGUF has no rotary embedding of the kind {kind!r}",
+            f"no {family.name} of GGUF scales its rotary embedding by the rule {kind!r}",
             where="config.json: rope_parameters",
-            fix=f"Known: {', '.join((*UNSCALED, *SCALINGS))}; choose another output",
+            fix="Choose another output",
         )
     return SCALINGS.get(kind)
 
@@ -102,11 +106,12 @@ FIELDS: dict[str, Callable[[Config], Any]] = {
     "sliding_window": _of("sliding_window"),
     "parallel_residual": _of("use_parallel_residual"),
     "original_context": lambda config: {**config, **rope(config)}.get("original_max_position_embeddings"),
+    "base": lambda config: None if rope(config).get("rope_theta", BASE) == BASE else rope(config)["rope_theta"],
     "window": lambda config: config.get("sliding_window") or 0,
 }
 """Field -> its value by a config; None is not written. Each is written by the method `add_...` of `GGUFWriter`."""
-WRITTEN_AS = {"original_context": "rope_scaling_orig_ctx_len", "window": "sliding_window"}
-"""Fields that one architecture writes always, where others leave them out."""
+WRITTEN_AS = {"base": "rope_freq_base", "original_context": "rope_scaling_orig_ctx_len", "window": "sliding_window"}
+"""Fields that some architectures write always, or only where they must."""
 
 
 def facts(folder: Path, config: Config, tensors: Iterable[Target], file_type: LlamaFileType) -> Facts:
@@ -122,6 +127,7 @@ def facts(folder: Path, config: Config, tensors: Iterable[Target], file_type: Ll
         value = FIELDS[field](config)
         if value is not None:
             getattr(writer, f"add_{WRITTEN_AS.get(field, field)}")(value)
+    _scaling(config)
     writer.add_file_type(file_type)
     writer.add_quantization_version(GGML_QUANT_VERSION)
     found: Facts = writer.kv_data[0]

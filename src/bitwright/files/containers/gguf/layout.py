@@ -126,10 +126,12 @@ class Layout(Reserved):
             )
         if len(rows) and not 0 <= rows.min() <= rows.max() < spec.rows:
             raise TensorError(f"rows {rows.min()} ... {rows.max()} of {spec.rows}", where=name)
+        order = np.argsort(rows)  # whole heads then make one run
+        raw, rows = raw[order], rows[order]
         with (folder / file).open("r+b", buffering=0) as out:
             for first, last in _runs(rows):
                 out.seek(offset + int(rows[first]) * spec.row_size)
-                rest = memoryview(raw[first:last].tobytes())
+                rest = raw[first:last].reshape(-1).data
                 while rest:
                     rest = rest[out.write(rest) :]
         return total + _sum(raw, rows)

@@ -18,7 +18,15 @@ import torch
 from gguf import MODEL_TENSOR, TENSOR_NAMES, get_tensor_name_map
 
 from bitwright.errors import ModelError
-from bitwright.files.containers.gguf.families import Config, Family, family_of, head_size, rope, rotary_size
+from bitwright.files.containers.gguf.families import (
+    Config,
+    Family,
+    family_of,
+    head_size,
+    require_followed,
+    rope,
+    rotary_size,
+)
 
 Rows = np.ndarray[Any, Any]
 """Numbers of rows, int64."""
@@ -85,10 +93,11 @@ class Target:
 def targets(config: Config, shapes: Mapping[str, Shape]) -> list[Target]:
     """What is made of a source's tensors (name -> shape), in their order; computed tensors come first.
 
-    ModelError for an unknown architecture, a tensor that it does not have, one of a shape that its config rules out,
-    and experts that are not all there.
+    ModelError for an unknown architecture, a config that its runtimes would not follow, a tensor that it does not
+    have, one of a shape that its config rules out, and experts that are not all there.
     """
     family = family_of(config)
+    require_followed(config)
     known = get_tensor_name_map(family.arch, config["num_hidden_layers"])
     found: dict[str, list[tuple[Piece, Shape]]] = {}
     for source, shape in shapes.items():
