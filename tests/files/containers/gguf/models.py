@@ -33,7 +33,6 @@ LLAMA3 = dict(
 )  # fmt: skip
 LONG = dict(
     rope_type="longrope", rope_theta=10000.0, long_factor=[1 + i / 8 for i in range(8)], short_factor=[1.0] * 8,
-    original_max_position_embeddings=128,
 )  # fmt: skip
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=32)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,7 +49,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", dict(head_dim=16, query_pre_attn_scalar=16)),
     "gemma3": ("Gemma3Text", dict(head_dim=16, sliding_window=32, query_pre_attn_scalar=16)),
     "phi3": ("Phi3", dict(original_max_position_embeddings=128)),
-    "phi3long": ("Phi3", dict(max_position_embeddings=256, rope_parameters=LONG)),
+    "phi3long": ("Phi3", dict(max_position_embeddings=256, original_max_position_embeddings=128, rope_parameters=LONG)),
     "gptneox": ("GPTNeoX", dict(rotary_pct=0.25)),
 }
 """Name -> class of its config, and what that differs in from BASE."""

@@ -15,9 +15,14 @@ from pathlib import Path
 
 import pytest
 from gguf import GGMLQuantizationType
+from transformers import AutoConfig
 
 from bitwright.errors import ModelError, RecipeError
+from bitwright.files.containers.gguf import header, names, tokenizer
+from bitwright.files.containers.gguf.layout import Layout, Spec
 from bitwright.files.containers.gguf.mixes import MIXES, Build, mix_of, types
+from bitwright.files.safetensors import Checkpoint
+from tests.networks import shared
 
 EXPECTED = json.loads(Path(__file__).with_name("mixes.json").read_text())
 MODELS = {
@@ -30,6 +35,11 @@ MODELS = {
     "seventy": (Build("llama", 80, 64, 8), 8192, 28672, False),
 }
 """Name -> build, columns of the embedding and of the feed-forward layer, whether the output is the embedding."""
+SIZES = {
+    "q8_0": 19374560, "q4_0": 11477472, "q4_1": 12337632, "q5_0": 13197792, "q5_1": 14057952, "q2_k": 8784352,
+    "q3_k_m": 10378720, "q4_k_m": 11882976, "q5_k_m": 13406688, "q6_k": 15025632, "iq4_xs": 11047392, "tq1_0": 6639072,
+}  # fmt: skip
+"""Mix -> bytes of what llama.cpp's `llama_model_quantize` made of docs18m's float file, as `floats` writes it."""
 
 
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
@@ -66,6 +76,20 @@ def test_each_mix_gives_the_types_that_llama_cpp_gives(model: str) -> None:
         for imatrix in (True,) if mix.needs_imatrix else (False, True):
             found[f"{name}{'+' * imatrix}"] = summary(types(name, shapes, build, imatrix).values())
     assert found == EXPECTED[model]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES.items())
+def test_a_file_has_the_size_that_llama_cpp_gives_it(name: str, size: int) -> None:
+    folder = shared("models", "docs18m")
+    if folder is None:
+        pytest.skip("needs ../shared/models/docs18m")
+    config = AutoConfig.from_pretrained(folder).to_dict()
+    tensors = {entry.name: entry.shape for entry in Checkpoint(folder).tensors.values()}
+    found = names.targets(config, tensors)
+    kinds = types(name, {target.name: target.shape for target in found}, Build.of(config))
+    facts = header.facts(folder, config, found, mix_of(name).file_type) | tokenizer.facts(folder, config)
+    specs = [Spec(target.name, kinds[target.name], target.shape) for target in found]
+    assert Layout("docs18m.gguf", facts, specs).total_bytes == size
 
 
 def test_types_come_in_the_order_of_the_tensors() -> None:

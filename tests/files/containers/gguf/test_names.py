@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitwright.errors import ModelError
+from bitwright.files.containers.gguf.families import notes
 from bitwright.files.containers.gguf.names import Piece, targets
 
 LLAMA: dict[str, Any] = {
@@ -74,6 +75,13 @@ def test_longrope_gives_two_tensors_before_all_others() -> None:
     assert (long.name, short.name) == ("rope_factors_long.weight", "rope_factors_short.weight")
     assert long.values is not None
     assert np.array_equal(long.values, np.float32([2, 3]))
+
+
+def test_windows_that_runtimes_do_not_keep_to_are_noted() -> None:
+    config = {**LLAMA, "model_type": "mistral", "max_position_embeddings": 64, "sliding_window": 32}
+    assert notes(config) == ["runtimes of GGUF files look at all tokens, not at the last 32 as this network does"]
+    assert notes({**config, "sliding_window": 64}) == notes({**config, "use_sliding_window": False}) == []
+    assert notes({**config, "sliding_window": None}) == notes({**config, "model_type": "gemma2"}) == []
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ class Family:
     """What its runtimes compute between the matrices of a feed-forward layer: files do not say it."""
     fixed: Mapping[str, Callable[[Config], Any]] = field(default_factory=dict)
     """What else files do not say, as its runtimes have it: key of the config -> value."""
+    windowed: bool = False
+    """Whether its runtimes keep to a window of tokens where a config has one."""
     headless: bool = False
     """Whether its output is the embedding in any case."""
 
@@ -97,6 +99,7 @@ FAMILIES = {
         norm=1.0,
         activation=GELU,
         fixed=_gemma(2, 46),
+        windowed=True,
         headless=True,
     ),
     "gemma3_text": Family(
@@ -105,6 +108,7 @@ FAMILIES = {
         norm=1.0,
         activation=GELU,
         fixed={**_gemma(6, 62), "attn_logit_softcapping": _nothing},
+        windowed=True,
     ),
     "phi3": Family(
         MODEL_ARCH.PHI3,
@@ -151,6 +155,14 @@ def require_followed(config: Config) -> None:
             raise _unlike(family, key, value, config[key])
     if rotary_size(config) != head_size(config) and "rope_dimension_count" not in family.fields:
         raise _unlike(family, "partial_rotary_factor", 1, rotary_size(config) / head_size(config))
+
+
+def notes(config: Config) -> list[str]:
+    """What runtimes of GGUF files leave out of a network, where it matters for long texts only."""
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    if not window or window >= config["max_position_embeddings"] or family_of(config).windowed:
+        return []
+    return [f"runtimes of GGUF files look at all tokens, not at the last {window} as this network does"]
 
 
 def _unlike(family: Family, key: str, value: Any, given: Any) -> ModelError:
