@@ -131,3 +131,30 @@ def test_counts_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         read(tmp_path / "none")
+
+
+@pytest.mark.parametrize("form", ["gguf", "old"])
+def test_a_file_that_ends_anywhere_is_refused_or_read(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "imatrix"
+    if form == "gguf":
+        write(path, GIVEN)
+    else:
+        path.write_bytes(
+            old(("a.weight", 4, [4.0] * 4), ("b.weight", 1, [2.0] * 4), end=struct.pack("<ii", 7, 1) + b"t")
+        )
+    whole = path.read_bytes()
+    names = set(read(path).entries)
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        try:
+            assert set(read(path).entries) == names
+        except FileError as error:
+            assert str(path) in str(error)
+
+
+def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.gguf"
+    write(path, Imatrix({"a": Entry(np.float32([[1e30]]), np.float32([1]))}, chunks=1))
+    path.write_bytes(path.read_bytes().replace(np.float32(1).tobytes(), np.float32(1e-38).tobytes()))
+    with pytest.raises(FileError, match="a: mean squares that are negative, infinite"):
+        read(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bitwright.errors import BitwrightError, ModelError
+from bitwright.errors import BitwrightError, FileError, ModelError
 from bitwright.files.containers.gguf import splitting, tokenizer
 from tests.files.containers.gguf.models import bytes_tokenizer, pieces_model
 from tests.networks import shared
@@ -198,3 +198,11 @@ def test_damaged_and_foreign_files_are_named(file: str, content: bytes, says: st
 def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="tokens go up to 289, the model has 256 rows"):
         values(written(tmp_path), {**CONFIG, "vocab_size": 256})
+
+
+def test_a_model_of_pieces_that_ends_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = pieces_model()
+    for end in range(0, len(whole), 41):
+        (tmp_path / "tokenizer.model").write_bytes(whole[:end])
+        with pytest.raises(FileError, match=r"tokenizer.model: (no|a) SentencePiece model"):
+            values(tmp_path)

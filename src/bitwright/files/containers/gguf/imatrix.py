@@ -125,7 +125,7 @@ def _read_gguf(path: Path) -> Imatrix:
         if counts is None or counts.size != len(sums):
             raise _wrong(path, "its counts are missing, or not one for each matrix", name)
         counts = counts.ravel()
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # what comes of damage is refused after
             squares = np.where(counts[:, None] > 0, sums / counts[:, None], 1).astype(np.float32)
         entries[name] = Entry(squares, counts)
     chunks, size = (head.facts.get(f"imatrix.chunk_{what}", 0) for what in ("count", "size"))
@@ -153,7 +153,9 @@ class _Old:
             name = self.text()
             calls, size = self.number("calls"), self.number("values")
             values = np.frombuffer(self.take(4 * size), np.float32).reshape(1, -1)
-            entries[name] = Entry(values / np.float32(max(calls, 1)), np.full(1, calls, np.float32))
+            with np.errstate(all="ignore"):
+                values = values / np.float32(max(calls, 1))
+            entries[name] = Entry(values, np.full(1, calls, np.float32))
         rest = len(self.data) - self.at
         chunks = self.number("chunks") if rest else 0
         return Imatrix(entries, chunks, dataset=self.text() if rest > 4 else "")
