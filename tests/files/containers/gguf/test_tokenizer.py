@@ -176,6 +176,7 @@ def test_a_model_of_pieces_goes_before_its_definition(tmp_path: Path) -> None:
         ("tokenizer.json", b"{", "tokenizer.json: cannot be read"),
         ("tokenizer.json", b"[]", "tokenizer.json: no JSON object"),
         ("tokenizer.json", b'{"model": {}}', "tokenizer.json: no tokenizer"),
+        ("tokenizer.json", b'{"model": [1]}', "tokenizer.json: no tokenizer"),
         ("tokenizer.json", b'{"model": {"type": "Unigram"}}', "found by Unigram"),
         ("tokenizer_config.json", b"no", "tokenizer_config.json: cannot be read"),
         ("added_tokens.json", b'{"a": "b"}', "is not what these files hold (ValueError: "),

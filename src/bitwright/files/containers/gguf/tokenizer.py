@@ -67,8 +67,9 @@ def facts(folder: Path, config: Config, pre: str | None = None) -> Facts:
     """
     family = family_of(config)
     writer = GGUFWriter(None, family.name)
-    definition, settings = _read(folder / JSON), _read(folder / SETTINGS)
+    settings, definition = _read(folder / SETTINGS), _without_tokens(_read(folder / JSON))
     tokenizer = _load(folder / JSON, definition) if definition else None
+    ids = tokenizer.encode("a").ids if tokenizer else None
     merges = False
     if (folder / PIECES).is_file():
         _add_pieces(writer, *_from_model(folder, settings, int(config["vocab_size"])))
@@ -83,24 +84,25 @@ def facts(folder: Path, config: Config, pre: str | None = None) -> Facts:
         name = splitting.name_of(tokenizer, definition, str(folder / JSON), pre)
         _add_merging(writer, _from_json(folder, tokenizer, config), name)
     else:
-        _add_pieces(writer, *_from_merges(folder, definition, config))
+        _add_pieces(writer, *_from_merges(folder, config))
+    del tokenizer  # before the package reads it all again: a large one takes hundreds of MiB
     if family.arch is MODEL_ARCH.LLAMA and isinstance(prefix := settings.get("add_prefix_space"), bool):
         writer.add_add_space_prefix(prefix)
     with _quiet(), _reading(folder):
         SpecialVocab(folder, load_merges=merges, n_vocab=int(config["vocab_size"])).add_to_gguf(writer, quiet=True)
     found: Facts = writer.kv_data[0]
-    if tokenizer is not None:
-        _add_ends(writer, tokenizer, definition)
+    if ids is not None:
+        _add_ends(writer, ids, definition)
     del found[Keys.General.ARCHITECTURE]
     return found
 
 
-def _add_ends(writer: GGUFWriter, tokenizer: Tokenizer, definition: dict[str, Any]) -> None:
-    """Say whether a text begins and ends with tokens of their own, as the tokenizer does it.
+def _add_ends(writer: GGUFWriter, ids: list[int], definition: dict[str, Any]) -> None:
+    """Say whether a text begins and ends with tokens of their own, as in `ids`, which the tokenizer gave for one.
 
     Where nothing is said, each runtime has a rule for each kind of tokenizer, which need not be this one's.
     """
-    found, ids = writer.kv_data[0], tokenizer.encode("a").ids
+    found = writer.kv_data[0]
     if Keys.Tokenizer.ADD_BOS not in found and Keys.Tokenizer.BOS_ID in found:
         writer.add_add_bos_token(ids[:1] == [found[Keys.Tokenizer.BOS_ID].value])
     processor = definition.get("post_processor") or {}
@@ -147,9 +149,18 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _without_tokens(definition: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer's JSON without what makes it large."""
+    model = definition.get("model")
+    if not isinstance(model, dict):
+        return definition
+    return {**definition, "model": {key: value for key, value in model.items() if key not in ("vocab", "merges")}}
+
+
 def _load(path: Path, definition: dict[str, Any]) -> Tokenizer:
     """The tokenizer that runs. ModelError where it does not merge pairs."""
-    kind = (definition.get("model") or {}).get("type", "BPE")
+    model = definition.get("model")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else "BPE"
     if kind != "BPE":
         raise ModelError(
             f"its tokens are found by {kind}: GGUF files are written for tokenizers that merge pairs (BPE)",
@@ -208,12 +219,14 @@ def _from_json(folder: Path, tokenizer: Tokenizer, config: Config) -> Vocabulary
     return found
 
 
-def _from_merges(folder: Path, definition: dict[str, Any], config: Config) -> tuple[Vocabulary, bool]:
+def _from_merges(folder: Path, config: Config) -> tuple[Vocabulary, bool]:
     """The tokens of a vocabulary of pieces, which runtimes merge by score: the earlier its merge, the higher.
 
     ModelError where the merges are not those of such a vocabulary: runtimes merge any two whose whole is a token.
     """
-    path, vocab = folder / JSON, definition["model"]["vocab"]
+    path = folder / JSON
+    definition = _read(path)
+    vocab = definition["model"]["vocab"]
     _require_rows(max(vocab.values(), default=0), config, path)
     pairs = [
         tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in definition["model"]["merges"]
