@@ -70,7 +70,8 @@ class Format:
         """Between which sizes the largest weight of a row must be for its scale to be kept; beyond, it is clamped."""
         *inner, outer = (level.number for level in self.scale.levels)
         top = self.code.top * prod(number.high for number in inner)
-        return top * outer.least, top * outer.high
+        furthest = [prod(level.number.high for level in self.shift.levels)] if self.shift else []
+        return top * outer.least, min([top * outer.high, *furthest])
 
     def blocks(self, w: Array) -> Array:
         """`w` [rows, columns] viewed as [rows, groups, size], or [1, 1, rows * columns] for one block per tensor."""

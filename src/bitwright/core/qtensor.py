@@ -106,6 +106,7 @@ def encode(
     zero: Array | None = None,
     shift: Array | None = None,
     outer: tuple[Array, ...] = (),
+    shift_outer: tuple[Array, ...] = (),
 ) -> QTensor:
     """The nearest code for every weight of `w` [rows, columns], given scales that `Levels.round` has already seen.
 
@@ -120,7 +121,7 @@ def encode(
         # An integer zero commutes with rounding; adding it first saves a pass and changes no code but exact ties.
         x += zero[..., None]
     codes = xp.reshape(format.code.nearest(x), w.shape)
-    return QTensor(format, codes, scale, zero, shift, outer=outer)
+    return QTensor(format, codes, scale, zero, shift, outer=outer, shift_outer=shift_outer)
 
 
 def divisor(scale: Array) -> Array:

@@ -58,13 +58,13 @@ Solve = Callable[[Array, Format, Seen, Any], QTensor]
 """(w [rows, columns], format, seen, options) -> the quantized matrix."""
 
 
-def fits_fixed(format: Format) -> str | None:
-    """Why a method that chooses among given values cannot take `format`; None where it can."""
+def fits_fixed(format: Format, *, shifts: bool = False) -> str | None:
+    """Why a method that chooses among given values, and `shifts` where it says so, cannot take `format`; else None."""
     if format.code.table_bits:
         return f"cannot fit the codebook of {format.name}"
     if format.code.rows > 1:
         return f"rounds each weight by itself, and codes of {format.name} go together"
-    return f"no method finds the shifts of {format.name} yet" if format.shift is not None else None
+    return None if shifts or format.shift is None else f"cannot choose the shifts of {format.name}"
 
 
 @dataclass(frozen=True)

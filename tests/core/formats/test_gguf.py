@@ -1,30 +1,44 @@
-"""K-quants: bits, and blocks of bytes against ggml's own decoding, written down from its C code."""
+"""GGUF's types: bits, and K-quants' blocks of bytes against ggml's own decoding, written down from its C code."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from bitwright.core.format import Format
 from bitwright.core.formats import named
+from bitwright.core.formats.gguf import FAMILY
 from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.errors import RecipeError
-from bitwright.methods import descent, gptq, mse, rtn
+from bitwright.methods import descent, gptq, mse, registry, rtn
 
-BITS = {"q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625}
+BITS = {
+    "q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625, "q4_0": 4.5, "q4_1": 5, "q5_0": 5.5,
+    "q5_1": 6, "q8_0": 8.5, "iq4_nl": 4.5, "iq4_xs": 4.25, "tq1_0": 1.6875, "tq2_0": 2.0625,
+}  # fmt: skip
 Q4_K, Q6_K = 144, 210
 """Bytes of 256 weights."""
-SIGNED = ["q3_k", "q6_k"]
+SIGNED = ["q3_k", "q6_k", "q4_0", "q8_0", "iq4_nl", "iq4_xs"]
+SHIFTED = ["q4_1", "q5_1", "q2_k", "q4_k", "q5_k"]
 
 
-@pytest.mark.parametrize("name", BITS)
-def test_stored_bits_are_those_of_the_format(name: str) -> None:
-    assert named(name).stored_bits(256, 256) / 256**2 == BITS[name]
+def test_every_type_of_the_family_is_here() -> None:
+    assert list(FAMILY.titles) == list(BITS)
+
+
+@pytest.mark.parametrize("name", [*BITS, "mxfp4"])
+def test_stored_bits_are_those_of_the_file(name: str) -> None:
+    weights, size = GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]]
+    assert named(name).stored_bits(3, 512) == 3 * 512 // weights * size * 8
+    assert BITS.get(name, 4.25) == 8 * size / weights
+
+
+def test_nvfp4_has_a_factor_per_tensor_besides() -> None:
+    weights, size = GGML_QUANT_SIZES[GGMLQuantizationType.NVFP4]
+    assert named("nvfp4").stored_bits(3, 512) == 3 * 512 // weights * size * 8 + 32
 
 
 def half(block: bytes, at: int) -> np.float32:
@@ -134,13 +148,11 @@ def gaussian(rows: int = 8, columns: int = 512) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "most"), [("q3_k", 0.028), ("q6_k", 0.00042)])
-def test_symmetric_ones_are_solved_like_any_other_format(name: str, most: float) -> None:
-    """MSE on N(0, 1): llama.cpp's own encoder has .0229 for Q3_K and .00032 for Q6_K."""
+@pytest.mark.parametrize("name", ["q3_k", "q6_k"])
+def test_scales_are_whole_multiples_of_their_factor(name: str) -> None:
     w, format = gaussian(64), named(name)
     for q in (rtn.quantize(w, format), mse.quantize(w, format)):
         assert [factor.shape for factor in q.outer] == [(64, 2)]
-        assert Error.between(w, q.decode()).mse < most
         whole = q.scale / np.repeat(q.outer[0], 16, axis=1)
         assert np.abs(whole - np.round(whole)).max() < 1e-3
 
@@ -157,22 +169,60 @@ def test_calibrated_methods_keep_scales_storable(name: str) -> None:
         assert torch.equal(parts.decode(), q.decode()[2:5])
 
 
-@pytest.mark.parametrize("name", ["q2_k", "q4_k", "q5_k"])
-def test_shifts_are_refused_where_no_method_finds_them(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"no method finds the shifts of {name} yet"):
-        rtn.quantize(gaussian(), named(name))
+PLAIN_ERROR = {
+    "q4_0": 0.0075, "q5_0": 0.00184, "q8_0": 2.84e-5, "iq4_nl": 0.0065, "iq4_xs": 0.0065, "tq1_0": 0.66, "tq2_0": 0.66,
+    "q4_1": 0.0062, "q5_1": 0.00146, "q2_k": 0.11, "q3_k": 0.0245, "q4_k": 0.0062, "q5_k": 0.0015, "q6_k": 0.00036,
+}  # fmt: skip
+"""Mean squared error of `rtn` on N(0, 1), a little more than it is; gguf-py has the same for Q4_0 ... Q8_0, TQ1_0."""
 
 
-def test_levels_with_a_shift_store_what_is_fitted() -> None:
-    """A plain min-max fit of Q4_K, by hand: what a method will do."""
-    w, format = gaussian(), named("q4_k")
-    assert isinstance(format, Format) and format.shift is not None
-    x = format.blocks(w)
-    low = np.minimum(x.min(-1), 0)
-    wanted = (x.max(-1) - low) / format.grid.high
-    outer, shift_outer = format.scale.fit(wanted), format.shift.fit(low)
-    scale, shift = format.scale.round(wanted, outer), format.shift.round(low, shift_outer)
-    codes = format.code.nearest((x - shift[..., None]) / scale[..., None]).reshape(w.shape)
-    q = replace(QTensor(format, codes, scale, shift=shift, outer=outer), shift_outer=shift_outer)
-    assert (shift_outer[0] < 0).all() and (shift <= 0).all(), "-dmin times an unsigned number"
-    assert Error.between(w, q.decode()).mse < 0.0075
+@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_data_free_methods_fit_every_type(name: str, library: str) -> None:
+    w, format = gaussian(64), named(name)
+    given = torch.from_numpy(w) if library == "torch" else w
+    plain, searched = rtn.quantize(given, format), mse.quantize(given, format)
+    assert Error.between(given, plain.decode()).mse < PLAIN_ERROR[name]
+    assert Error.between(given, searched.decode()).mse <= Error.between(given, plain.decode()).mse
+    for q in (plain, searched):
+        assert (format.scale.round(q.scale, q.outer) == q.scale).all()
+        if format.shift is not None:
+            assert (format.shift.round(q.shift, q.shift_outer) == q.shift).all()
+            assert len(q.shift_outer) == len(format.shift.levels) - 1
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_rows_that_are_hard_to_fit(name: str) -> None:
+    """Zeros, a constant, one outlier, all of one sign, tiny and huge: finite, and never further off than the range."""
+    w = gaussian(8)
+    w[0], w[1], w[2], w[2, 7] = 0, 0.3, 0, -5
+    w[3], w[4], w[5], w[6] = abs(w[3]) + 2, -abs(w[4]) - 2, w[5] * 1e-30, w[6] * 1e4
+    for q in (rtn.quantize(w, named(name)), mse.quantize(w, named(name))):
+        assert np.isfinite(q.decode()).all() and (q.decode()[0] == 0).all()
+        off = np.abs(q.decode() - w).max(axis=1)
+        assert (off <= 1.01 * np.abs(w).max(axis=1)).all()
+    if name in ("q4_1", "q5_1"):
+        assert np.abs(rtn.quantize(w, named(name)).decode()[1] - 0.3).max() < 1e-4, "a shift alone"
+
+
+def test_the_unevenly_spaced_reach_further_on_the_side_of_the_longer_tail() -> None:
+    w = np.zeros((2, 32), np.float32)
+    w[0, 3], w[1, 3], w[:, 4] = 4, -4, 0.5
+    q = rtn.quantize(w, named("iq4_nl"))
+    assert (q.scale[:, 0] < 0).tolist() == [True, False] and (q.codes[:, 3] == 0).all()
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_methods_without_shifts_say_so(name: str) -> None:
+    w, format = gaussian(), named(name)
+    assert registry.get("gptq").fits(format) == f"cannot choose the shifts of {name}"
+    assert registry.get("rtn").fits(format) is registry.get("mse").fits(format) is None
+    with pytest.raises(RecipeError, match=f"{name} stores shifts, which this method cannot choose.*rtn or mse"):
+        gptq.quantize(torch.from_numpy(w), format, Stats.of(torch.from_numpy(w)))
+
+
+def test_the_span_of_a_shifted_format_ends_where_its_shifts_do() -> None:
+    assert named("q4_1").span == (15 * 2**-20, 65504.0)
+    assert named("q4_k").span == (15 * 63 * 2**-20, 63 * 65504.0)
+    w = np.array([[-65504.0, *[0.0] * 31], [-2 * 65504.0, *[0.0] * 31]], np.float32)
+    assert rtn.quantize(w, named("q4_1")).decode()[:, 0].tolist() == [-65504.0, -65504.0]
