@@ -1,7 +1,7 @@
-"""GGUF files, as llama.cpp writes them: what they hold, and the scales and codes that are looked at without decoding.
+"""GGUF files, as llama.cpp writes them: what they hold, and the scales that are looked at without decoding.
 
-Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; types and their block sizes: llama.cpp's
-gguf-py/gguf/constants.py, where the fp16 scales lie in a block: ggml-common.h (block_q4_0 ... block_q6_K).
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and what llama.cpp's `gguf_init_from_file` accepts;
+types and their block sizes: gguf-py's constants.py, where the scales lie in a block: ggml-common.h (block_q4_0 ...).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from bitwright.core.measure import Usage
 from bitwright.errors import FileError
-from bitwright.files.gguf_codes import CODES
 
 MAGIC, ENDING = b"GGUF", ".gguf"
 VERSIONS = (2, 3)
 MOST = 1 << 20
-"""Entries of metadata, tensors and axes, and bytes of a name: more means that the file is no GGUF."""
+"""Entries of metadata and tensors: more means that the file is no GGUF."""
+AXES = 4
+"""Axes of a tensor at most (GGML_MAX_DIMS)."""
 AGAIN = "Download or convert it again"
 TEXT, LIST = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -48,10 +48,13 @@ TYPES = {
     21: Type("IQ3_S", 256, 110, (0,)), 22: Type("IQ2_S", 256, 82, (0,)), 23: Type("IQ4_XS", 256, 136, (0,)),
     24: Type("I8", 1, 1), 25: Type("I16", 1, 2), 26: Type("I32", 1, 4), 27: Type("I64", 1, 8), 28: Type("F64", 1, 8),
     29: Type("IQ1_M", 256, 56), 30: Type("BF16", 1, 2), 34: Type("TQ1_0", 256, 54, (52,)),
-    35: Type("TQ2_0", 256, 66, (64,)), 39: Type("MXFP4", 32, 17),
+    35: Type("TQ2_0", 256, 66, (64,)), 39: Type("MXFP4", 32, 17), 40: Type("NVFP4", 64, 36),
+    41: Type("Q1_0", 128, 18, (0,)),
 }  # fmt: skip
 PIECE = 1 << 16
 """Blocks that are looked at at once."""
+Raw = np.ndarray[Any, np.dtype[np.uint8]]
+"""Blocks [blocks, bytes]."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,25 @@ class Tensor:
         return TYPES.get(self.number)
 
     @property
+    def columns(self) -> int:
+        """Weights of one row, which lie side by side."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def rows(self) -> int:
+        """Rows, over all axes but the first."""
+        return prod(self.shape[1:])
+
+    @property
     def blocks(self) -> int:
         """Blocks of a known type."""
         assert self.type is not None
-        return prod(self.shape) // self.type.weights
+        return self.rows * self.columns // self.type.weights
+
+    @property
+    def size(self) -> int:
+        """Bytes, of a known type; 0 where that cannot be said."""
+        return 0 if self.type is None else self.blocks * self.type.size
 
 
 @dataclass
@@ -84,29 +102,30 @@ class Gguf:
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
 
-    def usage(self, tensor: Tensor) -> Usage | None:
-        """How often each level of a tensor's codes is used; None where its weights have no code each."""
-        if tensor.type is None or tensor.type.name not in CODES:
-            return None
-        code, codes_in = CODES[tensor.type.name]
-        total = Usage.of(np.zeros(0, np.uint8), code)
-        for _, raw in self._pieces(tensor):
-            total += Usage.of(codes_in(raw), code)
-        return total
+    def raw(self, tensor: Tensor, first: int, count: int) -> Raw:
+        """Blocks [first, first + count) of a tensor of a known type, uint8 [count, bytes].
 
-    def _pieces(self, tensor: Tensor) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-        """The bytes of a tensor of a known type [blocks, bytes], a piece at a time, each with its first block."""
+        Raises FileError where the file has become shorter since its header was read, or cannot be read.
+        """
         assert tensor.type is not None
         size = tensor.type.size
+        try:
+            found = np.fromfile(self.path, np.uint8, count * size, offset=tensor.offset + first * size)
+        except OSError as error:
+            raise FileError(error.strerror or str(error), where=str(self.path), fix="Check the path") from error
+        if len(found) != count * size:
+            raise FileError("truncated while it was read", where=f"{self.path}: {tensor.name}", fix=AGAIN)
+        return found.reshape(count, size)
+
+    def pieces(self, tensor: Tensor) -> Iterator[tuple[int, Raw]]:
+        """The blocks of a tensor of a known type, a piece at a time, each with the number of its first block."""
         for first in range(0, tensor.blocks, PIECE):
-            count = min(PIECE, tensor.blocks - first)
-            raw = np.fromfile(self.path, np.uint8, count * size, offset=tensor.offset + first * size)
-            yield first, raw.reshape(count, size)
+            yield first, self.raw(tensor, first, min(PIECE, tensor.blocks - first))
 
     def bad_halves(self, tensor: Tensor) -> str | None:
-        """What is wrong with the float16 numbers, or the float32 weights, of a tensor of a known type; else None."""
+        """What is wrong with the scales, or the floats, of a tensor of a known type; None where all are finite."""
         assert tensor.type is not None
-        for first, raw in self._pieces(tensor):
+        for first, raw in self.pieces(tensor):
             for values in _numbers(raw, tensor.type):
                 bad = ~np.isfinite(values)
                 if bad.any():
@@ -114,7 +133,7 @@ class Gguf:
         return None
 
 
-def _numbers(raw: np.ndarray[Any, Any], kind: Type) -> Iterator[np.ndarray[Any, Any]]:
+def _numbers(raw: Raw, kind: Type) -> Iterator[np.ndarray[Any, Any]]:
     """The floating-point numbers of blocks [blocks, bytes], one array for each place in a block."""
     for at in kind.halves:
         yield np.ascontiguousarray(raw[:, at : at + 2]).view(np.float16).ravel()
@@ -122,6 +141,13 @@ def _numbers(raw: np.ndarray[Any, Any], kind: Type) -> Iterator[np.ndarray[Any, 
         yield raw.view(np.float32 if kind.size == 4 else np.float64).ravel()
     if kind.name == "BF16":
         yield (np.ascontiguousarray(raw).view(np.uint16).astype(np.uint32) << 16).view(np.float32).ravel()
+    if kind.name == "MXFP4":  # a power of two as a byte, of which the last is no number
+        yield np.where(raw[:, 0] == 255, np.float32(np.nan), np.float32(1))
+    if kind.name == "IQ1_M":  # the uppermost four bits of four words, the lowest first
+        words = np.ascontiguousarray(raw[:, 48:56]).view("<u2") >> 12
+        yield (words << np.array([0, 4, 8, 12], np.uint16)).sum(axis=1, dtype=np.uint16).view(np.float16)
+    if kind.name == "Q8_K":
+        yield np.ascontiguousarray(raw[:, :4]).view(np.float32).ravel()
 
 
 def is_gguf(path: Path) -> bool:
@@ -154,34 +180,53 @@ class _Reader:
         found = Gguf(self.path, version)
         for _ in range(self.bounded(facts, "metadata entries")):
             key = self.text()
+            if key in found.facts:
+                raise self.wrong(f"two entries {key!r} in the metadata")
             found.facts[key] = self.value(*self.numbers("I"))
         entries = [self.tensor() for _ in range(self.bounded(tensors, "tensors"))]
         align = found.facts.get("general.alignment", 32)
-        if not isinstance(align, int) or align < 1:
-            raise self.wrong(f"alignment {align!r}")
+        if type(align) is not int or align < 1 or align & (align - 1):
+            raise self.wrong(f"alignment {align!r}, which is no power of two")
         begin = -(-self.file.tell() // align) * align
         for name, shape, number, offset in entries:
+            if offset % align:
+                raise self.wrong(f"begins at byte {offset} of the data, which is no multiple of {align}", name)
             tensor = Tensor(name, number, shape, begin + offset)
             self.require(tensor)
             found.tensors.append(tensor)
+        self.require_apart(found.tensors)
         return found
 
     def require(self, tensor: Tensor) -> None:
         """Raise FileError for a tensor that is not whole."""
-        if tensor.type is None:
-            return
-        if tensor.shape and tensor.shape[0] % tensor.type.weights:
-            raise self.wrong(
-                f"{tensor.shape[0]} weights per row are no whole blocks of {tensor.type.name}", tensor.name
-            )
-        end = tensor.offset + tensor.blocks * tensor.type.size
+        if tensor.type is not None and tensor.columns % tensor.type.weights:
+            raise self.wrong(f"{tensor.columns} weights per row are no whole blocks of {tensor.type.name}", tensor.name)
+        end = tensor.offset + tensor.size
         if end > self.size:
             raise self.wrong(f"truncated: the tensor ends at byte {end}, the file at {self.size}", tensor.name)
 
+    def require_apart(self, tensors: list[Tensor]) -> None:
+        """Raise FileError for two tensors of one name, or in one place."""
+        names: set[str] = set()
+        end, before = 0, ""
+        for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+            if tensor.name in names:
+                raise self.wrong("two tensors have this name", tensor.name)
+            if tensor.offset < end:
+                raise self.wrong(f"begins at byte {tensor.offset}, within {before}", tensor.name)
+            names.add(tensor.name)
+            end, before = tensor.offset + tensor.size, tensor.name
+
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self.text()
+        if not name:
+            raise self.wrong("a tensor without a name")
         (axes,) = self.numbers("I")
-        shape = self.numbers("Q" * self.bounded(axes, "axes"))
+        if axes > AXES:
+            raise self.wrong(f"{axes} axes", name)
+        shape = self.numbers("Q" * axes)
+        if 0 in shape:
+            raise self.wrong("an axis of length 0", name)
         number, offset = self.numbers("IQ")
         return name, shape, number, offset
 
@@ -216,7 +261,7 @@ class _Reader:
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))
 
     def take(self, count: int) -> bytes:
-        data = self.file.read(count) if count <= self.size else b""
+        data = self.file.read(count) if count <= self.size - self.file.tell() else b""
         if len(data) != count:
             raise self.wrong("truncated, or not a GGUF file: the header ends early")
         return data

@@ -14,8 +14,8 @@ from bitwright.core.measure import Error, Usage
 from bitwright.errors import BitwrightError, CertificationError, ModelError
 from bitwright.events import Event, Finding, Note, Precision, Progress, Row
 from bitwright.files import gguf
+from bitwright.files.containers.gguf import reader
 from bitwright.files.folder import open_checkpoint, require_finite
-from bitwright.files.gguf_codes import VECTORS
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models import precision
@@ -123,7 +123,7 @@ def _gguf(path: Path) -> Iterator[Event]:
     for done, tensor in enumerate(known, 1):
         if (wrong := found.bad_halves(tensor)) is not None:
             bad.append(f"{path}: {tensor.name}: {wrong} is no scale or weight")
-        if (usage := found.usage(tensor)) is not None:
+        if (usage := reader.usage(found, tensor)) is not None:
             usages[tensor.name] = usage
             rows.append(_stored(tensor, usage))
             yield rows[-1]
@@ -135,7 +135,7 @@ def _gguf(path: Path) -> Iterator[Event]:
     if not bad:
         yield Finding("tensors", True, f"{len(known)} tensors whole, their scales and floats finite")
     yield from precision.findings(rows, usages, "tensors")
-    vectors = [tensor.name for tensor in known if tensor.type and tensor.type.name in VECTORS]
+    vectors = [tensor.name for tensor in known if tensor.type and tensor.type.name in reader.VECTORS]
     if vectors:
         told = f"those of {plural(len(vectors), 'tensor')} stand for several weights at once (first {vectors[0]})"
         yield Finding("codes", None, f"{told}: no weight has levels of its own")
@@ -145,10 +145,9 @@ def _gguf(path: Path) -> Iterator[Event]:
 def _stored(tensor: gguf.Tensor, usage: Usage) -> Precision:
     """How finely a tensor of a GGUF file is stored."""
     assert tensor.type is not None
-    columns = tensor.shape[0]
     return Precision(
-        name=tensor.name, format=tensor.type.name, rows=math.prod(tensor.shape[1:]), columns=columns,
-        stored_bits=8 * tensor.blocks * tensor.type.size, levels=usage.levels, levels_used=usage.used,
+        name=tensor.name, format=tensor.type.name, rows=tensor.rows, columns=tensor.columns,
+        stored_bits=8 * tensor.size, levels=usage.levels, levels_used=usage.used,
         entropy=usage.entropy,
     )  # fmt: skip
 
