@@ -13,7 +13,14 @@ from typing import Any
 import onnxruntime
 import pytest
 import real
+import torch
 from filelock import FileLock
+from safetensors import safe_open
+
+from bitwright.core import formats
+from bitwright.core.lattice import recover
+from bitwright.files import gguf
+from bitwright.files.containers.gguf.blocks import unpack
 
 from tests.files.containers.gguf.models import summary
 from tests.files.containers.gguf.write import floats
@@ -90,6 +97,43 @@ def test_smollm2_at_four_bits(smollm2: Path, text: tuple[Path, Path], tmp_path: 
     assert [note for row in found["rows"] for note in row["notes"] if "damping" in note] == []
     assert verdict["kl"] + verdict["kl_interval"] < 0.7 * plain["kl"] < 0.7
     assert verdict["perplexity_quantized"] < 1.2 * verdict["perplexity_float"]
+
+
+SMOLLM2 = ("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m", 9)
+GEMMA3 = ("gemma3", "gemma-3-270m-q4_k_m.gguf", "gemma3-270m", 0)
+PLACES = {
+    "blk.0.ffn_gate": "layers.0.mlp.gate_proj", "blk.0.ffn_down": "layers.0.mlp.down_proj",
+    "blk.0.attn_q": "layers.0.self_attn.q_proj", "blk.0.attn_output": "layers.0.self_attn.o_proj",
+    "token_embd": "embed_tokens",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "file", "folder", "heads"), [SMOLLM2, GEMMA3])
+def test_the_codes_of_a_gguf_file_come_back_from_floats(
+    kind: str, file: str, folder: str, heads: int, pytestconfig: pytest.Config
+) -> None:
+    """From a folder of its dequantized weights in bfloat16. Llama's queries are in another order there (`heads`)."""
+    place = fetch(kind, pytestconfig)
+    header = gguf.read(place / file)
+    tensors = {tensor.name: tensor for tensor in header.tensors}
+    kinds = set()
+    with safe_open(place / folder / "model.safetensors", "pt") as floats:
+        for theirs, ours in PLACES.items():
+            tensor = tensors[f"{theirs}.weight"]
+            assert tensor.type is not None
+            w = floats.get_slice(f"model.{ours}.weight")[:2048]
+            name, rows = tensor.type.name.lower(), w.shape[0]
+            raw = header.raw(tensor, 0, rows * tensor.columns // tensor.type.weights)
+            codes = unpack(torch.from_numpy(raw.reshape(rows, -1)), name).codes
+            if heads and theirs.endswith("attn_q"):
+                codes = codes.reshape(heads, -1, 2, tensor.columns).swapaxes(1, 2).reshape(codes.shape)
+            found = recover(w, formats.named(name))
+            assert found is not None and torch.equal(found.decode().bfloat16(), w)
+            share = (found.codes == codes).float().mean()
+            # Some blocks of Q6_K lie on a coarser lattice as well, which is as good.
+            assert share == 1 if name != "q6_k" else share > 0.98
+            kinds.add(name)
+    assert kinds == ({"q4_1", "q8_0"} if kind == "smollm2" else {"q5_0", "q6_k", "q4_k", "q8_0"})
 
 
 @pytest.mark.parametrize(
