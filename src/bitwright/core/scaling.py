@@ -34,9 +34,27 @@ class Number:
     round: Callable[[Array], Array]
     least: float = 0.0
     """Smaller ones lose most of their digits."""
+    digits: int = 0
+    """Significant binary digits of floating-point numbers, 0 of others."""
+    finest: float = 0.0
+    """The smallest distance of two floating-point numbers: the smallest above 0."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are whole numbers, as many as the bits can tell apart."""
+        return self.high - self.low == 2.0**self.bits - 1 and self.bits > 0
 
 
-def _float(name: str, bits: int, high: float, size: Callable[[Array], Array], *, signed: bool = True) -> Number:
+def _float(
+    name: str,
+    bits: int,
+    high: float,
+    size: Callable[[Array], Array],
+    *,
+    signed: bool = True,
+    digits: int = 0,
+    finest: float = 0.0,
+) -> Number:
     """A floating-point type; `size` rounds numbers that are not negative."""
 
     def round(x: Array) -> Array:
@@ -44,7 +62,7 @@ def _float(name: str, bits: int, high: float, size: Callable[[Array], Array], *,
         found = size(xp.clip(xp.abs(x), 0.0, high))
         return xp.where(x < 0, -found, found)
 
-    return Number(name, bits, signed, -high, high, round)
+    return Number(name, bits, signed, -high, high, round, digits=digits, finest=finest)
 
 
 def _integer(bits: int, signed: bool) -> Number:
@@ -73,11 +91,11 @@ def _e8m0(x: Array) -> Array:
 
 
 _ALL = (
-    _float("fp32", 32, float(2**128 - 2**104), lambda x: x),
-    replace(_float("fp16", 16, 65504.0, _fp16), least=2.0**-20),
-    _float("bf16", 16, float(2**128 - 2**120), _bf16),
+    _float("fp32", 32, float(2**128 - 2**104), lambda x: x, digits=24, finest=2.0**-149),
+    replace(_float("fp16", 16, 65504.0, _fp16, digits=11, finest=2.0**-24), least=2.0**-20),
+    _float("bf16", 16, float(2**128 - 2**120), _bf16, digits=8, finest=2.0**-133),
     _float("e8m0", 8, 2.0**127, _e8m0, signed=False),
-    _float("e4m3", 8, E4M3.high, E4M3.round, signed=False),
+    _float("e4m3", 8, E4M3.high, E4M3.round, signed=False, digits=4, finest=2.0**-9),
     *(_integer(bits, signed) for signed in (False, True) for bits in range(1, 9)),
     Number("one", 0, False, 1.0, 1.0, lambda x: namespace(x).ones_like(x)),
 )

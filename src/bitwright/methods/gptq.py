@@ -98,10 +98,11 @@ def damp(stats: Stats) -> float:
     return float(min(max(stats.power.shape[0] / max(stats.n, 1), 0.01), 1.0))
 
 
-def factorise(stats: Stats, damping: float | None = None, order: str = "activation") -> Factor:
+def factorise(stats: Stats, damping: float | None = None, order: str | Array = "activation") -> Factor:
     """The factor of the damped Hessian; without a `damping`, that of `damp`.
 
-    Damping doubles, with a note, until the matrix is definite.
+    `order` is one of `Options.order`, or says itself which column is the first, which the next. Damping doubles, with a
+    note, until the matrix is definite.
 
     Raises TensorError for a Hessian that is not finite, or indefinite beyond what rounding explains.
     """
@@ -116,15 +117,17 @@ def factorise(stats: Stats, damping: float | None = None, order: str = "activati
     if not mean > 0:
         notes += ("the layer's input is all zeros: rounded to nearest",)
         mean, hessian = 1.0, like(np.eye(columns), power)
-    permutation = xp.argsort(power, descending=True, stable=True) if order == "activation" else natural
-    if order == "activation":
+    permutation = order
+    if isinstance(order, str):
+        permutation = xp.argsort(power, descending=True, stable=True) if order == "activation" else natural
+    if permutation is not natural:
         hessian = xp.take(xp.take(hessian, permutation, axis=0), permutation, axis=1)  # its own: changed below
     damped = xp.asarray(hessian, copy=True) if hessian is stats.hessian else hessian
     damping = damp(stats) if damping is None else damping
     upper, rest, used = upper_factor(damped, damping, mean, "the second moments of its inputs are indefinite")
     if used != damping:
         notes += (f"singular Hessian: damping raised from {damping:g} to {used:g}",)
-    if order == "activation":
+    if permutation is not natural:
         back = xp.argsort(permutation)
         damped = damped[back[:, None], back[None, :]]
     return Factor(damped, upper, permutation, rest, notes)
@@ -201,33 +204,52 @@ def codes_of(values: Array, format: Format, order: Array) -> Array:
 
 @dataclass(frozen=True)
 class Steps:
-    """Scale and zero of each column, in the order in which columns are visited: [groups, rows], and their groups."""
+    """Scale, zero and shift of each column, in the order in which columns are visited: [groups, rows], and their
+    groups. There is no zero where there is a shift."""
 
     format: Format
     scale: Array
     zero: Array | None
     group: list[int]
     may_be_zero: bool
+    shift: Array | None = None
 
     @classmethod
-    def of(cls, format: Format, scale: Array, zero: Array | None, order: Array, rows: int, columns: int) -> Steps:
-        """From scale and zero [rows or 1, groups]; copies, `light` where the matrix is."""
+    def of(
+        cls,
+        format: Format,
+        scale: Array,
+        zero: Array | None,
+        order: Array,
+        rows: int,
+        columns: int,
+        shift: Array | None = None,
+    ) -> Steps:
+        """From scale, zero and shift [rows or 1, groups]; copies, `light` where the matrix is."""
         group = [int(i) // format.block_size(columns) for i in order]
-        scale, zero = light(scale, rows), None if zero is None else light(zero, rows)
-        xp = namespace(scale)
-        transposed = None if zero is None else xp.asarray(zero.T, copy=True)
-        return cls(format, xp.asarray(scale.T, copy=True), transposed, group, bool((scale == 0).any()))
+
+        def turn(numbers: Array | None) -> Array | None:
+            if numbers is None:
+                return None
+            numbers = light(numbers, rows)
+            return namespace(numbers).asarray(numbers.T, copy=True)
+
+        return cls(format, turn(scale), turn(zero), group, bool((scale == 0).any()), turn(shift))
 
     def rows(self, rows: slice) -> Steps:
         """Those of some rows."""
         if self.scale.shape[1] == 1:
             return self
-        zero = None if self.zero is None else self.zero[:, rows]
-        return replace(self, scale=self.scale[:, rows], zero=zero)
+        zero, shift = (None if part is None else part[:, rows] for part in (self.zero, self.shift))
+        return replace(self, scale=self.scale[:, rows], zero=zero, shift=shift)
 
     def round(self, target: Array, column: int) -> tuple[Array, Array]:
         """Grid values and decoded weights nearest to `target` [rows], with the scale of the `column`-th visited."""
         scale = self.scale[self.group[column]]
+        if self.shift is not None:
+            shift = self.shift[self.group[column]]
+            value = self.format.grid.round((target - shift) / divisor(scale))
+            return value, value * scale + shift
         if self.zero is None:
             value = self.format.grid.round(target / divisor(scale) if self.may_be_zero else target / scale)
             return value, value * scale

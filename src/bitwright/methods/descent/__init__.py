@@ -13,9 +13,9 @@ from bitwright.core.qtensor import QTensor
 from bitwright.core.stats import Stats
 from bitwright.methods import gptq
 from bitwright.methods.descent import outputs as sides
-from bitwright.methods.descent import solver
+from bitwright.methods.descent import solver, structure, supers
 from bitwright.methods.gptq import Factor
-from bitwright.methods.method import Method
+from bitwright.methods.method import Method, fits_fixed
 
 
 class Options(gptq.Options):
@@ -56,12 +56,47 @@ def quantize(
     """
     gptq.require(format, stats, "descent")
     assert stats is not None
-    factor = gptq.factorise(stats, damping, order) if factor is None else factor
+    factor = factorise(stats, format, damping, order) if factor is None else factor
     outputs = None if curvature is None else sides.weigh(curvature, w.shape[0], output_damping)
-    q = solver.start(w, format, stats, factor, outputs)
+    if structure.suits(format):
+        q = supers.quantize(w, structure.Structure(format, w.shape[1]), factor, outputs, sweeps)
+    else:
+        q = solver.refine(w, solver.start(w, format, stats, factor, outputs), factor, sweeps, outputs)
     if curvature is not None and outputs is None:
         q = replace(q, notes=(*q.notes, sides.NO_SLOPE))
-    return solver.refine(w, q, factor, sweeps, outputs)
+    return q
+
+
+def factorise(stats: Stats, format: Format, damping: float | None = None, order: str = "activation") -> Factor:
+    """The factor of the damped Hessian with columns in an order that `format` can be solved in.
+
+    In "activation" order the columns that share a factor or a scale stay together where these are chosen as their turn
+    comes (`structure.suits`). Raises what `gptq.factorise` raises.
+    """
+    if order == "natural" or not structure.suits(format):
+        return gptq.factorise(stats, damping, order)
+    columns = stats.power.shape[0]
+    return gptq.factorise(stats, damping, structure.Structure(format, columns).order(stats.power))
+
+
+class Factors:
+    """The factors of one input's second moments, made when a format first asks: their order depends on its blocks."""
+
+    def __init__(self, stats: Stats, options: Options) -> None:
+        self._stats, self._options = stats, options
+        self._made: tuple[Format, Factor] | None = None
+
+    def of(self, format: Format) -> Factor:
+        """The one for `format`; the last one is kept. Raises what `gptq.factorise` raises."""
+        if self._made is None or self._made[0] != format:
+            self._made = None  # as wide as the layer, squared: not two at a time
+            self._made = format, factorise(self._stats, format, self._options.damping, self._options.order)
+        return self._made[1]
+
+
+def fits(format: Format) -> str | None:
+    """Why it cannot take a format; None where it can."""
+    return None if structure.suits(format) else fits_fixed(format)
 
 
 LIBRARIES = 96 << 20
@@ -77,7 +112,7 @@ METHOD = Method(
         damping=options.damping,
         order=options.order,
         sweeps=options.sweeps,
-        factor=seen.shared,
+        factor=None if seen.shared is None else seen.shared.of(f),
         curvature=seen.curvature,
         output_damping=options.output_damping,
     ),
@@ -86,7 +121,8 @@ METHOD = Method(
     moments=True,
     weighs=True,
     libraries=LIBRARIES,
-    prepare=gptq.prepare,
+    fits=fits,
+    prepare=Factors,
     work=lambda options: 2.0 + options.sweeps,
     fallback="mse",
 )

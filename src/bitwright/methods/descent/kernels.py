@@ -14,12 +14,14 @@ from bitwright.methods.gptq import Steps
 
 @dataclass(frozen=True)
 class Numbers:
-    """Grid, scales and zeros as the loop takes them."""
+    """Grid, scales, zeros and shifts as the loop takes them."""
 
     scale: np.ndarray
     """Float32 [groups, rows]."""
     zero: np.ndarray
     """The same; empty without zeros."""
+    shift: np.ndarray
+    """The same; empty without shifts."""
     group: np.ndarray
     """The group of each column, [columns]."""
     low: np.float32
@@ -37,7 +39,8 @@ class Numbers:
         def spread(numbers: Array) -> np.ndarray:
             return np.ascontiguousarray(np.broadcast_to(np.asarray(numbers), (len(numbers), rows)))
 
-        zero = np.empty((0, 0), np.float32) if steps.zero is None else spread(steps.zero)
+        none = np.empty((0, 0), np.float32)
+        zero, shift = (none if part is None else spread(part) for part in (steps.zero, steps.shift))
         grid = steps.format.grid
         levels, borders = grid.ladder
         if grid.uniform:
@@ -45,17 +48,17 @@ class Numbers:
         offset = grid.low if grid.low % 1 else 0.0
         low, high = (np.float32(end - offset) for end in (grid.low, grid.high))
         group = np.asarray(steps.group, np.uintp)
-        return cls(spread(steps.scale), zero, group, low, high, np.float32(offset), levels, borders)
+        return cls(spread(steps.scale), zero, shift, group, low, high, np.float32(offset), levels, borders)
 
     def columns(self, start: int, stop: int) -> tuple[Any, ...]:
         """For some columns."""
         ends = (self.low, self.high, self.offset)
-        return (self.scale, self.zero, self.group[start:stop], *ends, self.levels, self.borders)
+        return (self.scale, self.zero, self.shift, self.group[start:stop], *ends, self.levels, self.borders)
 
 
 def _sweep(  # type: ignore[no-untyped-def]
     base, carried, power, matrix, order, values, decoded, own, across, felt,
-    first, scale, zero, group, low, high, offset, levels, borders,
+    first, scale, zero, shift, group, low, high, offset, levels, borders,
 ):  # fmt: skip
     rows, columns = base.shape
     coupled, feeding = across.size > 0, own.size > 0
@@ -68,9 +71,10 @@ def _sweep(  # type: ignore[no-untyped-def]
             column = order[i]
             block = group[column]
             step = scale[block, first + row]
-            shift = zero[block, first + row] if zero.size > 0 else none
+            origin = zero[block, first + row] if zero.size > 0 else none
+            start = shift[block, first + row] if shift.size > 0 else none
             wanted = base[row, column] + carried[row, column] / power[column]
-            wanted = wanted / (step if step != 0 else one) + shift
+            wanted = (wanted - start) / (step if step != 0 else one) + origin
             # Not a function: each call would count references to its arrays, which takes longer than all the rest.
             if borders.size == 0:
                 value = min(max(np.rint(wanted - offset), low), high) + offset
@@ -82,7 +86,7 @@ def _sweep(  # type: ignore[no-untyped-def]
                     probe //= 2
                 value = levels[count]
             if feeding or value != values[row, column]:
-                new = (value - shift) * step
+                new = (value - origin) * step + start
                 change = base[row, column] - new
                 values[row, column] = value
                 decoded[row, column] = new

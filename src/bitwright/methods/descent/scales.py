@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from bitwright.core.array import Array, like, namespace, subtract_product
 from bitwright.methods.descent.outputs import Outputs
 from bitwright.methods.gptq import Steps
@@ -25,34 +28,47 @@ def visit_scales(
     group of columns, the objective is a parabola in the scales of its rows: slope sum_j L_jr (pull G)_jr, curvature
     G o (L^T H L). Without `outputs`, G = I, each scale goes by itself.
     """
-    xp = namespace(values)
     scale, zero = like(steps.scale, values), None if steps.zero is None else like(steps.zero, values)
     groups = scale.shape[0]
     size = values.shape[0] // groups
     for group in range(groups):
         inside = slice(group * size, (group + 1) * size)
         level = values[inside] if zero is None else values[inside] - zero[group]
-        product = hessian[inside, inside] @ level
-        old = scale[group]
-        if outputs is None:
-            slope, curvature = (level * pull[inside]).sum(axis=0), (level * product).sum(axis=0)
-            wanted = old + slope / curvature.clip(1e-30, None)
-        else:
-            slope = (level * (pull[inside] @ outputs.curvature)).sum(axis=0)
-            curvature = outputs.curvature * (level.T @ product)
-            wanted = old + solve(curvature, slope)
         around = tuple(factor[:, group * factor.shape[1] // groups] for factor in outer)
-        new = steps.format.scale.round(xp.where(wanted * old > 0, wanted, old), around)
-        step = new - old
-        if outputs is None:
-            keep = step * (2 * slope - step * curvature) > 0
-        else:
-            keep = falling(step, slope, curvature)
-        step = xp.where(keep, step, xp.zeros_like(step))
-        scale[group] = xp.where(keep, new, old)  # old + step may be off by a rounding
+        scale[group], step = moved(
+            level, scale[group], partial(steps.format.scale.round, outer=around), pull, hessian, inside, outputs
+        )
         decoded[inside] = level * scale[group]
         subtract_product(pull, hessian[:, inside], level * step)
     steps.scale[:] = like(scale, steps.scale)
+
+
+def moved(
+    level: Array,
+    old: Array,
+    round: Callable[[Array], Array],
+    pull: Array,
+    hessian: Array,
+    inside: slice,
+    outputs: Outputs | None,
+) -> tuple[Array, Array]:
+    """What becomes of the factors `old` [rows] of `level` [columns inside, rows], and by how much they have moved.
+
+    `round` makes of wanted factors those that can be stored.
+    """
+    xp = namespace(level)
+    product = hessian[inside, inside] @ level
+    if outputs is None:
+        slope, curvature = (level * pull[inside]).sum(axis=0), (level * product).sum(axis=0)
+        wanted = old + slope / curvature.clip(1e-30, None)
+    else:
+        slope = (level * (pull[inside] @ outputs.curvature)).sum(axis=0)
+        curvature = outputs.curvature * (level.T @ product)
+        wanted = old + solve(curvature, slope)
+    new = round(xp.where(wanted * old > 0, wanted, old))
+    step = new - old
+    keep = step * (2 * slope - step * curvature) > 0 if outputs is None else falling(step, slope, curvature)
+    return xp.where(keep, new, old), xp.where(keep, step, xp.zeros_like(step))  # old + step may be off by a rounding
 
 
 def solve(curvature: Array, slope: Array) -> Array:
