@@ -107,8 +107,8 @@ def test_these_formats_and_no_others_choose_scales_in_turn() -> None:
         Format("d", UINT[4], ONE, shift=ONE),
     ]
     for format in others:
-        assert "no method finds the shifts" in str(descent.fits(format))
-        with pytest.raises(RecipeError, match="no method finds the shifts"):
+        assert "the shifts of" in str(descent.fits(format))
+        with pytest.raises(RecipeError, match="shifts"):
             descent.quantize(weights(0, 2, COLUMNS), format, inputs(0, COLUMNS))
     assert all(registry.get("descent").fits(format) is None for format in (*FORMATS, *formats()))
 
@@ -147,7 +147,7 @@ def test_factors_round_as_they_are_stored(type: str) -> None:
 
 def test_scales_beyond_the_largest_stay_the_largest() -> None:
     """A late block may want more than its super-block's factor can reach: not nothing."""
-    rules, table = Structure(named("q4_k"), 256).rules(), np.zeros((14, trials.LANES), np.float32)
+    rules, table = Structure(named("q4_k"), 256).rules(), np.zeros((15, trials.LANES), np.float32)
     one = np.float32(1)
     count = trials.near(one * 1000, -one, one, one, one, -one, rules, table, 0)
     tried = table[trials.SCALE, :count]
@@ -261,22 +261,24 @@ def test_rows_at_the_edge_of_what_can_be_stored(format: Format, sides: int, road
 
 @pytest.mark.parametrize("format", FEW, ids=name_of)
 def test_plain_arrays_come_close(format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are the same for both libraries, but for ties."""
-    w, stats, g = weights(6, ROWS, COLUMNS), inputs(6, COLUMNS), slopes(6)
+    """Within a fourth on one side, on both well below one side; and the same for both libraries, but for ties."""
+    w, stats, g = weights(6, ROWS, 256), inputs(6, 256), slopes(6)
     for curvature in (None, g):
         torches = None if curvature is None else torch.from_numpy(curvature)
-        compiled = descent.quantize(w, format, stats, curvature=curvature)
-        as_torch = descent.quantize(torch.from_numpy(w), format, on_torch(stats), curvature=torches)
+        compiled = descent.quantize(w, format, stats, curvature=curvature, sweeps=2)
+        as_torch = descent.quantize(torch.from_numpy(w), format, on_torch(stats), curvature=torches, sweeps=2)
         with monkeypatch.context() as absent:
             absent.setattr(solver, "compiled", lambda x: None)
-            plain = descent.quantize(w, format, stats, curvature=curvature)
-            other = descent.quantize(torch.from_numpy(w), format, on_torch(stats), curvature=torches)
-        found = []
-        for q in (compiled, as_torch, plain, other):
-            found.append(both(w, q, damped(stats), np.eye(ROWS) if curvature is None else g))
+            plain = descent.quantize(w, format, stats, curvature=curvature, sweeps=2)
+            other = descent.quantize(torch.from_numpy(w), format, on_torch(stats), curvature=torches, sweeps=2)
+        if curvature is None:
+            one = plain
+        weighed = np.eye(ROWS) if curvature is None else g
+        found = [both(w, q, damped(stats), weighed) for q in (compiled, as_torch, plain, other)]
         assert isinstance(other.codes, torch.Tensor) and isinstance(other.scale, torch.Tensor)
         assert found[0] == pytest.approx(found[1], rel=0.02) and found[2] == pytest.approx(found[3], rel=0.02)
-        assert found[0] < found[2] < 1.25 * found[0]
+        assert found[0] < found[2]
+        assert found[2] < (1.25 * found[0] if curvature is None else 0.9 * both(w, one, damped(stats), g))
 
 
 @pytest.mark.parametrize("format", FEW, ids=name_of)

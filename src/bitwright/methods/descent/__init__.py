@@ -47,8 +47,14 @@ def quantize(
     each block's scale to its minimiser, as stored, where that lowers the objective. The objective never rises.
 
     With G = V D V^T, error feedback goes along rows too: row r is rounded for the target w_r + sum_{q<r} V[q, r] e_q.
+    Where blocks share factors of their scales, or have shifts (`structure.suits`: GGUF's K types and more), all these
+    numbers are chosen as their turn comes: factors for the target of a whole super-block, the numbers of each block for
+    its own target just before it is rounded, and both anew in every sweep. Scales and shifts take any sign that their
+    types have.
+
     Compiled where numba is installed and the weights are in main memory. Else the same sums run in blocks of
-    `outputs.ROWS` rows, and with G, errors are fed back between these alone, which a note says.
+    `outputs.ROWS` rows, and with G, errors are fed back between these alone; and the numbers of blocks that share
+    factors are chosen once. Notes say so.
 
     Sources: cyclic coordinate descent as in QuantEase (Behdin et al. 2023, arXiv 2309.01885), from GPTQ; both sides of
     the objective as in K-FAC (Martens and Grosse 2015, arXiv 1503.05671). Raises RecipeError without stats or for a
@@ -100,7 +106,8 @@ def fits(format: Format) -> str | None:
 
 
 LIBRARIES = 96 << 20
-"""numba and LLVM, with the loops compiled (measured: 67 MiB from the cache, 104 where they are compiled anew)."""
+"""numba and LLVM, with the loops compiled (measured: 67 MiB from the cache, 104 where they are compiled anew; those of
+formats with factors or shifts take 5 more from the cache, and 76 more the one time they are compiled)."""
 METHOD = Method(
     name="descent",
     title="Error feedback, then coordinate descent on the layer's output error",

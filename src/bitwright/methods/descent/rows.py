@@ -14,6 +14,7 @@ from bitwright.methods.descent.trials import (
     SCALE,
     SHIFT,
     STEP,
+    STEPS,
     TRIES,
     fit,
     follow,
@@ -54,7 +55,7 @@ def _factors(target, weight, rules, size, fits, table, offsets):  # type: ignore
     longest = deepest = none
     for b in range(blocks):
         part = slice(b * size, (b + 1) * size)
-        step, shift, code, mean, _ = fit(target[part], weight[part], rules, side, table)
+        step, shift, code, mean = fit(target[part], weight[part], rules, side, table)
         fits[b, 0], fits[b, 1], fits[b, 2], fits[b, 3] = step, shift, code, mean
         if abs(step) > abs(longest):
             longest = step
@@ -97,12 +98,23 @@ def _factors(target, weight, rules, size, fits, table, offsets):  # type: ignore
 factors_of = compiled(_factors)
 
 
+def _hand_on(row, felt, across, into):  # type: ignore[no-untyped-def]
+    """Later rows of `into` take up their shares of what a row has `felt`."""
+    for other in range(row + 1, len(into)):
+        share = across[other, row]
+        for k in range(into.shape[1]):
+            into[other, k] += share * felt[row, k]
+
+
+hand_on = compiled(_hand_on)
+
+
 def _begin(  # type: ignore[no-untyped-def]
     base, own, carried, upper, weight, across, felt, values, decoded, rules, size, factor, around, scale, level
 ):  # fmt: skip
     rows, width = base.shape
     blocks = width // size
-    table, offsets = np.zeros((14, LANES), np.float32), np.empty(TRIES * TRIES + 1, np.int64)
+    table, offsets = np.zeros((15, LANES), np.float32), np.empty(TRIES * TRIES + 1, np.int64)
     target, fits = np.empty(width, np.float32), np.empty((blocks, 4), np.float32)
     one, none = np.float32(1), np.float32(0)
     for row in range(rows):
@@ -115,7 +127,7 @@ def _begin(  # type: ignore[no-untyped-def]
             part = slice(first, first + size)
             scale[row, b], level[row, b] = one, one
             if not rules.direct:
-                step, shift, code, mean, _ = fit(target[part], weight[part], rules, side, table)
+                step, shift, code, mean = fit(target[part], weight[part], rules, side, table)
                 count = near(step, shift, code, mean, factor[row], around[row], rules, table, 0)
                 weigh(target[part], weight[part], rules, table, count)
                 at = least(table, 0, count)
@@ -132,10 +144,7 @@ def _begin(  # type: ignore[no-untyped-def]
         if across.size:
             for k in range(width):
                 felt[row, k] = own[row, k] - decoded[row, k]
-            for other in range(row + 1, rows):
-                share = across[other, row]
-                for k in range(width):
-                    base[other, k] += share * felt[row, k]
+            hand_on(row, felt, across, base)
 
 
 begin = compiled(_begin)
@@ -187,7 +196,7 @@ def _improve(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     rows, columns = decoded.shape
     count, size = inverse.shape[0], inverse.shape[1]
-    table = np.zeros((14, LANES), np.float32)
+    table = np.zeros((15, LANES), np.float32)
     misses, found = np.empty((size, LANES), np.float32), np.empty((size, LANES), np.float32)
     target, pushed = np.empty(size, np.float32), np.empty(size, np.float32)
     of_scale, of_level = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -214,9 +223,10 @@ def _improve(  # type: ignore[no-untyped-def]
             side = one if around[row, wide] > 0 else -one
             if rules.direct and around[row, wide] == 0:
                 side = one if target.min() > 0 else -one
-            step, shift, code, mean, tried = fit(target, weight[place], rules, side, table)
+            step, shift, code, mean = fit(target, weight[place], rules, side, table)
+            tried = STEPS
             if rules.direct:
-                for k in range(tried):
+                for k in range(STEPS):
                     table[STEP, k] = kept(table[BEST_STEP, k], rules.zeros, rules)
                     table[SHIFT, k] = kept(table[BEST_SHIFT, k], True, rules)
             else:
@@ -295,10 +305,7 @@ def _improve(  # type: ignore[no-untyped-def]
         if across.size:
             for k in range(columns):
                 felt[row, k] = force[row, k] - felt[row, k]
-            for other in range(row + 1, rows):
-                share = across[other, row]
-                for k in range(columns):
-                    force[other, k] += share * felt[row, k]
+            hand_on(row, felt, across, force)
 
 
 improve = compiled(_improve)

@@ -13,7 +13,7 @@ import numpy as np
 from bitwright.core.compiled import compiled
 
 STEPS = 32
-"""Shares of a block's range, from `first` to `last`, that a fit begins with, for each sign."""
+"""Steps that a fit begins with: shares of the block's range, where it has a sign the half of them for each."""
 ROUNDS = 3
 """Rounds of codes in a fit; after the first only the shift follows them, after others step and shift."""
 TRIES = 2
@@ -22,8 +22,10 @@ REACH = 2
 """How far from the best one the whole numbers of a block are tried."""
 LANES = (2 * REACH + 1) ** 2 * TRIES * TRIES
 """Scales and shifts that are tried at once, at most."""
-STEP, SHIFT, INVERSE, LOSS, VALUE, SCALE, LEVEL, SQUARES, SUMS, MEETS, BEST, BEST_STEP, BEST_SHIFT, BEST_SUM = range(14)
-"""Rows of a table of trials [14, `LANES`]."""
+STEP, SHIFT, INVERSE, WANTED, VALUE, LOSS, SCALE, LEVEL, SQUARES, SUMS, MEETS, BEST, BEST_STEP, BEST_SHIFT, BEST_SUM = (
+    range(15)
+)
+"""Rows of a table of trials [15, `LANES`]."""
 
 
 def _stored(x, rules):  # type: ignore[no-untyped-def]
@@ -38,30 +40,36 @@ stored = compiled(_stored)
 
 
 def _weigh(target, weight, rules, table, count):  # type: ignore[no-untyped-def]
-    """LOSS of `count` trials: sum weight (target - nearest value * STEP - SHIFT)^2."""
-    step, shift, inverse, loss, value = table[STEP], table[SHIFT], table[INVERSE], table[LOSS], table[VALUE]
+    """LOSS of `count` trials, sum weight (target - value * STEP - SHIFT)^2, with the nearest values.
+
+    SQUARES, SUMS and MEETS become the weighted sums of squares of values, of values, and of values times the target.
+    """
+    step, shift, inverse, wanted = table[STEP], table[SHIFT], table[INVERSE], table[WANTED]
+    loss, value, squares, sums, meets = table[LOSS], table[VALUE], table[SQUARES], table[SUMS], table[MEETS]
     none, one = np.float32(0), np.float32(1)
     low, high = rules.low, rules.high
     for k in range(count):
         inverse[k] = one / step[k] if step[k] != 0 else none
-        loss[k] = none
+        loss[k] = squares[k] = sums[k] = meets[k] = none
     for i in range(target.size):
         x, w = target[i], weight[i]
         if rules.borders.size == 0:
             for k in range(count):
-                q = min(max(np.rint((x - shift[k]) * inverse[k]), low), high)
-                miss = x - (q * step[k] + shift[k])
-                loss[k] += w * miss * miss
+                value[k] = min(max(np.rint((x - shift[k]) * inverse[k]), low), high)
         else:
             for k in range(count):
-                value[k] = low
+                value[k], wanted[k] = low, (x - shift[k]) * inverse[k]
             for j in range(rules.borders.size):
                 border, level = rules.borders[j], rules.levels[j + 1]
                 for k in range(count):
-                    value[k] = level if (x - shift[k]) * inverse[k] > border else value[k]
-            for k in range(count):
-                miss = x - (value[k] * step[k] + shift[k])
-                loss[k] += w * miss * miss
+                    value[k] = level if wanted[k] > border else value[k]
+        for k in range(count):
+            miss = x - (value[k] * step[k] + shift[k])
+            part = w * value[k]
+            loss[k] += w * miss * miss
+            squares[k] += part * value[k]
+            sums[k] += part
+            meets[k] += part * x
 
 
 weigh = compiled(_weigh)
@@ -72,13 +80,14 @@ def _follow(target, weight, upper, rules, table, count, misses, values):  # type
 
     Fills `values` [size, count] and `misses`, target - decoded.
     """
-    step, shift, inverse, loss, value = table[STEP], table[SHIFT], table[INVERSE], table[LOSS], table[VALUE]
+    step, shift, inverse, wanted = table[STEP], table[SHIFT], table[INVERSE], table[WANTED]
+    loss, value = table[LOSS], table[VALUE]
     none, one = np.float32(0), np.float32(1)
     low, high = rules.low, rules.high
     for k in range(count):
         inverse[k] = one / step[k] if step[k] != 0 else none
         loss[k] = none
-    aim = table[SUMS]
+    aim = table[SUMS]  # a row that nothing else needs here
     for i in range(target.size):
         x, w = target[i], weight[i]
         for k in range(count):
@@ -92,11 +101,11 @@ def _follow(target, weight, upper, rules, table, count, misses, values):  # type
                 value[k] = min(max(np.rint((aim[k] - shift[k]) * inverse[k]), low), high)
         else:
             for k in range(count):
-                value[k] = low
+                value[k], wanted[k] = low, (aim[k] - shift[k]) * inverse[k]
             for j in range(rules.borders.size):
                 border, level = rules.borders[j], rules.levels[j + 1]
                 for k in range(count):
-                    value[k] = level if (aim[k] - shift[k]) * inverse[k] > border else value[k]
+                    value[k] = level if wanted[k] > border else value[k]
         for k in range(count):
             decoded = value[k] * step[k] + shift[k]
             rest = aim[k] - decoded
@@ -111,10 +120,9 @@ follow = compiled(_follow)
 def _fit(target, weight, rules, side, table):  # type: ignore[no-untyped-def]
     """The best step, its shift (of the sign `side`, or 0), and the weighted means of its codes and of the target.
 
-    From `STEPS` ranges, of both signs where there are no shifts; BEST_STEP and BEST_SHIFT of `table` hold what became
-    of each, as many as the last number returned says.
+    BEST_STEP and BEST_SHIFT of `table` hold what became of each of `STEPS`.
     """
-    step, shift, inverse, loss, value = table[STEP], table[SHIFT], table[INVERSE], table[LOSS], table[VALUE]
+    step, shift, loss = table[STEP], table[SHIFT], table[LOSS]
     squares, sums, meets = table[SQUARES], table[SUMS], table[MEETS]
     best, best_step, best_shift, best_sum = table[BEST], table[BEST_STEP], table[BEST_SHIFT], table[BEST_SUM]
     none, one, half = np.float32(0), np.float32(1), np.float32(0.5)
@@ -125,51 +133,29 @@ def _fit(target, weight, rules, side, table):  # type: ignore[no-untyped-def]
         top, bottom = max(top, target[i]), min(bottom, target[i])
         total += weight[i]
         whole += weight[i] * target[i]
-    count = STEPS
+    shares = STEPS // 2 if rules.signed and not rules.shifted else STEPS
     if rules.shifted:
         if side < 0:
             bottom = min(bottom, none)
         span = top - bottom
     else:
         span = max(top, -bottom)
-        if rules.signed:
-            count = 2 * STEPS
-    for k in range(count):
-        share = rules.first + (rules.last - rules.first) * np.float32(k % STEPS) / np.float32(STEPS - 1)
+    for k in range(STEPS):
+        share = rules.first + (rules.last - rules.first) * np.float32(k % shares) / np.float32(shares - 1)
         if rules.shifted:
             step[k] = span * share / (high - low)
             given = bottom + span * (one - share) * half - step[k] * low
             shift[k] = given if given * side > 0 else none
         else:
             step[k] = span * share / rules.top
-            if k >= STEPS:
+            if k >= shares:
                 step[k] = -step[k]
             shift[k] = none
         best[k] = np.float32(np.inf)
         best_step[k], best_shift[k], best_sum[k] = step[k], shift[k], none
     for round in range(ROUNDS):
-        for k in range(count):
-            inverse[k] = one / step[k] if step[k] != 0 else none
-            loss[k] = squares[k] = sums[k] = meets[k] = none
-        for i in range(target.size):
-            x, w = target[i], weight[i]
-            if rules.borders.size == 0:
-                for k in range(count):
-                    value[k] = min(max(np.rint((x - shift[k]) * inverse[k]), low), high)
-            else:
-                for k in range(count):
-                    value[k] = low
-                for j in range(rules.borders.size):
-                    border, level = rules.borders[j], rules.levels[j + 1]
-                    for k in range(count):
-                        value[k] = level if (x - shift[k]) * inverse[k] > border else value[k]
-            for k in range(count):
-                miss = x - (value[k] * step[k] + shift[k])
-                loss[k] += w * miss * miss
-                squares[k] += w * value[k] * value[k]
-                sums[k] += w * value[k]
-                meets[k] += w * value[k] * x
-        for k in range(count):
+        weigh(target, weight, rules, table, STEPS)
+        for k in range(STEPS):
             if loss[k] < best[k]:
                 best[k], best_step[k], best_shift[k], best_sum[k] = loss[k], step[k], shift[k], sums[k]
             found, offset = step[k], none
@@ -184,10 +170,10 @@ def _fit(target, weight, rules, side, table):  # type: ignore[no-untyped-def]
             if found > 0 or (not rules.shifted and rules.signed):
                 step[k], shift[k] = found, offset
     at = 0
-    for k in range(count):
+    for k in range(STEPS):
         if best[k] < best[at]:
             at = k
-    return best_step[at], best_shift[at], best_sum[at] / total, whole / total, count
+    return best_step[at], best_shift[at], best_sum[at] / total, whole / total
 
 
 fit = compiled(_fit)
