@@ -21,7 +21,6 @@ from bitwright.core import formats
 from bitwright.core.lattice import recover
 from bitwright.files import gguf
 from bitwright.files.containers.gguf.blocks import unpack
-
 from tests.files.containers.gguf.models import summary
 from tests.files.containers.gguf.write import floats
 

@@ -408,6 +408,12 @@ class Recipe(_Table):
     kv_cache: Literal["float", "fp8", "int8", "int4"] = "float"
     """How keys and values of language models are held from token to token: rounded by scales that are chosen on
     calibration text and stored beside the weights, or "float", as they are. vLLM packs fp8; transformers rounds all."""
+    type: str | None = None
+    """The mix of a GGUF file, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... It gives every tensor its format, the
+    embedding among them; rules change single ones."""
+    tokenizer_pre: str | None = None
+    """How a GGUF file's runtimes cut text before merging tokens, as llama.cpp calls it; None: what the tokenizer's own
+    definition says."""
     untie: bool = False
     """Let a rule quantize an output head whose tensor is also the embedding; the head is then stored separately."""
     max_float_percent: float = Field(10.0, ge=0, le=100)

@@ -32,6 +32,7 @@ from bitwright.cli.options import (
     MaxDrop,
     MaxRam,
     MethodName,
+    MixName,
     Model,
     Out,
     Output,
@@ -65,6 +66,7 @@ def plan(
     indivisible: Indivisible = None,
     embedding: Embedding = None,
     kv_cache: KvCache = None,
+    type: MixName = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -77,7 +79,7 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, effort=effort, max_drop=max_drop,
+        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, effort=effort, max_drop=max_drop,
         copy_code=copy_code or None,
     )  # fmt: skip
 
@@ -109,6 +111,7 @@ def quantize(
     indivisible: Indivisible = None,
     embedding: Embedding = None,
     kv_cache: KvCache = None,
+    type: MixName = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -124,7 +127,7 @@ def quantize(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
         simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, kv_cache=kv_cache,
-        effort=effort, max_drop=max_drop, copy_code=copy_code or None,
+        type=type, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:

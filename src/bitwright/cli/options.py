@@ -88,6 +88,10 @@ KvCache = Annotated[
         autocompletion=starting(("fp8", "int8", "int4")),
     ),
 ]
+MixName = Annotated[
+    str | None,
+    typer.Option("--type", help="GGUF: the mix, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... Implies --to gguf."),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

@@ -47,7 +47,7 @@ def make(
     kind = kind_of(source)
     require_device(kind, device)
     recipe = complete(kind, recipe)
-    container = containers.get(recipe.output or kind.output(recipe))
+    container = containers.get(recipe.output or kind.output(recipe, out))
     if container.holds != kind.holds:
         fitting = ", ".join(c.name for c in containers.all() if c.holds == kind.holds)
         raise RecipeError(
@@ -163,7 +163,7 @@ def _require_some(plan: Plan) -> None:
 def require_out(plan: Plan) -> None:
     """Raise where the output cannot be written: wrongly named, there already, in a folder that is closed or full."""
     out = plan.out
-    plan.model.kind.require_name(out)
+    plan.model.kind.require_name(out, plan.container.ending)
     require_new(out)
     for name in (plan.partial.name, plan.model.kind.certificate(out).name):
         if len(os.fsencode(name)) > NAME:

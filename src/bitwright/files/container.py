@@ -71,6 +71,8 @@ class Container(ABC):
     """Single tensors of a model folder, or a whole ONNX graph."""
     groups: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
     """Weights per scale that its runtimes read, the best choice by default first."""
+    ending: ClassVar[str] = ""
+    """How the name of an output must end, where it is a single file although the kind of model has folders."""
     study: ClassVar[bool] = False
     """Whether it holds decoded weights, so that nothing gets smaller."""
 

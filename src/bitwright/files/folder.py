@@ -15,14 +15,18 @@ import torch
 
 from bitwright.core.array import float32
 from bitwright.errors import CertificationError, ModelError, TensorError
+from bitwright.files import gguf
 from bitwright.files.container import TensorContainer
 from bitwright.files.containers import registry
+from bitwright.files.containers.gguf.config import config_of
 from bitwright.files.plain import parse, read_text, why
 from bitwright.files.safetensors import INDEX, SINGLE, Checkpoint
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a table; ModelError where it is absent or not JSON."""
+    """config.json as a table, or what a GGUF file says instead; ModelError where it is absent or not JSON."""
+    if gguf.is_gguf(folder):
+        return config_of(gguf.read(folder))
     path = folder / "config.json"
     if not folder.is_dir():
         Checkpoint(folder)  # raises, naming the nearest folder
@@ -115,7 +119,10 @@ def sync(files: Iterable[Path]) -> None:
 
 def write_config(source: Path, out: Path, changes: dict[str, Any]) -> None:
     """config.json of an output: the source's with `changes`."""
-    config = json.loads((source / "config.json").read_text("utf-8")) | changes
+    config = read_config(source)
+    if source.is_file():
+        del config["quantization_config"]
+    config |= changes
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

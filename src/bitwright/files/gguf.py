@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from bitwright.errors import FileError
+from bitwright.files.plain import require_regular
 
 MAGIC, ENDING = b"GGUF", ".gguf"
 VERSIONS = (2, 3)
@@ -23,6 +24,8 @@ MOST = 1 << 20
 """Entries of metadata and tensors: more means that the file is no GGUF."""
 AXES = 4
 """Axes of a tensor at most (GGML_MAX_DIMS)."""
+MARK = {"quantization_config": {"quant_method": "gguf"}}
+"""What the config of a model in a GGUF file says besides."""
 AGAIN = "Download or convert it again"
 TEXT, LIST = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -101,6 +104,8 @@ class Gguf:
     version: int
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
+    lists: set[str] = field(default_factory=set)
+    """The facts that are lists."""
 
     def raw(self, tensor: Tensor, first: int, count: int) -> Raw:
         """Blocks [first, first + count) of a tensor of a known type, uint8 [count, bytes].
@@ -158,6 +163,7 @@ def is_gguf(path: Path) -> bool:
 def read(path: Path) -> Gguf:
     """The header, after holding it against the size of the file. Raises FileError for what is damaged or cut off."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return _Reader(path, file).read()
     except OSError as error:
@@ -182,7 +188,10 @@ class _Reader:
             key = self.text()
             if key in found.facts:
                 raise self.wrong(f"two entries {key!r} in the metadata")
-            found.facts[key] = self.value(*self.numbers("I"))
+            (kind,) = self.numbers("I")
+            found.facts[key] = self.value(kind)
+            if kind == LIST:
+                found.lists.add(key)
         entries = [self.tensor() for _ in range(self.bounded(tensors, "tensors"))]
         align = found.facts.get("general.alignment", 32)
         if type(align) is not int or align < 1 or align & (align - 1):

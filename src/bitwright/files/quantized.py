@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from bitwright.core.qtensor import QTensor
 from bitwright.files.held import Cache, Module
 from bitwright.files.safetensors import Checkpoint
+
+PIECE = 1 << 18
+"""Bytes that are compared at once."""
 
 
 class QuantizedCheckpoint(Checkpoint):
@@ -19,6 +22,8 @@ class QuantizedCheckpoint(Checkpoint):
     `quantized` says how each is held. A container's reader fills it, and takes the stored parts out of `tensors`.
     """
 
+    again: ClassVar[bool] = False
+    """Whether its matrices may be quantized again, as no float model may be left."""
     library: str
     """Whose code `by_library` is, with its name in words."""
 
@@ -79,3 +84,21 @@ class QuantizedCheckpoint(Checkpoint):
         first = start - start % step
         decoded: torch.Tensor = self.qtensor(name, first, min(-(-stop // step) * step, rows)).decode()
         return decoded.to(self.tensors[name].dtype)[start - first : stop - first]
+
+
+def same_bytes(a: Checkpoint, b: Checkpoint, name: str) -> bool:
+    """Whether two folders store the very same tensor under this name; compares a few rows at a time."""
+    one, other = a.entry(name), b.tensors.get(name)
+    if isinstance(b, QuantizedCheckpoint) and name in b.quantized:
+        return False
+    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    rows = max(1, PIECE // max(one.row_size, 1))
+    return all(
+        torch.equal(_bytes(piece), _bytes(b.read_entry(other, start, start + rows)))
+        for start, piece in a.chunks(name, rows)
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1).view(torch.uint8)

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from bitwright.errors import FileError, ModelError, TensorError
-from bitwright.files.gguf import is_gguf
 from bitwright.files.held import Held
 from bitwright.files.plain import parse, read_text, require_regular
 from bitwright.files.reserved import Reserved
@@ -175,11 +174,6 @@ class Checkpoint:
         self.folder = folder
         self.quantized: Mapping[str, Held] = {}
         """Matrices that are held in a container, and how."""
-        if is_gguf(folder):
-            raise ModelError(
-                "a GGUF file, which can only be checked",
-                where=str(folder), fix="Give the folder that it was made from", foreign=True,
-            )  # fmt: skip
         if folder.is_file():
             raise ModelError("a file, not a folder", where=str(folder), fix=f"Give the model's folder, {folder.parent}")
         if not folder.is_dir():

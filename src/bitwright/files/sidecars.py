@@ -7,6 +7,7 @@ says what is downloaded of a repository.
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 import shutil
 from collections.abc import Iterable
@@ -76,6 +77,20 @@ def listed(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if not hidden(name)]
         found += [path for name in files if (path := Path(place) / name).is_file()]
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def beside(file: Path, name: str) -> Path:
+    """Where what belongs to a model of one file lies: beside it, under its name."""
+    return file.with_name(f"{file.stem}.{name}")
+
+
+def shelved(file: Path) -> dict[str, Path]:
+    """What belongs to an output of one file, by the names in a repository of its own; the file itself not."""
+    found = {path.name.removeprefix(f"{file.stem}."): path for path in file.parent.glob(f"{glob.escape(file.stem)}.*")}
+    found = {name: path for name, path in found.items() if fits(name, PAPERS)}
+    certificate, card = beside(file, CERTIFICATE), beside(file, CARD)
+    found |= {certificate.name: certificate} if certificate.is_file() else {}
+    return found | ({CARD: card} if card.is_file() else {})
 
 
 def papers(model: Path) -> list[Path]:

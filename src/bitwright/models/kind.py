@@ -108,8 +108,8 @@ class Kind(ABC):
         """The float model at `path`, a `models.model.Model`. Raises ModelError, FileError or TensorError."""
 
     @abstractmethod
-    def output(self, recipe: Recipe) -> str:
-        """The container that is written where the recipe names none."""
+    def output(self, recipe: Recipe, out: Path | None = None) -> str:
+        """The container that is written, at `out` if that is known, where the recipe names none."""
 
     def has_data(self, recipe: Recipe) -> bool:
         """Whether the recipe names all the data that planning looks at."""
@@ -140,8 +140,8 @@ class Kind(ABC):
         """Where an output is written until it has its final name."""
 
     @abstractmethod
-    def require_name(self, out: Path) -> None:
-        """Raise RecipeError where an output of this kind cannot be called so."""
+    def require_name(self, out: Path, ending: str) -> None:
+        """Raise RecipeError where an output cannot be called so whose container gives files that end in `ending`."""
 
     @abstractmethod
     def check(self, path: Path, against: Path | None) -> Iterator[Event]:

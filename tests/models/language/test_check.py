@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bitwright.errors import ModelError
+from bitwright.errors import FileError, ModelError
 from bitwright.events import Note
 from bitwright.files.folder import open_checkpoint
 from bitwright.files.quantized import QuantizedCheckpoint
@@ -36,19 +36,30 @@ def said(path: Path, against: Path | None = None) -> tuple[bool | None, str]:
     return found.sound, str(found)
 
 
-def test_a_gguf_file_gets_no_verdict(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_gguf_file_of_an_unknown_network_gets_no_verdict(pair: tuple[Path, Path], tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    path.write_bytes(gguf.made({"a": (2, (32,), b"\0\x3c" + bytes(16)), "b": (99, (7,), b"1234567")}))
+    whole = gguf.made({"a": (2, (32,), b"\0\x3c" + bytes(16)), "b": (99, (7,), b"1234567")})
+    path.write_bytes(whole.replace(b"llama", b"clown"))
     sound, words = said(path)
-    assert sound is None and "GGUF version 3, llama, 2 tensors: 1 Q4_0, 1 type 99" in words
+    assert sound is None and "GGUF version 3, clown, 2 tensors: 1 Q4_0, 1 type 99" in words
+    assert "of the architecture 'clown', whose network is not known here" in words
     assert "no verdict" in words and "not sound" not in words
     assert "nothing could be compared" in said(path, pair[0])[1]
+    with pytest.raises(ModelError, match=r"of the architecture 'clown', whose network is not known here"):
+        jobs.made(path, tmp_path / "out", **RTN)
+
+
+def test_a_gguf_file_that_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf.made({"a": (2, (32,), b"\0\x3c" + bytes(16))}))
+    sound, words = said(path)
+    assert sound is False and "its metadata does not say llama.block_count" in words
     path.write_bytes(gguf.made({"a": (2, (32,), b"\0\x7e" + bytes(16))}))
     sound, words = said(path)
     assert sound is False and "a: nan in block 0 is no scale" in words
     path.write_bytes(path.read_bytes()[:-1])
     assert said(path)[0] is False
-    with pytest.raises(ModelError, match=r"GGUF file, which can only be checked. Give the folder"):
+    with pytest.raises(FileError, match="truncated"):
         jobs.made(path, tmp_path / "out", **RTN)
 
 
@@ -152,7 +163,8 @@ def test_levels_of_every_matrix_are_its_unique_codes(pair: tuple[Path, Path]) ->
 def test_a_gguf_file_tells_its_levels(tmp_path: Path) -> None:
     path, half = tmp_path / "model.gguf", b"\0\x3c"
     one, two = half + bytes(range(16)), half + bytes([0x10] * 16)
-    path.write_bytes(gguf.made({"a": (2, (32, 8), one * 8), "b": (2, (32, 8), two * 8), "v": (16, (256,), bytes(66))}))
+    whole = gguf.made({"a": (2, (32, 8), one * 8), "b": (2, (32, 8), two * 8), "v": (16, (256,), bytes(66))})
+    path.write_bytes(whole.replace(b"llama", b"clown"))
     found = check(path, watch=False)
     assert [(p.name, p.format, p.rows, p.columns, p.stored_bits) for p in found.precision] == [
         (name, "Q4_0", 8, 32, 8 * 18 * 8) for name in "ab"

@@ -11,7 +11,7 @@ from bitwright.files.held import Held
 from bitwright.registry import Registry
 
 registry: Registry[Container] = Registry(
-    Container, "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output", besides=("gguf",)
+    Container, "bitwright.files.containers", "CONTAINER", group="bitwright.containers", key="output"
 )
 
 __all__ = ["Container", "GraphContainer", "Held", "Place", "Stored", "TensorContainer", "registry"]

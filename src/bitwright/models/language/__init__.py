@@ -32,8 +32,8 @@ class Language(Kind):
     scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
-        "calibration", "indivisible", "embedding", "kv_cache", "untie", "max_float_percent", "max_shard_bytes",
-        "copy_code",
+        "calibration", "indivisible", "embedding", "kv_cache", "type", "tokenizer_pre", "untie", "max_float_percent",
+        "max_shard_bytes", "copy_code",
     )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
@@ -46,6 +46,7 @@ class Language(Kind):
         "copy_code": "copy_code",
         "embedding": "embedding",
         "kv_cache": "kv_cache",
+        "type": "type",
     }
 
     def load(self) -> None:
@@ -55,43 +56,48 @@ class Language(Kind):
         return gguf.is_gguf(path) if path.is_file() else path.suffix.lower() != ".onnx"
 
     def lies_at(self, path: Path) -> bool:
+        if gguf.is_gguf(path):
+            return path.is_file()
         return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
 
-    def checks(self, path: Path) -> bool:
-        return self.lies_at(path) or (path.is_file() and gguf.is_gguf(path))
-
     def size(self, path: Path) -> int:
-        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        files = [path] if path.is_file() else path.glob("*.safetensors")
+        return sum(file.stat().st_size for file in files)
 
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         from bitwright.models.language.model import LanguageModel
 
-        return LanguageModel(path, device, recipe.copy_code)
+        return LanguageModel(path, recipe, device)
 
-    def output(self, recipe: Recipe) -> str:
-        return "compressed-tensors"
+    def output(self, recipe: Recipe, out: Path | None = None) -> str:
+        single = recipe.type is not None or (out is not None and gguf.is_gguf(out))
+        return "gguf" if single else "compressed-tensors"
 
     def beside(self, source: Path) -> Path:
-        return Path(f"{hub.title(source)}-small")
+        return Path(f"{Path(hub.title(source)).stem if gguf.is_gguf(source) else hub.title(source)}-small")
 
     def certificate(self, out: Path) -> Path:
-        return out / sidecars.CERTIFICATE
+        return _beside(out, sidecars.CERTIFICATE)
 
     def card(self, out: Path) -> Path:
-        return out / sidecars.CARD
+        return _beside(out, sidecars.CARD)
 
     def source_card(self, source: Path) -> Path:
-        return source / sidecars.CARD
+        return _beside(source, sidecars.CARD)
 
     def shelved(self, out: Path) -> dict[str, Path]:
+        if gguf.is_gguf(out):
+            return {out.name: out} | sidecars.shelved(out)
         return {name: out / name for name in sidecars.listed(out) if not sidecars.hidden(name)}
 
     def partial(self, out: Path) -> Path:
         return out.with_name(out.name + ".partial")
 
-    def require_name(self, out: Path) -> None:
-        if out.suffix.lower() == ".onnx":
-            raise RecipeError("the output of a language model is a folder", where=str(out), fix="Give -o FOLDER")
+    def require_name(self, out: Path, ending: str) -> None:
+        if ending and out.suffix.lower() != ending:
+            raise RecipeError("the output is a single file", where=str(out), fix=f"Give -o NAME{ending}")
+        if not ending and (out.suffix.lower() == ".onnx" or gguf.is_gguf(out)):
+            raise RecipeError("this output is a folder", where=str(out), fix="Give -o FOLDER, or another --to")
 
     def check(self, path: Path, against: Path | None) -> Iterator[Event]:
         from bitwright.models.language.check import check
@@ -124,6 +130,11 @@ class Language(Kind):
 
     def describe(self, part: Mapping[str, Any]) -> list[str]:
         return facts.describe(part)
+
+
+def _beside(model: Path, name: str) -> Path:
+    """Where what belongs to a model lies: in its folder, or beside its file under its name."""
+    return sidecars.beside(model, name) if gguf.is_gguf(model) else model / name
 
 
 KIND = Language()

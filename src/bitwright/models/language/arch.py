@@ -403,12 +403,16 @@ def _is_buffer(model: Any, name: str) -> bool:
 
 def load_config(folder: Path) -> Any:
     """The transformers config of `folder`; ModelError where it is absent, unreadable or of an unknown architecture."""
-    kind = read_config(folder).get("model_type")
+    given = read_config(folder)
+    kind = given.get("model_type")
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if folder.is_file():
+            config = AutoConfig.for_model(**given)
+        else:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (StrictDataclassError, ArithmeticError) as error:
         raise ModelError(
             f"an invalid value ({' '.join(str(error).split())})",

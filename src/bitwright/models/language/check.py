@@ -43,8 +43,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     original = None if against is None else _original(against)
     held: dict[str, Precision] = {}
     if gguf.is_gguf(path):
-        checkpoint = None
-        yield from _gguf(path)
+        checkpoint = yield from _gguf(path, held)
     else:
         checkpoint = yield from _folder(path, held)
     if original is None:
@@ -105,15 +104,18 @@ def _unknown(folder: Path) -> Iterator[Event]:
     yield from _contents(checkpoint, {})
 
 
-def _gguf(path: Path) -> Iterator[Event]:
-    """What a GGUF file is, that it is whole, that its scales and floats are finite, and which levels its codes use."""
+def _gguf(path: Path, held: dict[str, Precision]) -> Generator[Event, None, Checkpoint | None]:
+    """What a GGUF file is, that it is whole, that its scales and floats are finite, and which levels its codes use.
+
+    Returns its tensors under the names of its network, where that is known; how they are stored is kept in `held`.
+    """
     try:
         found = gguf.read(path)
     except BitwrightError as error:
         yield Finding("file", None if error.foreign else False, str(error))
-        return
-    held = Counter(tensor.type.name if tensor.type else f"type {tensor.number}" for tensor in found.tensors)
-    kinds = ", ".join(f"{count} {name}" for name, count in held.most_common())
+        return None
+    types = Counter(tensor.type.name if tensor.type else f"type {tensor.number}" for tensor in found.tensors)
+    kinds = ", ".join(f"{count} {name}" for name, count in types.most_common())
     architecture = found.facts.get("general.architecture", "of an unnamed architecture")
     yield Finding("file", True, f"GGUF version {found.version}, {architecture}, {len(found.tensors)} tensors: {kinds}")
     bad: list[str] = []
@@ -139,7 +141,29 @@ def _gguf(path: Path) -> Iterator[Event]:
     if vectors:
         told = f"those of {plural(len(vectors), 'tensor')} stand for several weights at once (first {vectors[0]})"
         yield Finding("codes", None, f"{told}: no weight has levels of its own")
-    yield Finding("codes", None, "GGUF is not decoded here: how close it is to the float model is not known")
+    return None if bad else (yield from _network(path, held))
+
+
+def _network(path: Path, held: dict[str, Precision]) -> Generator[Event, None, Checkpoint | None]:
+    """That the tensors of a GGUF file are those of its network, and that two decoders agree; the tensors."""
+    try:
+        arch = Architecture.open(path)
+    except BitwrightError as error:
+        yield Finding("network", None if error.foreign else False, str(error))
+        return None
+    checkpoint = arch.checkpoint
+    assert isinstance(checkpoint, QuantizedCheckpoint)
+    yield Finding("network", True, f"{type(arch.config).__name__}, {arch.count} blocks")
+    for done, name in enumerate(checkpoint.quantized, 1):
+        try:
+            held[name] = _held(checkpoint, name, _decode(checkpoint, name))
+        except BitwrightError as error:
+            yield Finding("tensor", False, str(error))
+            return None
+        yield Progress("check", done, len(checkpoint.quantized), f"decoding {name}")
+    yield Finding("codes", True, f"{len(checkpoint.quantized)} matrices decode alike in two decoders")
+    yield _coverage(arch, checkpoint)
+    return checkpoint
 
 
 def _stored(tensor: gguf.Tensor, usage: Usage) -> Precision:

@@ -9,13 +9,12 @@ import torch
 
 from bitwright import machine
 from bitwright.events import Event, Progress, Started
-from bitwright.files.quantized import QuantizedCheckpoint
-from bitwright.files.safetensors import Checkpoint
+from bitwright.files.quantized import QuantizedCheckpoint, same_bytes
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder, read_as
 from bitwright.models.language.cache import read_back
 from bitwright.models.language.evaluate import Comparison, compare
-from bitwright.models.language.memory import CACHED, COPY_BYTES
+from bitwright.models.language.memory import CACHED
 from bitwright.models.language.text import read_heldout, require_fit
 from bitwright.parallel import in_order
 
@@ -58,24 +57,6 @@ def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:
         if same_bytes(like.arch.checkpoint, arch.checkpoint, name):
             found[name] = params[arch.targets[name]].data
     return found
-
-
-def same_bytes(a: Checkpoint, b: Checkpoint, name: str) -> bool:
-    """Whether two folders store the very same tensor under this name; compares a few rows at a time."""
-    one, other = a.entry(name), b.tensors.get(name)
-    if isinstance(b, QuantizedCheckpoint) and name in b.quantized:
-        return False
-    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    rows = max(1, COPY_BYTES // max(one.row_size, 1))
-    return all(
-        torch.equal(_bytes(piece), _bytes(b.read_entry(other, start, start + rows)))
-        for start, piece in a.chunks(name, rows)
-    )
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
 
 
 def _by_library(checkpoint: QuantizedCheckpoint, name: str) -> torch.Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,15 @@ from typing import Any
 import torch
 
 from bitwright import machine
+from bitwright.core import formats
 from bitwright.core.format import Format
-from bitwright.core.formats import families, named
+from bitwright.core.formats import named
 from bitwright.core.scaling import Block
 from bitwright.errors import InputError, ModelError, RecipeError, TensorError, about
 from bitwright.events import Event, Row
 from bitwright.files import sidecars
-from bitwright.files.folder import open_checkpoint, require_finite, sync, write_config
+from bitwright.files.containers.gguf import families
+from bitwright.files.folder import require_finite, sync, write_config
 from bitwright.files.held import Module
 from bitwright.files.plain import fingerprint
 from bitwright.files.quantized import QuantizedCheckpoint
@@ -37,6 +41,7 @@ from bitwright.models.language.memory import CACHED
 from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink, sink_of
+from bitwright.models.language.targets import GgufSink, Places
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
 from bitwright.models.model import Aside, Copy, Drop, Estimate, Item, Model, Plan, Turn
@@ -49,6 +54,8 @@ TRIAL = "trial"
 
 FLOAT = "float"
 """The format of what is left as it is."""
+FINE_TYPE = 6
+"""Bits from which on the embedding of a GGUF file is fitted for itself, not for its inputs."""
 FINE = 8
 """Bits from which on an embedding is rounded to nearest unless a rule says otherwise: on SmolLM2 that alone costs a KL
 of 0.0004, and its head has the weights of all blocks (docs/log.md)."""
@@ -100,6 +107,12 @@ def _notes(arch: Architecture, code: bool) -> list[str]:
             f"{len(still)} matrices outside the decoder's blocks stay float ({share:.1f} % of all weights), first "
             f"{still[0].name}"
         )
+    if arch.checkpoint.quantized:
+        kinds = Counter(held.format.name for held in arch.checkpoint.quantized.values())
+        told = ", ".join(f"{count} as {name}" for name, count in kinds.most_common())
+        notes.append(f"its matrices have been quantized before ({told}): what that cost is not counted here")
+    if arch.checkpoint.folder.is_file():
+        return notes
     if files := sidecars.unread(arch.checkpoint.folder, arch.checkpoint.files):
         notes.append(f"not read, as transformers does not: {', '.join(files)}")
     return [*notes, *sidecars.left(arch.checkpoint.folder, code)]
@@ -114,21 +127,22 @@ class LanguageModel(Model):
 
     independent = True
 
-    def __init__(self, path: Path, device: str = "cpu", copy_code: bool = False) -> None:
+    def __init__(self, path: Path, recipe: Recipe, device: str = "cpu") -> None:
         self.kind, self.path, self.device = kinds.get("language"), path, device
         self.arch = Architecture.open(path, machine.calibration_dtype(device))
-        if self.arch.checkpoint.quantized:
+        checkpoint = self.arch.checkpoint
+        if checkpoint.quantized and not getattr(checkpoint, "again", False):
             raise ModelError(
                 "already quantized: quantizing twice only adds error", where=str(path), fix="Start from the float model"
             )
-        if isinstance(self.arch.checkpoint, QuantizedCheckpoint):
+        if isinstance(checkpoint, QuantizedCheckpoint) and not checkpoint.again:
             raise ModelError(
                 "config.json says how it is quantized, and no tensor is",
                 where=str(path),
                 fix="Remove quantization_config from config.json if these are the float weights",
             )
         self.unpacks = self.arch.unpacks
-        self.notes = _notes(self.arch, copy_code)
+        self.notes, self.pre = _notes(self.arch, recipe.copy_code), recipe.tokenizer_pre
         self._known_peaks: dict[str, tuple[float, float]] = {}
 
     @property
@@ -147,7 +161,7 @@ class LanguageModel(Model):
         tensors = self.arch.checkpoint.tensors.values()
         return {
             "source": sorted((e.name, str(e.dtype), e.shape) for e in tensors),
-            "files": fingerprint([*self.files, self.path / "config.json"]),
+            "files": fingerprint([*self.files, *([] if self.path.is_file() else [self.path / "config.json"])]),
             # Sums of a matrix product are taken in another order by another number of threads.
             "arithmetic": [self.device, str(machine.calibration_dtype(self.device)), torch.get_num_threads()],
         }
@@ -172,7 +186,7 @@ class LanguageModel(Model):
 
     def parts(self, recipe: Recipe) -> list[Matrix]:
         """The matrices of the blocks, and the embedding and the head where the recipe asks for them."""
-        arch, asked = self.arch, recipe.embedding != FLOAT
+        arch, asked = self.arch, recipe.embedding != FLOAT or recipe.type is not None
         table, head = arch.table, arch.head
         if asked and table is None:
             raise RecipeError(
@@ -220,11 +234,23 @@ class LanguageModel(Model):
 
     def layer(self, part: Any, recipe: Recipe) -> Layer:
         if part.block is None and recipe.embedding != FLOAT:
-            fine = recipe.embedding in families() and named(recipe.embedding).bits >= FINE
+            fine = recipe.embedding in formats.families() and named(recipe.embedding).bits >= FINE
             method = "rtn" if fine else None
             asked = Rule(match="*", format=recipe.embedding, symmetric=True, activations="none", method=method)
             recipe = recipe.model_copy(update={"rules": (asked, *recipe.rules)})
+        if recipe.type is not None:
+            format, _ = self.places.format(recipe.type, part.name)
+            fine = format in formats.families() and named(format).bits >= FINE_TYPE and part.block is None
+            mixed = Rule(
+                match="*", format=format if format in formats.families() else FLOAT, method="mse" if fine else None
+            )
+            recipe = recipe.model_copy(update={"rules": (mixed, *recipe.rules)})
         return super().layer(part, recipe)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where its tensors go in a GGUF file. Raises ModelError for a network that there are no such files of."""
+        return Places(self.arch, self.pre)
 
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
         if plan.container.unpacking and not self.arch.finds_packed(part):
@@ -234,6 +260,9 @@ class LanguageModel(Model):
             if isinstance(found, str):
                 return found
             format, note = found
+            if plan.recipe.type is not None:
+                asked, why = self.places.format(plan.recipe.type, part.name)
+                note = _joined(note, why if format.name == asked else None) or None
             if part.lookup:
                 plan.container.require_table(format)
         if part.name in self.arch.inseparable and not plan.container.study:
@@ -362,6 +391,8 @@ class LanguageModel(Model):
             )
         plan.container.require_together(self.modules(plan), self.unpacks)
         plan.notes += plan.effort.notes
+        if plan.container.ending:
+            plan.notes += families.notes(self.places.config)
         if plan.container.cache is not None and memory.looks(plan) and not plan.effort.corrects:
             plan.notes.append("scales of keys and values are fitted to those of the float network, not of its copy")
         if plan.container.cache is not None and any(i.method.scope == "model" for i in plan.items.values()):
@@ -404,7 +435,10 @@ class LanguageModel(Model):
     def sink(self, plan: Plan) -> FolderSink:
         if plan.attempt_of is not None and plan.trial:
             return sink_of(plan.attempt_of)  # its codes are there already
-        return FolderSink(plan, self.arch, plan.partial / TRIAL if plan.trial else plan.partial)
+        folder = plan.partial / TRIAL if plan.trial else plan.partial
+        if plan.container.ending:
+            return GgufSink(plan, self.arch, folder, self.places)
+        return FolderSink(plan, self.arch, folder)
 
     def effort(self, plan: Plan) -> Effort:
         """What the recipe's effort means where text is looked at, as far as memory and disk allow."""
@@ -557,9 +591,12 @@ class LanguageModel(Model):
     def finish(self, plan: Plan) -> list[Path]:
         folder = sink_of(plan).folder
         curvature.clear(plan.partial)
-        sidecars.copy(self.path, folder, plan.recipe.copy_code)
+        if not self.path.is_file():
+            sidecars.copy(self.path, folder, plan.recipe.copy_code)
+        elif not plan.container.ending:
+            text.load_tokenizer(self.path).save_pretrained(folder)
         write_config(self.path, folder, self._config(plan))
-        return sorted(folder.glob("*.safetensors"))
+        return [folder / file for file in sorted(sink_of(plan).layout.files)]
 
     def _config(self, plan: Plan) -> dict[str, Any]:
         """What the output's config.json says besides the source's."""
@@ -611,7 +648,7 @@ class LanguageModel(Model):
         if not plan.out.exists():
             yield source.read(name).float().numpy(), sink.read(item).float().numpy()
             return
-        written, weight = self.arch.divide(open_checkpoint(plan.out)), f"{sink.module(item)}.weight"
+        written, weight = sink.open(plan.out), f"{sink.module(item)}.weight"
         rows = memory.checked_rows(item, plan.container.step(item.format))
         for start, w in source.chunks(name, rows):
             yield w.float().numpy(), written.read(weight, start, start + rows).float().numpy()
@@ -633,4 +670,12 @@ class LanguageModel(Model):
     def publish(self, plan: Plan) -> None:
         for kept in plan.partial.glob(f"{Path(text.OWN).stem}.*"):  # a killed run may have left half of one
             kept.unlink()
-        plan.partial.rename(plan.out)
+        if not plan.container.ending:
+            plan.partial.rename(plan.out)
+            return
+        for paper in sidecars.papers(plan.partial):
+            paper.rename(sidecars.beside(plan.out, paper.name))
+        for place in (self.kind.certificate, self.kind.card):
+            place(plan.partial).rename(place(plan.out))
+        (plan.partial / plan.out.name).rename(plan.out)
+        shutil.rmtree(plan.partial)

@@ -10,8 +10,9 @@ import torch
 
 from bitwright.errors import CertificationError
 from bitwright.files.container import Place, Stored
-from bitwright.files.folder import require_finite
-from bitwright.files.safetensors import Entry, Layout, Spec
+from bitwright.files.folder import open_checkpoint, require_finite
+from bitwright.files.quantized import same_bytes
+from bitwright.files.safetensors import Checkpoint, Entry, Layout, Spec
 from bitwright.models.language import cache
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.memory import COPY_BYTES
@@ -134,6 +135,14 @@ class FolderSink(Sink):
                 )
             sums[spec.name] = crc
         return sums
+
+    def open(self, path: Path) -> Checkpoint:
+        """An output of this plan that lies at `path`, read back: its tensors as the source calls them."""
+        return self.arch.divide(open_checkpoint(path))
+
+    def same(self, written: Checkpoint, name: str) -> bool:
+        """Whether a copied tensor reads back as it was meant."""
+        return same_bytes(self.arch.checkpoint, written, name)
 
     def intact(self, sums: Mapping[str, int]) -> bool:
         return all(

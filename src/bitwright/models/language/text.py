@@ -71,6 +71,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     read_config(folder)
     try:
+        if folder.is_file():
+            return AutoTokenizer.from_pretrained(folder.parent, gguf_file=folder.name, local_files_only=True)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(

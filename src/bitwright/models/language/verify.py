@@ -12,13 +12,13 @@ from bitwright import machine
 from bitwright.core.measure import Error, kl
 from bitwright.errors import CertificationError
 from bitwright.events import Event, Progress, Row
-from bitwright.files.folder import open_checkpoint, require_finite, without_bars
+from bitwright.files.folder import require_finite, without_bars
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Checkpoint
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder, Passage, Unchained, release, running
 from bitwright.models.language.cache import aside
-from bitwright.models.language.compare import decoder_of, same_bytes
+from bitwright.models.language.compare import decoder_of
 from bitwright.models.language.memory import CACHED, LOAD_LIMIT, checked_rows, loading_memory
 from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.text import Text
@@ -43,12 +43,15 @@ def verify(
     is finite, and has the error that was measured when it was written. 3. Every other tensor equals its source.
     """
     sink.require_intact(sums)
-    written = arch.divide(open_checkpoint(sink.folder))
+    written = sink.open(sink.folder)
     for done, item in enumerate(plan.items.values(), 1):
         check_matrix(plan, arch.checkpoint, written, f"{sink.module(item)}.weight", item, rows[item.name])
         yield Progress("certify", done, len(plan.items), f"decoding {item.name}")
     for entry in sink.copies:
-        _check_copy(arch.checkpoint, written, entry.name)
+        if not sink.same(written, entry.name):
+            raise CertificationError(
+                "does not read back as it was", where=entry.name, fix="Remove the partial output, run again"
+            )
 
 
 def check_matrix(plan: Plan, source: Checkpoint, written: Checkpoint, weight: str, item: Item, row: Row) -> None:
@@ -90,11 +93,6 @@ def _decode(written: Checkpoint, weight: str, start: int, stop: int, name: str) 
             fix="Please report this; the partial output was kept",
         )
     return own
-
-
-def _check_copy(source: Checkpoint, written: Checkpoint, name: str) -> None:
-    if not same_bytes(source, written, name):
-        raise CertificationError("does not read back as it was", where=name, fix="Remove the partial output, run again")
 
 
 def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str, Any]:

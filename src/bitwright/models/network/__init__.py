@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,7 +60,7 @@ class Networks(Kind):
 
         return NetworkModel(path, recipe)
 
-    def output(self, recipe: Recipe) -> str:
+    def output(self, recipe: Recipe, out: Path | None = None) -> str:
         return "nbits" if recipe.network.activations == "none" else "qdq"
 
     def has_data(self, recipe: Recipe) -> bool:
@@ -72,10 +71,10 @@ class Networks(Kind):
         return Path(name) if hub.origin(source) else source.with_name(name)
 
     def certificate(self, out: Path) -> Path:
-        return _beside(out, sidecars.CERTIFICATE)
+        return sidecars.beside(out, sidecars.CERTIFICATE)
 
     def card(self, out: Path) -> Path:
-        return _beside(out, sidecars.CARD)
+        return sidecars.beside(out, sidecars.CARD)
 
     def source_card(self, source: Path) -> Path:
         """Its own; else that of its folder, which any project has: it is a model card where it has metadata."""
@@ -86,18 +85,13 @@ class Networks(Kind):
             return folder if file.read(3) == b"---" else own
 
     def shelved(self, out: Path) -> dict[str, Path]:
-        files = [out, out.with_name(f"{out.name}.data"), self.certificate(out)]
-        papers = {
-            path.name.removeprefix(f"{out.stem}."): path for path in out.parent.glob(f"{glob.escape(out.stem)}.*")
-        }
-        papers = {name: path for name, path in papers.items() if sidecars.fits(name, sidecars.PAPERS)}
-        named = {path.name: path for path in files if path.is_file()}
-        return named | papers | ({sidecars.CARD: self.card(out)} if self.card(out).is_file() else {})
+        files = [out, out.with_name(f"{out.name}.data")]
+        return {path.name: path for path in files if path.is_file()} | sidecars.shelved(out)
 
     def partial(self, out: Path) -> Path:
         return out.with_name(f"{out.stem}.partial")
 
-    def require_name(self, out: Path) -> None:
+    def require_name(self, out: Path, ending: str) -> None:
         if not self.claims(out):
             raise RecipeError("the output of an ONNX network is a file", where=str(out), fix="Give -o NAME.onnx")
 
@@ -128,11 +122,6 @@ class Networks(Kind):
 
     def activations(self, certificate: Mapping[str, Any]) -> str:
         return facts.activations(certificate)
-
-
-def _beside(out: Path, name: str) -> Path:
-    """Where what belongs to a network lies: beside it, under its name."""
-    return out.with_name(f"{out.stem}.{name}")
 
 
 KIND = Networks()

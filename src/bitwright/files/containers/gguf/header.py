@@ -164,3 +164,13 @@ def _describe(writer: GGUFWriter, folder: Path, tensors: list[Target]) -> None:
     if languages:  # YAML reads the code of Norwegian as false
         metadata.languages = ["no" if language is False else language for language in languages]
     metadata.set_gguf_meta_model(writer)
+
+
+def typed(file_type: LlamaFileType) -> Facts:
+    """What a file says of its types, for metadata that come from another file."""
+    writer = GGUFWriter(None, "")
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    found: Facts = writer.kv_data[0]
+    found.pop("general.architecture", None)
+    return found

@@ -145,13 +145,15 @@ class Layout(Reserved):
             raise TensorError("the file ends within it", where=f"{folder / file}: {name}", fix=AGAIN)
         return found.reshape(rows, spec.row_size)
 
-    def checksum(self, folder: Path, name: str) -> int:
-        """The sum of all rows of tensor `name` as they lie in `folder`: what `write` gave for them."""
+    def checksum(self, folder: Path, name: str, rows: Rows | None = None) -> int:
+        """The sum of all rows of tensor `name` as they lie in `folder`, or of some: what `write` gave for them."""
         _, _, spec = self.place[name]
         step, total = max(1, PIECE // max(spec.row_size, 1)), 0
         for start in range(0, spec.rows, step):
-            raw = self.read(folder, name, start, start + step)
-            total += _sum(raw, np.arange(start, start + len(raw)))
+            here = np.arange(start, min(start + step, spec.rows))
+            chosen = here if rows is None else rows[(rows >= start) & (rows < start + step)]
+            if len(chosen):
+                total += _sum(self.read(folder, name, start, start + step)[chosen - start], chosen)
         return total
 
 
