@@ -73,7 +73,7 @@ def environment(script):
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         for step in (
             [sys.executable, "-m", "venv", str(folder)],
-            [*pip, *base],  # first and alone: some peers need torch to build, and none may replace it
+            *([[*pip, *base]] if base else []),  # first and alone: some need torch to build, and none may replace it
             [*pip, "--no-build-isolation", "-c", str(wanted), "-r", str(wanted)],
         ):
             subprocess.run(step, check=True, stdout=sys.stderr)

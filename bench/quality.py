@@ -65,6 +65,15 @@ def measured(command, log):
     }
 
 
+def succeed(command, log):
+    """Run a command and return its cost; RuntimeError with the last line it said where it fails."""
+    code, cost = measured(command, log)
+    if code:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise RuntimeError(f"exit {code}: {lines[-1].strip() if lines else 'no output'}")
+    return cost
+
+
 def stored_bits(folder, bits):
     """Return the bits per weight that a packed model folder spends on its quantized layers, or None."""
     total = weights = 0
@@ -100,10 +109,7 @@ def measure(job, name, bits, group):
     try:
         data = {"calibration": job.calibration, "windows": job.windows, "length": job.length}
         settings = {"model": job.model, **data, "bits": bits, "group": group, "out": out}
-        code, cost = measured(PEERS[name].command(**settings), log)
-        if code:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise RuntimeError(f"exit {code}: {lines[-1].strip() if lines else 'no output'}")
+        cost = succeed(PEERS[name].command(**settings), log)
         info = out / "info.json"
         ours = out / "certificate.json"
         if info.exists():
@@ -142,13 +148,26 @@ def table(rows):
     return "\n".join(lines)
 
 
-def keep(record, row):
-    """Put a row into the record in place of its predecessor; return all rows by width, then quality."""
+def keep(record, row, same=("bits", "group")):
+    """Put a row into the record in place of its predecessor; return all rows by what is the `same`, then quality."""
     rows = json.loads(record.read_text()) if record.exists() else []
-    rows = [old for old in rows if any(old[key] != row[key] for key in ("peer", "bits", "group"))] + [row]
-    rows.sort(key=lambda each: (-each["bits"], each["group"], each.get("kl", math.inf), each["peer"]))
+    rows = [old for old in rows if any(old[key] != row[key] for key in ("peer", *same))] + [row]
+    rows.sort(key=lambda each: (*(each[key] for key in same), each.get("kl", math.inf), each["peer"]))
     record.write_text(json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def add_job(parser):
+    """Add the options that say what every peer is given."""
+    for option in ("model", "calibration", "heldout", "elsewhere"):
+        parser.add_argument(f"--{option}", type=lambda path: Path(path).resolve(), default=getattr(Job, option))
+    parser.add_argument("--windows", type=int, default=Job.windows, help="of calibration")
+    parser.add_argument("--judged", type=int, default=Job.judged, help="windows of each held-out text")
+
+
+def job_of(args):
+    """Return the job that those options describe."""
+    return Job(args.model, args.calibration, args.heldout, args.elsewhere, args.windows, args.judged)
 
 
 def main():
@@ -157,17 +176,14 @@ def main():
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: all")
     parser.add_argument("--bits", default="4,3", help="comma-separated widths")
     parser.add_argument("--group", type=int, default=128, help="weights that share one scale")
-    for option in ("model", "calibration", "heldout", "elsewhere"):
-        parser.add_argument(f"--{option}", type=lambda path: Path(path).resolve(), default=getattr(Job, option))
-    parser.add_argument("--windows", type=int, default=Job.windows, help="of calibration")
-    parser.add_argument("--judged", type=int, default=Job.judged, help="windows of each held-out text")
+    add_job(parser)
     args = parser.parse_args()
-    job = Job(args.model, args.calibration, args.heldout, args.elsewhere, args.windows, args.judged)
+    job = job_of(args)
     RESULTS.mkdir(exist_ok=True)
     for bits in map(int, args.bits.split(",")):
         for name in args.peers.split(","):
             rows = keep(RESULTS / f"quality-{job.name}.json", measure(job, name, bits, args.group))
-    print(table(rows))
+    print(table(sorted(rows, key=lambda row: -row["bits"])))
 
 
 if __name__ == "__main__":
