@@ -102,6 +102,15 @@ def test_a_run_from_start_to_verdict(studio: Studio, whole: dict[str, Any]) -> N
     assert set(os.listdir(Path(studio.config["data"]) / "runs" / whole["id"])) == {"out", "events.jsonl"}
 
 
+def test_a_run_that_writes_a_single_file(studio: Studio) -> None:
+    id = studio.run(recipe={"output": "gguf", "layer": {"format": "q8_0", "method": "rtn"}})
+    run = studio.wait(id, "done")
+    assert run["certificate"] is True and len(run["rows"]) == MATRICES
+    written = {"out.gguf", "out.certificate.json", "out.README.md", "events.jsonl"}
+    assert set(os.listdir(Path(studio.config["data"]) / "runs" / id)) == written
+    assert "q8_0" in studio.client.get(f"/api/runs/{id}/report").text
+
+
 def test_the_stream_tells_all_and_goes_on_where_it_was_left(studio: Studio, whole: dict[str, Any]) -> None:
     path = f"/api/runs/{whole['id']}/events"
     told = list(studio.events(path))

@@ -20,8 +20,9 @@ from typing import TypeVar
 from anyio import to_thread
 
 from bitwright.errors import BitwrightError, Interrupted
+from bitwright.files.containers import registry as containers
 from bitwright.models import Kind, kind_of, kinds
-from bitwright.recipe import Layer
+from bitwright.recipe import Layer, Recipe
 from bitwright.studio.shell.config import Config
 from bitwright.studio.shell.faults import Conflict, Unavailable, Unknown
 from bitwright.studio.shell.process import Died, Worker
@@ -206,7 +207,10 @@ class Runs(Trade):
 
     def out(self, job: jobs.Job) -> Path:
         """The folder or file that a run writes."""
-        return self.folder / str(job.id) / f"out{kinds.get(job.payload['kind']).ending}"
+        kind, recipe = kinds.get(job.payload["kind"]), Recipe.model_validate(job.payload["recipe"])
+        name = recipe.output or kind.output(recipe)
+        single = containers.get(name).ending if name in containers.names() else ""  # a plugin's may be gone
+        return self.folder / str(job.id) / f"out{kind.ending or single}"
 
     async def made(self) -> list[tuple[str, Path]]:
         """Names and outputs of finished runs."""
