@@ -37,7 +37,7 @@ from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.data import tell_columns
 from bitwright.models.language.evaluate import Comparison
-from bitwright.models.language.memory import CACHED
+from bitwright.models.language.memory import SOLVE
 from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.modules import modules
 from bitwright.models.language.sink import FolderSink, sink_of
@@ -362,7 +362,7 @@ class LanguageModel(Model):
     def _peaks(self, part: Matrix) -> tuple[float, float]:
         """The smallest, zeros aside, and the largest of max|w| of each row. Raises TensorError as `rows` does."""
         if part.name not in self._known_peaks:
-            step = part.rows if part.transposed else max(1, CACHED // part.columns)
+            step = part.rows if part.transposed else max(1, SOLVE // part.columns)
             starts = range(0, part.rows, step)
             peaks = torch.cat([self._stored(part, i, i + step).abs().amax(dim=1) for i in starts])
             least = peaks[peaks > 0].min() if bool(peaks.any()) else torch.tensor(math.inf)
