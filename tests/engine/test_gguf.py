@@ -97,6 +97,7 @@ def test_a_float_file_gives_what_its_folder_gives(text: Path, tmp_path: Path) ->
     jobs.finish(a)
     jobs.finish(b)
     one, other = (GGUFReader(plan.out) for plan in (a, b))
+    assert {item.format for item in a.items.values()} == {item.format for item in b.items.values()}
     mine, theirs = ({tensor.name: tensor.data for tensor in reader.tensors} for reader in (one, other))
     assert mine.keys() == theirs.keys()
     for name, data in mine.items():

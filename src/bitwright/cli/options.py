@@ -13,7 +13,7 @@ from bitwright.errors import RecipeError
 from bitwright.registry import names_in
 
 METHODS = names_in("bitwright.methods", "bitwright.methods", ("method",))
-CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers", ("gguf",))
+CONTAINERS = names_in("bitwright.files.containers", "bitwright.containers")
 """Names for help texts, without importing what they name."""
 
 

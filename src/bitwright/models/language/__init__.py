@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Language(Kind):
-    """Folders with a config.json and safetensors files."""
+    """Folders with a config.json and safetensors files, and GGUF files."""
 
     name = "language"
     title = "language models"

@@ -48,8 +48,12 @@ def shapes_of(config: Mapping[str, Any]) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
+FLOATS = {"f16": torch.float16, "bf16": torch.bfloat16}
+"""Types that tensors keep; all others appear as float32."""
+
+
 class GgufCheckpoint(QuantizedCheckpoint):
-    """Tensors of one GGUF file. Those without codes are floats; all appear as float32, whatever the file holds."""
+    """Tensors of one GGUF file, decoded where they have codes."""
 
     again = True
     library = "gguf-py"
@@ -80,10 +84,10 @@ class GgufCheckpoint(QuantizedCheckpoint):
             for piece in target.pieces:
                 self.places.setdefault(piece.source, []).append((target, piece))
         for name, parts in self.places.items():
-            shape = shapes[name]
-            self.tensors[name] = Entry(name, torch.float32, shape, path, 0, 4 * prod(shape))
-            kinds = [stored[target.name].type for target, _ in parts]
+            shape, kinds = shapes[name], [stored[target.name].type for target, _ in parts]
             words = {"" if kind is None else kind.name.lower() for kind in kinds}
+            dtype = FLOATS.get(min(words), torch.float32) if len(words) == 1 else torch.float32
+            self.tensors[name] = Entry(name, dtype, shape, path, 0, dtype.itemsize * prod(shape))
             if len(words) == 1 and words <= LAYOUTS.keys():
                 held[name] = Held(named(words.pop()))
         self.stored, self.quantized = stored, held
@@ -138,13 +142,13 @@ class GgufCheckpoint(QuantizedCheckpoint):
             target, piece = self.places[name][0]
             values = rows(self.gguf, self.stored[target.name], 0, 1)[0]
             order = torch.from_numpy(piece.places(0, len(values)))
-            return (values[order] - target.shift)[start:stop]
+            return (values[order] - target.shift)[start:stop].to(entry.dtype)
         found = torch.empty(self._count(name, start, stop), entry.shape[-1])
         for target, at, take in self._taken(name, start, stop):
             first = int(take.min())
             read = rows(self.gguf, self.stored[target.name], first, int(take.max()) + 1)
             found[torch.from_numpy(at)] = read[torch.from_numpy(take - first)] - target.shift
-        return found.reshape(-1, *entry.shape[1:])
+        return found.reshape(-1, *entry.shape[1:]).to(entry.dtype)
 
     def read_entry(self, entry: Entry, start: int = 0, stop: int | None = None) -> torch.Tensor:
         return self.read(entry.name, start, stop)
@@ -158,7 +162,7 @@ class GgufCheckpoint(QuantizedCheckpoint):
         """Where runs [start, stop) of a tensor lie: of each tensor of the file the rows of the answer, and its own."""
         entry = self.entry(name)
         whole = entry.part_of or entry
-        base, inner = entry.offset // (4 * entry.shape[-1]), prod(entry.shape[1:-1])
+        base, inner = entry.offset // (entry.dtype.itemsize * entry.shape[-1]), prod(entry.shape[1:-1])
         begin = base + start * inner
         found = []
         for target, piece in self.places[whole.name]:
