@@ -175,9 +175,9 @@ def test_stopped_at_every_event(case: Case, tmp_path: Path) -> None:
     assert case.same(plan.out), "the command line makes other bytes than the library"
     rows = [i for i, event in enumerate(events, 1) if isinstance(event, Row)]
     assert len(rows) == case.parts
-    # After every matrix, and at every fifth event.
-    points = sorted({*rows, *range(1, len(events), 5)})
-    assert len(points) > (20 if case.kind == "language" else 10)
+    # After every second matrix, and at every seventh event.
+    points = sorted({*rows[::2], *range(1, len(events), 7)})
+    assert len(points) > (12 if case.kind == "language" else 6)
     most = 0
     for point in points:
         out = case.out(tmp_path, f"at-{point}")
@@ -197,7 +197,7 @@ def test_stopped_again_and_again(case: Case, tmp_path: Path) -> None:
     """Progress is never lost: each try gets a little further."""
     held = []
     for _ in range(100):
-        events = jobs.stop_after(case.job(case.out(tmp_path)), 9 + 6 * (case.kind == "network"))
+        events = jobs.stop_after(case.job(case.out(tmp_path)), 13 + 4 * (case.kind == "network"))
         held.append(resumed(events))
         if isinstance(events[-1], Finished) or held[-1] == case.total:
             break

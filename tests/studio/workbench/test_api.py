@@ -466,10 +466,10 @@ def test_what_is_no_model_is_told_plainly(files: dict[str, bytes], says: str, st
     assert "Nothing was checked" in end["text"]
 
 
-def test_a_gguf_file_gets_no_verdict(studio: Studio) -> None:
-    whole = gguf.made({"w": (2, (32,), b"\0\x3c" + bytes(16))})
+def test_a_gguf_file_of_an_unknown_network_gets_no_verdict(studio: Studio) -> None:
+    whole = gguf.made({"w": (2, (32,), b"\0\x3c" + bytes(16))}).replace(b"llama", b"clown")
     for data, sound, words in ((whole, None, "No verdict"), (whole[:-1], False, "Not sound")):
-        found, end = findings(studio, f"/api/uploads/{upload(studio, {'llama.gguf': data})}/check")
+        found, end = findings(studio, f"/api/uploads/{upload(studio, {'model.gguf': data})}/check")
         assert end["sound"] is sound and words in end["text"]
     assert "truncated" in found[0]["detail"]
 
