@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
+from bitwright import library
 from bitwright.engine.check import check
 from bitwright.engine.run import run
 from bitwright.errors import BitwrightError, ModelError, RecipeError
 from bitwright.events import Finding, Finished, Row
 from bitwright.files.containers.gguf import mixes
 from bitwright.files.folder import open_checkpoint
+from bitwright.files.gguf import MARK
 from bitwright.models.language.arch import Architecture
 from tests import jobs
 from tests.files.containers.gguf import models, write
@@ -138,6 +141,58 @@ def test_rows_that_do_not_divide_get_what_llama_cpp_gives_them(tmp_path: Path) -
     assert {item.format.name for item in plan.items.values()} == {"q5_0", "q8_0"}
     assert any("64 inputs do not divide by 256: Q5_0, as in llama.cpp" in note for note in plan.notes)
     jobs.finish(plan)
+
+
+def test_rows_that_no_block_divides_stay_float_and_say_so(tmp_path: Path) -> None:
+    import transformers
+
+    source = models.make("llama", tmp_path / "llama")
+    config = transformers.LlamaConfig(**models.BASE | {"intermediate_size": 80})
+    transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(source)
+    plan = jobs.made(source, tmp_path / "x.gguf", type="q4_k_m", layer={"method": "rtn"}, max_float_percent=50)
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert plan.floats == {name: "left float: 80 inputs do not divide by 32: F16, as in llama.cpp"}
+    jobs.finish(plan)
+    types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(plan.out).tensors}
+    assert types["blk.0.ffn_down.weight"] == "BF16" and types["blk.0.ffn_up.weight"] == "Q5_0"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"bits": 4}, "--bits: contradicts the mix"),
+        ({"format": "q6_k"}, "--format: contradicts the mix"),
+        ({"group": 64}, "--group: contradicts the mix"),
+        ({"symmetric": False}, "--asymmetric: contradicts the mix"),
+        ({"recipe": {"layer": {"format": "q6_k"}}}, "recipe: layer.format: contradicts the mix"),
+    ],
+)
+def test_a_mix_leaves_no_other_choice_of_formats(options: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        library.plan(DEMO, type="q4_k_m", **options)
+
+
+def test_a_folder_of_files_is_no_model(tmp_path: Path) -> None:
+    for name in "ba":
+        write.floats(DEMO, tmp_path / f"{name}.gguf")
+    told = r"Give the GGUF file itself: .*a\.gguf"
+    with pytest.raises(ModelError, match=f"no config.json. {told}"):
+        jobs.made(tmp_path, tmp_path / "x.gguf", type="q8_0")
+    (tmp_path / "config.json").write_bytes((DEMO / "config.json").read_bytes())
+    with pytest.raises(ModelError, match=f"no .safetensors file. {told}"):
+        jobs.made(tmp_path, tmp_path / "x.gguf", type="q8_0")
+    config = json.loads((DEMO / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **MARK}))
+    with pytest.raises(ModelError, match=f"2 GGUF files: which is the model is open. {told}"):
+        jobs.made(tmp_path, tmp_path / "x.gguf", type="q8_0")
+
+
+def test_what_chose_the_codes_of_a_source_is_not_said_of_its_copy(tmp_path: Path) -> None:
+    write.floats(DEMO, tmp_path / "float.gguf", more={"quantize.imatrix.file": "theirs.dat"})
+    plan = jobs.made(tmp_path / "float.gguf", tmp_path / "x.gguf", type="q8_0", layer={"method": "rtn"})
+    jobs.finish(plan)
+    keys = GGUFReader(plan.out).fields
+    assert "tokenizer.ggml.tokens" in keys and "quantize.imatrix.file" not in keys
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,24 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
         raw["layer"] = _overlaid(raw.get("layer", {}), layer)
     for i, table in enumerate([raw.get("layer", {}), *raw.get("rules", ())]):
         _require_agreeing(table, found, f"rules.{i - 1}" if i else "layer")
+    if raw.get("type") is not None:
+        _require_mixed(raw.get("layer", {}), found)
     return Recipe.read(raw, "options")
+
+
+def _require_mixed(layer: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise RecipeError where a format is asked for beside a mix, which gives every tensor its own."""
+    asked = [f"--{name}" for name in ("bits", "format", "group") if name in given]
+    asked += ["--asymmetric"] if given.get("symmetric") is False else []
+    usual = Layer()
+    for key in ("format", "group", "symmetric"):
+        if key in layer and layer[key] != getattr(usual, key):
+            asked.append(f"recipe: layer.{key}")
+    if asked:
+        raise RecipeError(
+            "contradicts the mix, which gives every tensor its format", where=asked[0],
+            fix="Give it or --type; rules of a recipe change single tensors", key="type",
+        )  # fmt: skip
 
 
 def _require_agreeing(table: Mapping[str, Any], given: Mapping[str, Any], key: str) -> None:

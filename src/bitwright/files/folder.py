@@ -32,7 +32,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         Checkpoint(folder)  # raises, naming the nearest folder
     _require_files(folder)
     if not path.is_file():
-        raise ModelError("not a model: no config.json", where=str(folder), fix="Give a Hugging Face model folder")
+        fix = gguf.hint(folder) or "Give a Hugging Face model folder"
+        raise ModelError("not a model: no config.json", where=str(folder), fix=fix)
     try:
         config = parse(read_text(path))
     except (OSError, ValueError) as error:

@@ -160,6 +160,12 @@ def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == ENDING
 
 
+def hint(folder: Path) -> str:
+    """What to give instead of a folder that holds GGUF files; "" where it holds none."""
+    found = min((path for path in folder.iterdir() if is_gguf(path)), default=None)
+    return "" if found is None else f"Give the GGUF file itself: {found}"
+
+
 def read(path: Path) -> Gguf:
     """The header, after holding it against the size of the file. Raises FileError for what is damaged or cut off."""
     try:

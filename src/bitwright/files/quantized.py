@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -22,8 +22,6 @@ class QuantizedCheckpoint(Checkpoint):
     `quantized` says how each is held. A container's reader fills it, and takes the stored parts out of `tensors`.
     """
 
-    again: ClassVar[bool] = False
-    """Whether its matrices may be quantized again, as no float model may be left."""
     library: str
     """Whose code `by_library` is, with its name in words."""
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from bitwright.errors import FileError, ModelError, TensorError
+from bitwright.files.gguf import hint
 from bitwright.files.held import Held
 from bitwright.files.plain import parse, read_text, require_regular
 from bitwright.files.reserved import Reserved
@@ -169,6 +170,9 @@ class Checkpoint:
     tensors no shard holds, truncation, corrupt headers.
     """
 
+    again: ClassVar[bool] = False
+    """Whether quantized matrices in it may be quantized again: often no float model is left."""
+
     def __init__(self, folder: Path) -> None:
         """Open `folder`; raises ModelError or FileError, naming the file and the fix."""
         self.folder = folder
@@ -285,7 +289,7 @@ def _files(folder: Path, index: dict[str, str] | None) -> list[Path]:
         raise ModelError(
             "not a model: no .safetensors file",
             where=str(folder),
-            fix="Give a Hugging Face model folder; convert .bin or .pth weights to safetensors first",
+            fix=hint(folder) or "Give a Hugging Face model folder; convert .bin or .pth weights to safetensors first",
         )
     names = sorted(set(index.values()))
     if (folder / SINGLE).is_file() and names != [SINGLE]:

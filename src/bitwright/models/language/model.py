@@ -131,7 +131,7 @@ class LanguageModel(Model):
         self.kind, self.path, self.device = kinds.get("language"), path, device
         self.arch = Architecture.open(path, machine.calibration_dtype(device))
         checkpoint = self.arch.checkpoint
-        if checkpoint.quantized and not getattr(checkpoint, "again", False):
+        if checkpoint.quantized and not checkpoint.again:
             raise ModelError(
                 "already quantized: quantizing twice only adds error", where=str(path), fix="Start from the float model"
             )
@@ -240,12 +240,20 @@ class LanguageModel(Model):
             recipe = recipe.model_copy(update={"rules": (asked, *recipe.rules)})
         if recipe.type is not None:
             format, _ = self.places.format(recipe.type, part.name)
-            fine = format in formats.families() and named(format).bits >= FINE_TYPE and part.block is None
-            mixed = Rule(
-                match="*", format=format if format in formats.families() else FLOAT, method="mse" if fine else None
-            )
+            fine = part.block is None and format in formats.families() and named(format).bits >= FINE_TYPE
+            mixed = Rule(match="*", format=format, method="mse" if fine else None)
             recipe = recipe.model_copy(update={"rules": (mixed, *recipe.rules)})
         return super().layer(part, recipe)
+
+    def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
+        if recipe.type is None:
+            return {}
+        mixed = {name: self.places.format(recipe.type, name) for name in chosen}
+        return {
+            name: f"left float: {note}"
+            for name, (format, note) in mixed.items()
+            if chosen[name].format == format and format not in formats.families() and note is not None
+        }
 
     @cached_property
     def places(self) -> Places:

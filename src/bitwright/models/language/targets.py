@@ -38,7 +38,7 @@ FLOATS = {
 
 
 class Spot(NamedTuple):
-    """Some rows of a stored tensor `at` which they lie in `target`."""
+    """Where some `rows` of a tensor of the source go: rows `at` of `target`."""
 
     target: Target
     rows: np.ndarray[Any, Any]
@@ -107,11 +107,11 @@ class Places:
                 "goes into several tensors of the file, of different types", where=name, fix="Choose another --type",
                 key="type",
             )  # fmt: skip
-        kind = kinds.pop()
-        base = mixes.mix_of(mix).base
-        if mixes.legal(base, entry.shape[-1]) != base:
-            return kind.name.lower(), f"{entry.shape[-1]} inputs do not divide by 256: {kind.name}, as in llama.cpp"
-        return kind.name.lower(), None
+        kind, columns, base = kinds.pop(), entry.shape[-1], mixes.mix_of(mix).base
+        if mixes.legal(base, columns) == base:
+            return kind.name.lower(), None
+        size = 32 if columns % 32 else 256
+        return kind.name.lower(), f"{columns} inputs do not divide by {size}: {kind.name}, as in llama.cpp"
 
     @cached_property
     def _given(self) -> header.Facts | None:
@@ -199,49 +199,47 @@ class GgufSink(FolderSink):
                 self.layout.write(self.folder, target.name, target.values[None])
 
     def copy(self, name: str) -> dict[str, int]:
-        total = 0
+        total, whole = 0, self._whole(name)
         for first, data in self._converted(name):
-            total = self._put_copy(name, data, first, total)
+            if whole is None:
+                total = self._put(name, data, first, total)
+            else:
+                total = self.layout.write(self.folder, whole.name, data, first, total)
         return {name: total}
 
-    def _put_copy(self, name: str, data: np.ndarray[Any, Any], first: int, total: int) -> int:
-        entry = self.arch.checkpoint.entry(name)
-        if len(entry.shape) > 1:
-            return self._put(name, data, first, total)
-        (target, _), *_ = self.places.of(entry)
-        return self.layout.write(self.folder, target.name, data, 0, total)
+    def _whole(self, name: str) -> Target | None:
+        """The tensor of the file that a tensor of the source makes alone, where runtimes take no codes for it."""
+        (target, _), *_ = self.places.of(self.arch.checkpoint.entry(name))
+        return None if target.quantizable else target
 
     def _converted(self, name: str) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         """A tensor that is no item as the file holds it, a piece at a time, each with its first row."""
-        checkpoint = self.arch.checkpoint
+        checkpoint, whole = self.arch.checkpoint, self._whole(name)
         entry = checkpoint.entry(name)
-        (target, piece), *_ = self.places.of(entry)
-        kind = self.layout.place[target.name][2].type
-        if len(entry.shape) < 2:  # its rows are numbers, and go into one row of the file
-            values = checkpoint.read(name).float()
-            require_finite(f"{entry.path}: {name}", values)
-            ordered = np.empty(len(values), np.float32)
-            ordered[piece.places(0, len(values))] = _shifted(values, target)
-            yield 0, quants.quantize(ordered[None], kind)
+        where = f"{entry.path}: {name}"
+        if whole is not None:
+            require_finite(where, checkpoint.read(name))
+            yield 0, whole.whole(checkpoint.read).reshape(-1, whole.shape[-1])
             return
-        inner = prod(entry.shape[1:-1])
+        (target, _), *_ = self.places.of(entry)
+        kind, inner = self.layout.place[target.name][2].type, prod(entry.shape[1:-1])
         for start, read in checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
-            require_finite(f"{entry.path}: {name}", read, start)
-            values = read.float().reshape(-1, entry.shape[-1])
-            yield start * inner, quants.quantize(_shifted(values, target), kind)
+            require_finite(where, read, start)
+            yield start * inner, quants.quantize(read.float().reshape(-1, entry.shape[-1]).numpy(), kind)
 
     def open(self, path: Path) -> Checkpoint:
         return self.arch.divide(GgufCheckpoint(file_in(path), self.places.config, self.places.shapes))
 
     def same(self, written: Checkpoint, name: str) -> bool:
         """Whether a copied tensor reads back as it was meant."""
-        entry = self.arch.checkpoint.entry(name)
-        (target, _), *_ = self.places.of(entry)
+        whole = self._whole(name)
         for first, data in self._converted(name):
-            held = self.layout.read(self.folder, target.name) if len(entry.shape) < 2 else self._raw(
-                name, first, first + len(data)
-            )  # fmt: skip
-            if not np.array_equal(data.reshape(len(data), -1).view(np.uint8), held):
+            held = (
+                self._raw(name, first, first + len(data))
+                if whole is None
+                else self.layout.read(self.folder, whole.name)
+            )
+            if not np.array_equal(data.view(np.uint8), held):
                 return False
         return True
 
@@ -254,10 +252,9 @@ class GgufSink(FolderSink):
 
     def _sum(self, name: str) -> int:
         """The sum of what the file holds of a tensor of the source."""
+        if (whole := self._whole(name)) is not None:
+            return self.layout.checksum(self.folder, whole.name)
         entry = self.arch.checkpoint.entry(name)
-        if len(entry.shape) < 2:
-            (target, _), *_ = self.places.of(entry)
-            return self.layout.checksum(self.folder, target.name)
         spots = self.places.spots(entry, 0, prod(entry.shape[:-1]))
         return sum(self.layout.checksum(self.folder, spot.target.name, spot.at) for spot in spots)
 
@@ -280,12 +277,6 @@ class GgufSink(FolderSink):
                 where=damaged[0],
                 fix="The disk or memory may be faulty; run the same command again: it writes them anew",
             )
-
-
-def _shifted(values: torch.Tensor, target: Target) -> np.ndarray[Any, Any]:
-    """Values as the file means them; adding nothing would still change -0.0."""
-    found: np.ndarray[Any, Any] = values.numpy()
-    return found + np.float32(target.shift) if target.shift else found
 
 
 def _float(target: Target, entry: Entry) -> GGMLQuantizationType:

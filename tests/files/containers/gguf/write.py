@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, LlamaFileType, quants
+from gguf import GGMLQuantizationType, GGUFValueType, LlamaFileType, quants
+from gguf.gguf_writer import GGUFValue
 from transformers import AutoConfig
 
 from bitwright.files.containers.gguf import header, names, tokenizer
@@ -15,12 +16,15 @@ from bitwright.files.safetensors import Checkpoint
 F32, BF16 = GGMLQuantizationType.F32, GGMLQuantizationType.BF16
 
 
-def floats(folder: Path, into: Path, pre: str | None = None, max_shard: int = 0) -> Layout:
-    """Write the model in `folder` as the file `into`, in BF16 as the converter does it."""
+def floats(
+    folder: Path, into: Path, pre: str | None = None, max_shard: int = 0, more: dict[str, str] | None = None
+) -> Layout:
+    """Write the model in `folder` as the file `into`, in BF16 as the converter does it; `more` metadata are texts."""
     config = AutoConfig.from_pretrained(folder).to_dict()
     checkpoint = Checkpoint(folder)
     targets = names.targets(config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     facts = header.facts(folder, config, targets, LlamaFileType.MOSTLY_BF16) | tokenizer.facts(folder, config, pre)
+    facts |= {key: GGUFValue(text, GGUFValueType.STRING) for key, text in (more or {}).items()}
     layout = Layout(
         into.name, facts, [Spec(t.name, BF16 if t.quantizable else F32, t.shape) for t in targets], max_shard
     )

@@ -58,7 +58,8 @@ def require(format: Format, activations: str = "none") -> None:
             f"compressed-tensors has no stable packing for {format.name}",
             where="format",
             key="layer.group" if format.block == "tensor" else "layer.format",
-            fix="Use an integer format or fp8 per channel or group, or --simulate to write decoded float weights",
+            fix="Use an integer format or fp8 per channel or group, another --to, or --simulate to write decoded float "
+            "weights",
         )
     if activations != "none" and (format.block != "channel" or format.zero is not None or format.bits != 8):
         raise RecipeError(

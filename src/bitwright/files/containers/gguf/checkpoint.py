@@ -25,15 +25,13 @@ from bitwright.files.safetensors import Entry
 
 
 def file_in(path: Path) -> Path:
-    """The file that is meant: `path` itself, or the only one in that folder; ModelError where there are several."""
+    """The file that is meant: `path` itself, or the only one in that folder; ModelError where that is not clear."""
     if gguf.is_gguf(path):
         return path
     files = sorted(path.glob(f"*{gguf.ENDING}"))
     if len(files) != 1:
-        raise ModelError(
-            f"{len(files)} GGUF files, first {files[0].name}: which is the model is open",
-            where=str(path), fix=f"Give the file: {files[0]}",
-        )  # fmt: skip
+        what = f"{len(files)} GGUF files: which is the model is open"
+        raise ModelError(what, where=str(path), fix=gguf.hint(path) or "Download it again")
     return files[0]
 
 

@@ -9,8 +9,8 @@ from gguf.gguf_writer import GGUFValue
 
 from bitwright.files.containers.gguf.header import Facts
 
-OWN = ("GGUF.", "split.")
-"""Beginnings of what a file says of itself alone."""
+OWN = ("GGUF.", "split.", "quantize.")
+"""Beginnings of what a file says of itself alone: where it begins and ends, and what chose its codes."""
 
 
 def facts(path: Path) -> Facts:
