@@ -6,6 +6,7 @@ import ctypes
 import resource
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,9 @@ def exhausted(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
+@cache
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
-    """Measured floating-point operations per second of a matrix product (takes about 50 ms)."""
+    """Floating-point operations per second of a matrix product, measured once per process (takes about 50 ms)."""
     n = 512
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     a @ b
