@@ -230,9 +230,10 @@ def plan(
     """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
-    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, effort, max_drop,
-    bind and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB". Raises InputError's kinds
-    and ResourceError for what could be known to fail; TypeError for an option that does not exist.
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, size, bpw,
+    max_kl, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB".
+    Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an option that does not
+    exist.
     """
     unknown = options.keys() - OPTIONS
     if unknown:
@@ -265,6 +266,9 @@ OPTIONS = frozenset(
             "embedding",
             "kv_cache",
             "type",
+            "size",
+            "bpw",
+            "max_kl",
             "bind",
             "copy_code",
         ),

@@ -380,6 +380,27 @@ class Network(_Table):
     """The output that a state input takes its next value from, where it is not found; "none": it is no state."""
 
 
+class Budget(_Table):
+    """What the output may take or lose: one of `size`, `bpw` and `kl`. Formats are chosen by what they cost on text."""
+
+    size: int | None = Field(None, gt=0)
+    """Bytes of the output's weight files, at most."""
+    bpw: Positive | None = None
+    """Bits of the output's weight files per parameter of the whole model, at most."""
+    kl: Positive | None = None
+    """Nats per token that may be lost, as predicted before anything is solved: the smallest output that keeps to it."""
+    formats: tuple[str, ...] | None = None
+    """The formats to choose from; None: the container's own."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        given = [key for key in ("size", "bpw", "kl") if getattr(self, key) is not None]
+        if len(given) != 1:
+            fix = "Give exactly one of size, bpw and kl (--size, --bpw, --max-kl)"
+            raise PydanticCustomError("unknown", "{count} limits", {"count": len(given), "fix": fix})
+        return self
+
+
 class Recipe(_Table):
     """Everything that decides the bytes of the output, besides the model itself.
 
@@ -411,6 +432,8 @@ class Recipe(_Table):
     type: str | None = None
     """The mix of a GGUF file, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... It gives every tensor its format, the
     embedding among them; rules change single ones."""
+    budget: Budget | None = None
+    """What the output may take or lose; each matrix then gets its format by what that costs."""
     tokenizer_pre: str | None = None
     """How a GGUF file's runtimes cut text before merging tokens, as llama.cpp calls it; None: what the tokenizer's own
     definition says."""

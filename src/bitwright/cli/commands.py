@@ -16,6 +16,7 @@ from bitwright.cli.options import (
     Acts,
     Bind,
     Bits,
+    Bpw,
     Calib,
     CopyCode,
     Device,
@@ -30,6 +31,7 @@ from bitwright.cli.options import (
     KvCache,
     Length,
     MaxDrop,
+    MaxKl,
     MaxRam,
     MethodName,
     MixName,
@@ -39,6 +41,7 @@ from bitwright.cli.options import (
     Reading,
     RecipeFile,
     Simulate,
+    Size,
     Symmetric,
     Threads,
     WindowCount,
@@ -67,6 +70,9 @@ def plan(
     embedding: Embedding = None,
     kv_cache: KvCache = None,
     type: MixName = None,
+    size: Size = None,
+    bpw: Bpw = None,
+    max_kl: MaxKl = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -79,8 +85,8 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, effort=effort, max_drop=max_drop,
-        copy_code=copy_code or None,
+        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, size=size, bpw=bpw,
+        max_kl=max_kl, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -112,6 +118,9 @@ def quantize(
     embedding: Embedding = None,
     kv_cache: KvCache = None,
     type: MixName = None,
+    size: Size = None,
+    bpw: Bpw = None,
+    max_kl: MaxKl = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -127,7 +136,7 @@ def quantize(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
         simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, kv_cache=kv_cache,
-        type=type, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
+        type=type, size=size, bpw=bpw, max_kl=max_kl, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:

@@ -92,6 +92,15 @@ MixName = Annotated[
     str | None,
     typer.Option("--type", help="GGUF: the mix, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... Implies --to gguf."),
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Budget: bytes of the weight files, e.g. 180MB. Formats are chosen by what they cost on text."),
+]
+Bpw = Annotated[float | None, typer.Option(help="Budget: bits per parameter of the whole model, e.g. 3.6.")]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(help="Budget: nats per token that may be lost, as predicted; the smallest output is written."),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

@@ -52,6 +52,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 },
                 "output": {"sha256": outputs.result(), "bytes": sum(file.stat().st_size for file in files)},
                 "effort": plan.effort.summary(),
+                **({} if plan.spent is None else {"budget": plan.spent}),
                 "recipe": {"sha256": plan.recipe.hash, **plan.recipe.model_dump(mode="json")},
                 "stored_bits_per_weight": plan.stored_bits,
                 "quantized_weights": plan.weights,

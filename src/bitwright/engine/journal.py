@@ -16,6 +16,8 @@ NAME = "journal.jsonl"
 class Journal:
     """One line per finished tensor: {name, sums: {stored tensor: CRC-32}, row}. The first line identifies the job.
 
+    Lines {name, value} keep what was measured before, `kept` by name.
+
     A line is written after its bytes. On resuming, bytes are trusted only where their checksum still agrees, so a
     line that outlived its data (power loss) costs work, never correctness.
     """
@@ -24,6 +26,7 @@ class Journal:
         """Open or begin the journal of `job` (a hash); RecipeError where the folder belongs to another job."""
         self.path = folder / NAME
         self.done: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, Any] = {}
         # A damaged line is one that does not parse: its tensors are written anew.
         data = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
         lines = data.splitlines()
@@ -35,11 +38,14 @@ class Journal:
             )
         for line in lines[1:]:
             entry = _parse(line)
-            if entry:
+            if "value" in entry:
+                self.kept[entry["name"]] = entry["value"]
+            elif entry:
                 self.done[entry["name"]] = entry
         self.fresh = not lines or not _parse(lines[0])
         if self.fresh:
             self.done.clear()
+            self.kept.clear()
             self.path.write_text(json.dumps({"job": job}) + "\n")
         elif not data.endswith("\n"):
             with self.path.open("a") as file:  # the last line was cut off mid-write
@@ -71,6 +77,14 @@ class Journal:
         """Record that all stored tensors of `name` are written."""
         entry = {"name": name, "sums": sums, "row": None if row is None else asdict(row)}
         self.done[name] = entry
+        self._append(entry)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Record what was measured, JSON-able."""
+        self.kept[name] = value
+        self._append({"name": name, "value": value})
+
+    def _append(self, entry: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 

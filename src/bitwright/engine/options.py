@@ -40,6 +40,8 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
             raise _elsewhere(kind, able, "--simulate", "output")
         found["output"] = "float"
     keys = COMMON | dict(kind.options)
+    if "size" in found:
+        found["size"] = size(found["size"], "--size")
     for name, value in found.items():
         if name in LAYER:
             continue
@@ -61,6 +63,8 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
         _require_agreeing(table, found, f"rules.{i - 1}" if i else "layer")
     if raw.get("type") is not None:
         _require_mixed(raw.get("layer", {}), found)
+    if raw.get("budget") is not None:
+        _require_free(raw, found)
     return Recipe.read(raw, "options")
 
 
@@ -76,6 +80,21 @@ def _require_mixed(layer: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise RecipeError(
             "contradicts the mix, which gives every tensor its format", where=asked[0],
             fix="Give it or --type; rules of a recipe change single tensors", key="type",
+        )  # fmt: skip
+
+
+def _require_free(raw: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise RecipeError where something else than a budget decides which formats there are."""
+    usual = Layer()
+    asked = [f"--{name}" for name in ("bits", "format") if name in given]
+    asked += [f"--{name.replace('_', '-')}" for name in ("type", "max_drop") if raw.get(name) is not None]
+    if not asked and raw.get("layer", {}).get("format", usual.format) != usual.format:
+        asked = ["recipe: layer.format"]
+    if asked:
+        raise RecipeError(
+            "contradicts the budget, by which formats are chosen", where=asked[0],
+            fix="Give it or a budget (--size, --bpw, --max-kl); rules of a recipe give single tensors a format",
+            key="budget",
         )  # fmt: skip
 
 

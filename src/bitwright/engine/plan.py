@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright import machine
+from bitwright.engine import budget
 from bitwright.engine.options import require_tables
 from bitwright.engine.partial import require_ours
 from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
@@ -48,6 +49,8 @@ def make(
     require_device(kind, device)
     recipe = complete(kind, recipe)
     container = containers.get(recipe.output or kind.output(recipe, out))
+    if recipe.budget is not None:
+        recipe = recipe.model_copy(update={"output": container.name})  # which decides what formats there are
     if container.holds != kind.holds:
         fitting = ", ".join(c.name for c in containers.all() if c.holds == kind.holds)
         raise RecipeError(
@@ -86,6 +89,8 @@ def make(
         plan.notes.append(STUDY)
     _require_some(plan)
     model.require(plan)
+    if recipe.budget is not None:
+        budget.require(plan)
     if needs_data:
         model.open_data(plan)
     plan.notes += growth(plan)
@@ -97,7 +102,7 @@ def make(
 
 def growth(plan: Plan) -> list[str]:
     """A note where the output is larger than the input."""
-    before, after = plan.model.source_bytes, plan.sink.final_bytes
+    before, after = plan.model.source_bytes, budget.final_bytes(plan)
     if after <= before:
         return []
     return [f"the output is larger than the input: {megabytes(before)} -> {megabytes(after)} ({after / before:.0%})"]
@@ -174,7 +179,7 @@ def require_out(plan: Plan) -> None:
         raise ResourceError("the output folder cannot be written", where=str(base), fix="Choose another -o")
     free = shutil.disk_usage(base).free
     held = sum(p.stat().st_blocks * 512 for p in plan.partial.rglob("*")) if plan.partial.is_dir() else 0
-    needed = plan.sink.final_bytes
+    needed = budget.final_bytes(plan)
     if needed > free + held:
         raise ResourceError(
             f"the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free",
@@ -220,10 +225,10 @@ def summary(plan: Plan) -> dict[str, Any]:
         "effort": plan.effort.summary(),
         **model.facts(plan),
         "source_bytes": model.source_bytes,
-        "final_bytes": plan.sink.final_bytes,
+        "final_bytes": budget.final_bytes(plan),
         "stored_bits_per_weight": plan.stored_bits,
         "parameters": model.parameters,
-        "bits_per_parameter": plan.bits_per_parameter,
+        "bits_per_parameter": 8 * budget.final_bytes(plan) / max(model.parameters, 1),
         "peak_memory_bytes": plan.memory,
         "seconds": estimate.seconds,
         "runtimes": model.runtimes(plan),
@@ -240,12 +245,18 @@ def lines(plan: Plan) -> list[str]:
     )
     origin = hub.origin(plan.source)
     found = [f"plan: {f'{hub.PREFIX}{origin}' if origin else plan.source} -> {plan.out}"]
+    unspent = plan.recipe.budget is not None and plan.spent is None
+    if unspent:
+        kinds.clear()
+        found += [f"  {line}" for line in budget.lines(plan)]
     for (form, method, there, inputs), count in kinds.items():
         told = f"{there} levels" + (f", {inputs} of inputs" if inputs is not None else "")
         found.append(f"  {plural(count, words.part, words.parts)} as {form} by {method}: {told}")
     found += [f"  {line}" for line in plan.model.lines(plan)]
-    before, after = plan.model.source_bytes, plan.sink.final_bytes
-    stored = f"{plan.bits_per_parameter:.2f} bits per parameter, {plan.stored_bits:.3f} per quantized weight"
+    before, after = plan.model.source_bytes, budget.final_bytes(plan)
+    stored = f"{8 * after / max(plan.model.parameters, 1):.2f} bits per parameter"
+    if not unspent:
+        stored += f", {plan.stored_bits:.3f} per quantized weight"
     if plan.container.study:
         stored = f"floats, not {plan.stored_bits:.3f} bits per weight"
     found.append(f"  {megabytes(before)} -> {megabytes(after)} ({after / max(before, 1):.0%}), {stored}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import bitwright
 from bitwright import machine
+from bitwright.engine.budget import spend
 from bitwright.engine.certify import certify, publish
 from bitwright.engine.journal import NAME, Journal
 from bitwright.engine.partial import clear, hold
@@ -47,6 +48,8 @@ def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
     try:
         data = yield from plan.model.read_data(plan)
         journal = yield from _open_journal(plan, data, restart)
+        if plan.recipe.budget is not None:
+            plan = yield from spend(plan, data, journal)
         writer = Writer(plan, journal)
         parts = plan.model.kind.words.parts
         yield Started("quantize", f"{len(plan.items)} {parts}", resumed=writer.written)

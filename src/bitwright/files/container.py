@@ -71,6 +71,8 @@ class Container(ABC):
     """Single tensors of a model folder, or a whole ONNX graph."""
     groups: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
     """Weights per scale that its runtimes read, the best choice by default first."""
+    ladder: ClassVar[tuple[str, ...]] = ()
+    """Formats that a budget is spent on, by bits; none: it takes no budget."""
     ending: ClassVar[str] = ""
     """How the name of an output must end, where it is a single file although the kind of model has folders."""
     study: ClassVar[bool] = False
@@ -136,6 +138,10 @@ class TensorContainer(Container):
 
     def require_together(self, modules: Sequence[Module], network: bool) -> None:
         """Raise RecipeError where no runtime reads an embedding among these matrices; `network` as for `unpacks`."""
+
+    def together(self, modules: Sequence[Module]) -> list[list[str]]:
+        """The names of matrices that its runtimes make one layer of, so that they must have one format."""
+        return []
 
     def step(self, format: Format) -> int:
         """A piece of a matrix must begin at a multiple of so many rows."""

@@ -95,6 +95,14 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What formats of one part cost, by name and in nats per token; None where nothing was seen of the part."""
+
+    name: str
+    nats: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A solved piece: `q` as it is stored, what else is stored with it, and its error at the output."""
 
@@ -219,6 +227,8 @@ class Plan:
     items: dict[str, Item] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    spent: Mapping[str, Any] | None = None
+    """How the recipe's budget was spent, JSON-able; None before, and where there is none."""
     decided: bool = False
     """Whether a largest drop of quality has been kept, so that the items are final."""
     attempt_of: Plan | None = None
@@ -469,6 +479,20 @@ class Model(ABC):
     def histogram(self, plan: Plan, name: str, bins: int) -> dict[str, Any]:
         """How the weights of a finished matrix lie before and after, over `bins` bins of its range."""
         return {"name": name, **histogram(lambda: self.pair(plan, name), bins)}
+
+    def choices(self, plan: Plan) -> dict[str, list[Item]]:
+        """The forms that each part of the plan may have, by its name; one where a rule has decided."""
+        raise NotImplementedError
+
+    def together(self, plan: Plan) -> list[list[str]]:
+        """All parts of the plan, those together that must have one format."""
+        raise NotImplementedError
+
+    def costs(
+        self, plan: Plan, data: Any, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
+    ) -> Generator[Event | Cost, None, None]:
+        """What the formats among `choices` cost, of all parts that are not `known`."""
+        raise NotImplementedError
 
     @abstractmethod
     def drop(self, plan: Plan, data: Any) -> Generator[Event, None, Drop]:

@@ -25,6 +25,7 @@ class Float(TensorContainer):
     name = "float"
     title = "Decoded float weights, for study"
     study = True
+    ladder = ("int2", "int3", "int4", "int5", "int6", "int8")
     transposes = True
     slack = 0.05
 

@@ -32,8 +32,8 @@ class Language(Kind):
     scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
-        "calibration", "indivisible", "embedding", "kv_cache", "type", "tokenizer_pre", "untie", "max_float_percent",
-        "max_shard_bytes", "copy_code",
+        "calibration", "indivisible", "embedding", "kv_cache", "type", "budget", "tokenizer_pre", "untie",
+        "max_float_percent", "max_shard_bytes", "copy_code",
     )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
@@ -47,6 +47,9 @@ class Language(Kind):
         "embedding": "embedding",
         "kv_cache": "kv_cache",
         "type": "type",
+        "size": "budget.size",
+        "bpw": "budget.bpw",
+        "max_kl": "budget.kl",
     }
 
     def load(self) -> None:

@@ -20,9 +20,10 @@ from bitwright.core import formats
 from bitwright.core.format import Format
 from bitwright.core.formats import named
 from bitwright.core.scaling import Block
-from bitwright.errors import InputError, ModelError, RecipeError, TensorError, about
+from bitwright.errors import InputError, ModelError, RecipeError, ResourceError, TensorError, about
 from bitwright.events import Event, Row
 from bitwright.files import sidecars
+from bitwright.files.containers import registry as containers
 from bitwright.files.containers.gguf import families
 from bitwright.files.folder import require_finite, sync, write_config
 from bitwright.files.held import Module
@@ -32,7 +33,7 @@ from bitwright.methods import Method, registry
 from bitwright.models import kinds
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
-from bitwright.models.language import cache, curvature, memory, sensitivity, text, verify
+from bitwright.models.language import cache, costs, curvature, ladder, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.data import tell_columns
@@ -44,7 +45,7 @@ from bitwright.models.language.sink import FolderSink, sink_of
 from bitwright.models.language.targets import GgufSink, Places
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
-from bitwright.models.model import Aside, Copy, Drop, Estimate, Item, Model, Plan, Turn
+from bitwright.models.model import Aside, Copy, Cost, Drop, Estimate, Item, Model, Plan, Turn
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
@@ -84,6 +85,11 @@ def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
         if part.block is None and recipe.embedding != FLOAT and error.key == "layer.format":
             error.key = error.where = "embedding"
         raise
+
+
+def _decided(recipe: Recipe, names: tuple[str, ...]) -> bool:
+    """Whether a rule gives a format to what is called so."""
+    return any("format" in rule.given and any(matches(rule.match, name) for name in names) for rule in recipe.rules)
 
 
 def _reaches(method: Method, part: Matrix) -> bool:
@@ -186,7 +192,7 @@ class LanguageModel(Model):
 
     def parts(self, recipe: Recipe) -> list[Matrix]:
         """The matrices of the blocks, and the embedding and the head where the recipe asks for them."""
-        arch, asked = self.arch, recipe.embedding != FLOAT or recipe.type is not None
+        arch, asked = self.arch, recipe.embedding != FLOAT or self._typed(recipe)
         table, head = arch.table, arch.head
         if asked and table is None:
             raise RecipeError(
@@ -239,11 +245,49 @@ class LanguageModel(Model):
             asked = Rule(match="*", format=recipe.embedding, symmetric=True, activations="none", method=method)
             recipe = recipe.model_copy(update={"rules": (asked, *recipe.rules)})
         if recipe.type is not None:
-            format, _ = self.places.format(recipe.type, part.name)
-            fine = part.block is None and format in formats.families() and named(format).bits >= FINE_TYPE
-            mixed = Rule(match="*", format=format, method="mse" if fine else None)
-            recipe = recipe.model_copy(update={"rules": (mixed, *recipe.rules)})
+            recipe = self._ruled(part, recipe, self.places.format(recipe.type, part.name)[0])
+        elif recipe.budget is not None and (part.block is not None or self._typed(recipe)):
+            recipe = self._ruled(part, recipe, next(iter(ladder.of(recipe, part.columns)), FLOAT))
         return super().layer(part, recipe)
+
+    def _typed(self, recipe: Recipe) -> bool:
+        """Whether everything gets a format, the embedding and the head among it."""
+        budgeted = recipe.budget is not None and recipe.output is not None
+        return recipe.type is not None or (budgeted and bool(containers.get(str(recipe.output)).ending))
+
+    def _ruled(self, part: Matrix, recipe: Recipe, format: str) -> Recipe:
+        """The recipe in which a part gets this format, unless a rule says otherwise."""
+        fine = part.block is None and format in formats.families() and named(format).bits >= FINE_TYPE
+        chosen = Rule(match="*", format=format, method="mse" if fine else None)
+        return recipe.model_copy(update={"rules": (chosen, *recipe.rules)})
+
+    def choices(self, plan: Plan) -> dict[str, list[Item]]:
+        recipe, found = plan.recipe, {}
+        for name, item in plan.items.items():
+            part, names = item.part, [item.format.name]
+            if not _decided(recipe, self.names(part)) and (part.block is not None or self._typed(recipe)):
+                names = ladder.of(recipe, part.columns)
+            layers = [super(LanguageModel, self).layer(part, self._ruled(part, recipe, format)) for format in names]
+            forms = [item] if len(names) == 1 else [self.item(part, layer, plan) for layer in layers]
+            found[name] = [form for form in forms if isinstance(form, Item)]
+        return found
+
+    def together(self, plan: Plan) -> list[list[str]]:
+        if self._typed(plan.recipe):
+            return self.places.together(list(plan.items))
+        names = {item.part.param.removesuffix(".weight"): item.name for item in plan.items.values()}
+        fused = [
+            [names[module] for module in unit if module in names]
+            for unit in plan.container.together(self.modules(plan))
+        ]
+        inside = {name for unit in fused for name in unit}
+        return [*filter(None, fused), *([name] for name in plan.items if name not in inside)]
+
+    def costs(
+        self, plan: Plan, data: Text, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
+    ) -> Generator[Event | Cost, None, None]:
+        forms = {name: [item.format for item in items] for name, items in choices.items()}
+        return costs.measure(plan, self.arch, self.device, data, forms, known)
 
     def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
         if recipe.type is None:
@@ -399,6 +443,8 @@ class LanguageModel(Model):
             )
         plan.container.require_together(self.modules(plan), self.unpacks)
         plan.notes += plan.effort.notes
+        if plan.recipe.budget is not None:
+            self._require_measured(plan)
         if plan.container.ending:
             plan.notes += families.notes(self.places.config)
         if plan.container.cache is not None and memory.looks(plan) and not plan.effort.corrects:
@@ -432,6 +478,18 @@ class LanguageModel(Model):
                 key="max_float_percent",
             )
 
+    def _require_measured(self, plan: Plan) -> None:
+        """Raise where it cannot be found out what formats cost."""
+        if not memory.looks(plan):
+            raise RecipeError(
+                "a budget is spent by what formats cost on text, and nothing looks at any", where="budget",
+                fix="Give --calib TEXT, and a method that looks at it (descent)", key="budget",
+            )  # fmt: skip
+        if not plan.effort.weighing:
+            why = plan.effort.notes[-1] if plan.effort.notes else "no method weighs outputs"
+            raise ResourceError(f"a budget needs to know how much outputs count: {why}", where="budget",
+                                fix="Give more memory, or --type instead of a budget")  # fmt: skip
+
     def open_data(self, plan: Plan) -> None:
         with about("calibration.source"):
             shares_of(plan.recipe.calibration)
@@ -455,7 +513,8 @@ class LanguageModel(Model):
             return Effort()
         untied, c = self.untied(plan), plan.recipe.calibration
         learns = any(item.method.needs == "samples" for item in plan.items.values())  # of both streams
-        corrects, windows, notes = asked.corrects and not learns, min(asked.weighing, c.windows), []
+        least = costs.WEIGHING if plan.recipe.budget is not None else 0
+        corrects, windows, notes = asked.corrects and not learns, min(max(asked.weighing, least), c.windows), []
         if not any(item.method.weighs for item in plan.items.values()):
             windows = 0
         if corrects and c.windows < 2:

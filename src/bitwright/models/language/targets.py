@@ -113,6 +113,18 @@ class Places:
         size = 32 if columns % 32 else 256
         return kind.name.lower(), f"{columns} inputs do not divide by {size}: {kind.name}, as in llama.cpp"
 
+    def together(self, names: list[str]) -> list[list[str]]:
+        """The tensors of the source, those together that have a part in one tensor of the file."""
+        groups: list[tuple[set[str], list[str]]] = []
+        for name in names:
+            targets = {target.name for target, _ in self.of(self.arch.checkpoint.entry(name))}
+            meeting = [group for group in groups if group[0] & targets]
+            groups = [group for group in groups if group not in meeting]
+            groups.append(
+                (targets.union(*(t for t, _ in meeting)), [n for _, found in meeting for n in found] + [name])
+            )
+        return [found for _, found in groups]
+
     @cached_property
     def _given(self) -> header.Facts | None:
         """The metadata of the source where it is a GGUF file itself."""

@@ -43,6 +43,7 @@ class CompressedTensors(TensorContainer):
     name = "compressed-tensors"
     title = "compressed-tensors, for transformers and vLLM"
     groups = GROUPS
+    ladder = ("int4", "int8")
     unpacking = UNPACKING
 
     def require(self, format: Format, activations: str = "none") -> None:
@@ -55,6 +56,11 @@ class CompressedTensors(TensorContainer):
 
     def require_table(self, format: Format) -> None:
         require_table(format)
+
+    def together(self, modules: Sequence[Module]) -> list[list[str]]:
+        from bitwright.files.containers.compressed_tensors.vllm import units
+
+        return [[member.name for member in unit.members] for unit in units(modules)]
 
     def require_together(self, modules: Sequence[Module], network: bool) -> None:
         require_together(modules, network)

@@ -31,6 +31,7 @@ class GgufContainer(TensorContainer):
     name = "gguf"
     title = "GGUF for llama.cpp and what is built on it"
     ending = ENDING
+    ladder = ("q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "q5_k", "q5_0", "q5_1", "q6_k", "q8_0")
 
     def require(self, format: Format, activations: str = "none") -> None:
         from bitwright.files.containers.gguf.blocks import LAYOUTS
