@@ -127,7 +127,7 @@ def _chosen(
     """The options to take."""
     limit = bytes_of(plan, budget)
     if limit is None:
-        return _least_bytes(budget, groups)
+        return _least_bytes(budget, groups, plan.model.spread)
     room = float(limit - _beside(plan, choices))
     while True:
         found = allocate(groups, room)
@@ -137,17 +137,17 @@ def _chosen(
         room -= over  # what lies between tensors depends on their sizes
 
 
-def _least_bytes(budget: Budget, groups: Mapping[str, list[Option]]) -> Allocation:
-    """The smallest options whose losses sum to at most the budget's: sizes and losses change places."""
+def _least_bytes(budget: Budget, groups: Mapping[str, list[Option]], spread: float) -> Allocation:
+    """The smallest options that lose at most the budget, as surely as is predicted: sizes and losses change places."""
     assert budget.kl is not None
     turned = {name: [Option(o.label, o.loss, o.size) for o in options] for name, options in groups.items()}
     try:
-        found = allocate(turned, budget.kl)
+        found = allocate(turned, budget.kl / spread)
     except ValueError as error:
-        least = sum(min(o.loss for o in options) for options in groups.values())
+        least = spread * sum(min(o.loss for o in options) for options in groups.values())
         raise RecipeError(
-            f"the finest formats lose {least:.3g} nats per token already, as predicted", where="--max-kl",
-            fix=f"Give at least {least:.2g}, or finer formats (budget.formats)", key="budget",
+            f"the finest formats may lose {least:.3g} nats per token already", where="--max-kl",
+            fix=f"Give at least {1.01 * least:.2g}, or finer formats (budget.formats)", key="budget",
         ) from error  # fmt: skip
     chosen = {name: Option(o.label, o.loss, o.size) for name, o in found.chosen.items()}
     return Allocation(chosen, sum(o.loss for o in chosen.values()))
@@ -177,12 +177,12 @@ def _summary(
     costs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the budget was spent, for the certificate."""
-    beside = _beside(plan, choices)
+    beside, spread = _beside(plan, choices), plan.model.spread
     steps = list(frontier(groups))
     kept = sorted({round(i * (len(steps) - 1) / (POINTS - 1)) for i in range(POINTS)})
     return {
         "bytes": found.sink.final_bytes,
-        "predicted": {"kl": chosen.loss},
+        "predicted": {"kl": chosen.loss, "low": chosen.loss / spread, "high": chosen.loss * spread},
         "bound": chosen.bound,
         "frontier": [[beside + round(steps[i].size), steps[i].loss] for i in kept],
         "costs": dict(costs),

@@ -340,6 +340,8 @@ class Model(ABC):
     """What opening it did."""
     independent: bool = False
     """Whether a part's codes stay what they are when another part stays float."""
+    spread: float = 1.0
+    """The factor within which losses of outputs are that are predicted from `costs`."""
     unpacks: bool = False
     """Whether transformers can load the network's packed weights only by unpacking them."""
 

@@ -31,6 +31,7 @@ from bitwright.engine.report.judgement import (
 )
 from bitwright.engine.report.measures import facts, measures, speed
 from bitwright.engine.report.page import to_html
+from bitwright.engine.report.spending import frontier, spending
 from bitwright.engine.report.text import LINES, WIDTH, to_json, to_markdown, verdict_lines
 from bitwright.models.kind import Fact
 from bitwright.words import measured
@@ -53,6 +54,7 @@ __all__ = [
     "facts",
     "fallbacks",
     "floats",
+    "frontier",
     "headline",
     "histogram",
     "judge",
@@ -66,6 +68,7 @@ __all__ = [
     "remarks",
     "scatter",
     "speed",
+    "spending",
     "stale",
     "summary",
     "to_html",

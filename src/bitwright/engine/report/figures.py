@@ -99,9 +99,9 @@ def histogram(certificate: Certificate) -> dict[str, Any] | None:
     area = "M0 1000" + "".join(f"V{1000 - height(n):.1f}H{i + 1}" for i, n in enumerate(before)) + "V1000Z"
     strokes = "".join(f"M{i + 0.5} 1000V{1000 - height(n):.1f}" for i, n in enumerate(after) if n)
     low, high = found["low"], found["high"]
-    step = _round(max(abs(low), high) / 2)
+    step = round_down(max(abs(low), high) / 2)
     ticks = [k * step for k in range(-4, 5) if low <= k * step <= high]
-    counts = sorted({_round(top / k) for k in (16, 4, 1.2)})
+    counts = sorted({round_down(top / k) for k in (16, 4, 1.2)})
     return {
         "name": module(found["name"]),
         "bins": len(before),
@@ -149,7 +149,7 @@ def _boxes(boxes: list[Any], width: float, height: float) -> list[dict[str, Any]
     return found
 
 
-def _round(value: float) -> float:
+def round_down(value: float) -> float:
     """The largest 1, 2 or 5 times a power of ten that is not above `value`."""
     power: float = 10.0 ** math.floor(math.log10(value))
     return float(f"{next(k for k in (5, 2, 1) if k * power <= value * (1 + 1e-9)) * power:.3g}")
@@ -174,7 +174,7 @@ def scatter(certificates: list[Certificate]) -> dict[str, Any] | None:
         return 100 * (high - math.log10(max(loss, 10.0**low))) / (high - low)
 
     right = max(*(c["source"]["bytes"] for c in known), *(c["output"]["bytes"] for c in known)) / 1e6 * 1.08
-    step = _round(right / 3)
+    step = round_down(right / 3)
     points: list[dict[str, Any]] = []
     for loss, spread, c in sorted((row for row in losses if row[2] in known), key=lambda row: -row[0]):
         x = 100 * c["output"]["bytes"] / 1e6 / right

@@ -44,6 +44,7 @@ from bitwright.engine.report.judgement import (
     unjudged,
 )
 from bitwright.engine.report.measures import facts, measures
+from bitwright.engine.report.spending import frontier, spending
 from bitwright.words import megabytes, milliseconds, plural, share, some
 
 FUNCTIONS = (
@@ -65,6 +66,7 @@ FUNCTIONS = (
     ),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
     *(pictures, runtimes, scheme, share, short_scheme, some, source, words),
+    *(frontier, spending),
     *(input_levels, rounds_inputs, weight_entropy, weight_levels),
 )
 """What the template calls."""

@@ -35,6 +35,7 @@ from bitwright.engine.report.certificate import (
 )
 from bitwright.engine.report.judgement import cautions, comparability, headline, ranking, source, summary
 from bitwright.engine.report.measures import Judged, beside, facts, measures, speed, told
+from bitwright.engine.report.spending import spending
 from bitwright.words import apart, entropy, fit, levels, megabytes, one_line, plural, share, some
 
 WIDTH = 100
@@ -60,6 +61,8 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         f"Format      {scheme(certificate)}",
         *_levels(certificate),
     ]
+    if (spent := spending(certificate)) is not None:
+        lines.append(f"Budget      {spent}")
     # The headline tells the first measure; of the others a screen has room for three.
     lines += [f"{_short(fact.label):<12}{fact.text}" for fact in [*measures(certificate)[1:4], *speed(certificate)]]
     reasons = floats(certificate)
@@ -150,6 +153,8 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     blocks.append(table(("Figure", "Value", "Of"), figures))
     loads = [f"Loads in: {line}" for line in runtimes(certificate)]
     made_up = [f"Corrected targets: {line}" for line in corrections(certificate)]
+    if (spent := spending(certificate)) is not None:
+        loads.append(f"Budget: {spent}")
     blocks.append(_list([*readers(certificate), *loads, *fallbacks(certificate), *made_up]))
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:

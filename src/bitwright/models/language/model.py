@@ -131,7 +131,7 @@ class LanguageModel(Model):
     Otherwise they make up for those before them; where one of these stays float after all, they are kept as they are.
     """
 
-    independent = True
+    independent, spread = True, costs.SPREAD
 
     def __init__(self, path: Path, recipe: Recipe, device: str = "cpu") -> None:
         self.kind, self.path, self.device = kinds.get("language"), path, device
@@ -286,8 +286,7 @@ class LanguageModel(Model):
     def costs(
         self, plan: Plan, data: Text, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
     ) -> Generator[Event | Cost, None, None]:
-        forms = {name: [item.format for item in items] for name, items in choices.items()}
-        return costs.measure(plan, self.arch, self.device, data, forms, known)
+        return costs.measure(plan, self.arch, self.device, data, choices, known)
 
     def leave(self, chosen: Mapping[str, Layer], recipe: Recipe, container: Any) -> dict[str, str]:
         if recipe.type is None:
