@@ -1,4 +1,4 @@
-"""The engine for Python: plan, quantize, measure, check, report, open. The command line calls the same functions.
+"""The engine for Python: plan, quantize, measure, run, check, report, open. The command line calls the same functions.
 
     import bitwright as bw
 
@@ -31,9 +31,11 @@ from bitwright.events import Event, Finding, Finished, Note, Precision, Progress
 from bitwright.files.plain import require_new
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
+from bitwright.models.running import Asked
 from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
+    from bitwright.engine.speed import Speed
     from bitwright.models.model import Model, Plan
 
 Source = str | Path
@@ -152,6 +154,25 @@ class Measured:
     def __str__(self) -> str:
         said = [] if self.baseless is None else [f"  {reports.NOTHING}: {self.baseless}"]
         return "\n".join([*said, *self.comparison.lines()])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How fast a model ran and in how much memory, and the float model beside it where there was one."""
+
+    speed: Speed
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Plain data: figures of every turn, their medians, ratios, memory in bytes, texts, notes."""
+        found: dict[str, Any] = plain(self.speed.summary())
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.speed.lines())
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -326,6 +347,34 @@ def measure(
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
         comparison = _drain(steps, watcher)
         return Measured(comparison, kind.baseless(comparison.summary()))
+
+
+def run(
+    model: Source,
+    against: Source | None = None,
+    *,
+    prompt: str | None = None,
+    tokens: int | None = None,
+    samples: str | None = None,
+    threads: int | None = None,
+    watch: Watch = None,
+) -> Ran:
+    """Run a model in the runtime at hand, and the float model `against` in turns with it: speed, memory and text.
+
+    A language model goes on from `prompt` by `tokens` tokens, always the likeliest one; an ONNX network answers one of
+    `samples`, zeros unless given. Raises what opening the models raises, and InputError's kinds for what cannot be run.
+    """
+    path = find(model)
+    kind = kind_of(path)
+    capped = _prepare(kind, threads)
+    from bitwright.engine.speed import run as turns
+
+    most = os.cpu_count() or 1
+    asked = Asked(min(threads or most, most), prompt, tokens, samples)
+    with closing(_Watcher(watch)) as watcher:
+        for note in capped:
+            watcher(Note(note))
+        return Ran(_drain(turns(path, find(against) if against is not None else None, asked), watcher))
 
 
 def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:

@@ -8,11 +8,14 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bitwright.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
 
 MIB = 1 << 20
 BASE = 440 * MIB
@@ -38,9 +41,12 @@ def memory_available() -> int:
     return 4 << 30
 
 
-def resident(kind: str = "VmRSS") -> int:
-    """This process's resident memory in bytes; `RssFile` counts only mapped files, `VmHWM` the peak so far."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def resident(kind: str = "VmRSS", process: int | None = None) -> int:
+    """Resident memory in bytes of this process, or of another; 0 where that has ended.
+
+    `RssFile` counts only mapped files, `VmHWM` is the peak so far.
+    """
+    for line in Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
         if line.startswith(kind + ":"):
             return int(line.split()[1]) * 1024
     return 0
@@ -98,6 +104,8 @@ def default_ceiling() -> int:
 
 def calibration_dtype(device: str) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, GPU), else float32."""
+    import torch
+
     if device != "cpu":
         return torch.bfloat16
     try:
@@ -116,6 +124,8 @@ def exhausted(error: Exception) -> bool:
 @cache
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
     """Floating-point operations per second of a matrix product, measured once per process (takes about 50 ms)."""
+    import torch
+
     n = 512
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     a @ b

@@ -32,8 +32,17 @@ def megabytes(size: float) -> str:
 
 def milliseconds(value: float) -> str:
     """Three significant digits."""
+    return f"{significant(value)} ms"
+
+
+def significant(value: float) -> str:
+    """A number of at least three significant digits, its whole part in full.
+
+    >>> significant(13929.38), significant(0.07641)
+    ('13,929', '0.0764')
+    """
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
-    return f"{value:.{max(0, digits)}f} ms"
+    return f"{value:,.{max(0, digits)}f}"
 
 
 def measured(value: float, interval: float) -> str:

@@ -225,7 +225,7 @@ def guarded(as_json: bool, work: Callable[[Show], None], resume: bool = False, o
         _fail(as_json, f"{error.name}: not installed. {fix}", "ResourceError", 3)
     except RuntimeError as error:
         show.close()
-        from bitwright.machine import exhausted  # it imports torch, which took part if memory ran out
+        from bitwright.machine import exhausted  # it imports NumPy, which took part if memory ran out
 
         if not exhausted(error):
             raise

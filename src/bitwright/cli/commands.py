@@ -294,6 +294,45 @@ def check(
 
 
 @app.command()
+def run(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, .gguf or .onnx file, float or quantized; or hub:OWNER/NAME.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Option(help="Language models: the text to go on from. Default: a sentence of ours.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Language models: tokens to generate in each turn. Default 32.")
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(help="ONNX: samples to answer the first of, .npz or as --calib. Default: zeros."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The float model it was made from: both run, turn by turn.")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Run a model in llama.cpp, transformers or ONNX Runtime: its speed, peak memory and text."""
+
+    def work(show: Show) -> None:
+        from bitwright import library
+
+        source = None if against is None else found(show, against)
+        result = library.run(
+            found(show, model), source, prompt=prompt, tokens=tokens, samples=samples, threads=threads,
+            watch=lambda event: None if isinstance(event, Note) and not show.json else show.event(event),
+        )  # fmt: skip
+        show.close()
+        if show.json:
+            typer.echo(json.dumps({"event": "speed", **result.summary}))
+        show.line(str(result))
+
+    guarded(as_json, work)
+
+
+@app.command()
 def report(
     folders: Annotated[
         list[Path],

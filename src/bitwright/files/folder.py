@@ -95,12 +95,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ModelError(
             "quantization_config is not a table", where=str(folder / "config.json"), fix="Download it again"
         )
-    known = [container for container in registry.all() if isinstance(container, TensorContainer)]
-    for container in known:
-        if container.claims(config):
-            return container.open(folder, config)
+    container = container_of(config)
+    if container is not None:
+        return container.open(folder, config)
     if quantization:
-        names = ", ".join(container.name for container in known)
+        names = ", ".join(container.name for container in registry.all() if isinstance(container, TensorContainer))
         missing = "".join(f"; {fault.what}" for fault in registry.faults().values())
         raise ModelError(
             f"quantized with {quantization.get('quant_method')!r}, which Bitwright does not read{missing}",
@@ -109,6 +108,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             foreign=True,
         )
     return Checkpoint(folder)
+
+
+def container_of(config: dict[str, Any]) -> TensorContainer | None:
+    """The container that a folder with this config.json is in; None for float weights, or what is not known."""
+    known = (container for container in registry.all() if isinstance(container, TensorContainer))
+    return next((container for container in known if container.claims(config)), None)
 
 
 def sync(files: Iterable[Path]) -> None:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from bitwright.models.model import Model
 
 kinds: Registry[Kind] = Registry(
-    Kind, "bitwright.models", "KIND", besides=("demos", "effort", "histogram", "model", "precision", "samples", "tasks")
+    Kind,
+    "bitwright.models",
+    "KIND",
+    besides=("demos", "effort", "histogram", "model", "precision", "running", "samples", "tasks"),
 )
 
 __all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device", "require_same_kind"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bitwright.methods.method import Method, Needs, Scope
+from bitwright.models.running import Asked, Gauge, Runner, Task
 from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Kind(ABC):
     """What all its models do, as the hub calls it; "" where they do different things."""
     writes: ClassVar[bool] = False
     """Whether its models write text, so that two of them can write side by side."""
+    gauges: ClassVar[tuple[Gauge, ...]]
+    """What is measured of a model that runs, the most telling first."""
 
     def serves(self, method: Method) -> bool:
         """Whether its models can be quantized by a method."""
@@ -150,6 +153,14 @@ class Kind(ABC):
     @abstractmethod
     def compare(self, a: Path, b: Path, heldout: str, recipe: Recipe) -> Iterator[Event]:
         """The events of measuring two models on the same data; the generator returns the comparison."""
+
+    @abstractmethod
+    def task(self, path: Path, asked: Asked, folder: Path) -> Task:
+        """What the model at `path` does when it is run; `folder` is there for data. Raises InputError's kinds."""
+
+    @abstractmethod
+    def runner(self, path: Path, given: Mapping[str, Any]) -> Runner:
+        """What runs the model at `path`, `given` what its task says; this process has loaded nothing yet."""
 
     @abstractmethod
     def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:

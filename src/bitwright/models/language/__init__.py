@@ -11,6 +11,8 @@ from bitwright.errors import RecipeError
 from bitwright.files import gguf, hub, sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
+from bitwright.models.language.runtimes import GAUGES, runtime_for
+from bitwright.models.running import Asked, Runner, Task
 from bitwright.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Language(Kind):
     holds = "tensors"
     library, pipeline = "transformers", "text-generation"
     writes = True
+    gauges = GAUGES
     scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
@@ -112,6 +115,14 @@ class Language(Kind):
 
         c = recipe.calibration
         return compare_on(a, b, heldout, c.heldout_windows, c.length)
+
+    def task(self, path: Path, asked: Asked, folder: Path) -> Task:
+        from bitwright.models.language.running import task_of
+
+        return task_of(path, asked)
+
+    def runner(self, path: Path, given: Mapping[str, Any]) -> Runner:
+        return runtime_for(path).runner(path, given["ids"], given["tokens"], given["threads"])
 
     def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
         return facts.measures(verdict)

@@ -10,7 +10,9 @@ from bitwright.errors import RecipeError
 from bitwright.files import hub, sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.network import facts
+from bitwright.models.running import Asked, Gauge, Runner, Task
 from bitwright.recipe import Recipe
+from bitwright.words import milliseconds, significant
 
 if TYPE_CHECKING:
     from bitwright.events import Event
@@ -28,6 +30,10 @@ class Networks(Kind):
     ending = ".onnx"
     holds = "graph"
     library = "onnx"
+    gauges = (
+        Gauge("sample", "one sample", False, lambda value: f"in {milliseconds(1000 * value)}"),
+        Gauge("samples", "throughput", True, lambda value: f"{significant(value)} samples per second"),
+    )
     devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
@@ -104,6 +110,16 @@ class Networks(Kind):
         from bitwright.models.network.verdict import compare_on
 
         return compare_on(a, b, heldout, recipe)
+
+    def task(self, path: Path, asked: Asked, folder: Path) -> Task:
+        from bitwright.models.network.running import task_of
+
+        return task_of(path, asked, folder)
+
+    def runner(self, path: Path, given: Mapping[str, Any]) -> Runner:
+        from bitwright.models.network.runner import SessionRunner
+
+        return SessionRunner(path, given)
 
     def measures(self, verdict: Mapping[str, Any]) -> list[Fact]:
         return facts.measures(verdict)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 
 from bitwright.errors import DataError, FileError, ModelError
 from bitwright.files.onnx import LIMIT, write
@@ -45,9 +44,13 @@ class Session:
         """
         import onnxruntime  # type: ignore[import-untyped]
 
+        if not threads:
+            import torch
+
+            threads = torch.get_num_threads()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = threads
         # Threads that wait by spinning steal the cores from whoever else has work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         levels = onnxruntime.GraphOptimizationLevel

@@ -173,15 +173,20 @@ def compare_on(a: Path, b: Path, heldout: str, recipe: Recipe) -> Generator[Even
             key="data.heldout",
         )  # fmt: skip
     read(a)
+    samples = samples_for(a, b, heldout, recipe)
+    yield Started("compare", f"{len(samples):,} samples through both networks")
+    return measure(samples, recipe.data, a, b)
+
+
+def samples_for(a: Path, b: Path, source: str, recipe: Recipe) -> Samples:
+    """The samples of a source as the network `b` takes them, read as `recipe` says; `a` makes what is carried on."""
     model = read(b)
     inputs, outputs = inputs_of(model), {value.name: facts_of(value) for value in model.graph.output}
     axes = batch_axes(fed(model.graph), opened(recipe.network.batch, "none"), str(b))
     fixed = fixed_inputs({value.name: value for value in fed(model.graph)}, recipe.network.constant, str(b))
     states = find_states(inputs, outputs, recipe.network.state, str(b))
     feeding = Feeding(axes, fixed, states, Session(a).run if states else None)
-    samples = open_samples(heldout, inputs, recipe.data, feeding=feeding)
-    yield Started("compare", f"{len(samples):,} samples through both networks")
-    return measure(samples, recipe.data, a, b)
+    return open_samples(source, inputs, recipe.data, feeding=feeding)
 
 
 def drop(verdict: Verdict) -> Drop:
