@@ -251,10 +251,10 @@ def plan(
     """Plan a quantization: decide everything, write nothing.
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
-    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, size, bpw,
-    max_kl, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as "2GB".
-    Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an option that does not
-    exist.
+    length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, imatrix, size,
+    bpw, max_kl, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as
+    "2GB". Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an option that
+    does not exist.
     """
     unknown = options.keys() - OPTIONS
     if unknown:
@@ -287,6 +287,7 @@ OPTIONS = frozenset(
             "embedding",
             "kv_cache",
             "type",
+            "imatrix",
             "size",
             "bpw",
             "max_kl",
@@ -347,6 +348,43 @@ def measure(
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
         comparison = _drain(steps, watcher)
         return Measured(comparison, kind.baseless(comparison.summary()))
+
+
+def imatrix(
+    model: Source,
+    out: Source,
+    *,
+    calib: str | list[str],
+    windows: int | None = None,
+    length: int | None = None,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    watch: Watch = None,
+) -> dict[str, Any]:
+    """Write an imatrix of what calibration text multiplies the matrices of a language model by, for llama.cpp's tools.
+
+    `calib`, `windows` and `length` are those of `quantize`, and so is the text that is read. Returns what was written:
+    entries, chunks, tokens per chunk and data set.
+    """
+    source = find(model)
+    kind = kind_of(source)
+    given = {"calib": calib, "windows": windows, "length": length, "type": "q8_0", "effort": "fast"}
+    if "imatrix" not in kind.tables:
+        what = f"{kind.title} have no imatrix"
+        raise RecipeError(what, where=str(source), fix="Give a language model")
+    made = make_recipe(kind, None, given)
+    capped = _prepare(kind, threads)
+    from bitwright.engine import importance
+
+    with closing(_Watcher(watch)) as watcher:
+        for note in capped:
+            watcher(Note(note))
+        found = _drain(importance.write(source, Path(out), made, max_ram=size(max_ram), device=device), watcher)
+    return {
+        "out": str(out), "entries": len(found.entries), "chunks": found.chunks, "chunk_size": found.chunk_size,
+        "dataset": found.dataset,
+    }  # fmt: skip
 
 
 def run(

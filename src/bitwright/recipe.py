@@ -432,6 +432,9 @@ class Recipe(_Table):
     type: str | None = None
     """The mix of a GGUF file, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... It gives every tensor its format, the
     embedding among them; rules change single ones."""
+    imatrix: str | None = None
+    """An imatrix of llama.cpp (`llama-imatrix`, `bitwright imatrix`), which weighs columns instead of calibration text:
+    for methods that can do with the mean square of each."""
     budget: Budget | None = None
     """What the output may take or lose; each matrix then gets its format by what that costs."""
     tokenizer_pre: str | None = None

@@ -66,3 +66,13 @@ def test_moments_of_bfloat16_inputs_stay_definite(d: int) -> None:
     assert float(torch.linalg.eigvalsh(moment).min()) > 0
     rounded = (x.T @ x).double()
     assert float(torch.linalg.eigvalsh((rounded + rounded.T) / 2).min()) < -1e-3 * mean  # what it was before
+
+
+def test_squares_alone_are_a_record_that_says_so() -> None:
+    power = np.float32([4, 0, 0.25])
+    for squares in (power, torch.from_numpy(power)):
+        s = Stats.diagonal(squares)
+        assert s.apart and (s + s).apart
+        np.testing.assert_array_equal(np.asarray(s.hessian), np.diag(power))
+        np.testing.assert_array_equal(np.asarray((s + s).power), power)
+    assert not Stats.of(data(4, 3, 1)).apart

@@ -186,6 +186,13 @@ def test_moments_that_no_damping_helps_are_refused(value: float, told: str, libr
         gptq.quantize(w, named("int4", group=16), stats)
 
 
+def test_squares_alone_are_hardly_damped() -> None:
+    """Of columns that are known each by itself none can be learnt by heart, however few tokens there were."""
+    power = np.linspace(1, 2, 64, dtype=np.float32)
+    assert gptq.damp(Stats.diagonal(power)) == 0.01
+    assert gptq.damp(Stats(1, np.diag(power))) == 1.0
+
+
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_damping_rises_in_small_steps(library: str) -> None:
     moment = np.eye(64, dtype=np.float32)

@@ -26,6 +26,7 @@ from bitwright.cli.options import (
     Group,
     Heldout,
     HeldoutCount,
+    ImatrixFile,
     Indivisible,
     Json,
     KvCache,
@@ -73,6 +74,7 @@ def plan(
     size: Size = None,
     bpw: Bpw = None,
     max_kl: MaxKl = None,
+    imatrix: ImatrixFile = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -85,7 +87,7 @@ def plan(
     given: dict[str, Any] = dict(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
-        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, size=size, bpw=bpw,
+        indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, imatrix=imatrix, size=size, bpw=bpw,
         max_kl=max_kl, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
@@ -121,6 +123,7 @@ def quantize(
     size: Size = None,
     bpw: Bpw = None,
     max_kl: MaxKl = None,
+    imatrix: ImatrixFile = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
     bind: Bind = None,
@@ -136,7 +139,8 @@ def quantize(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
         simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, kv_cache=kv_cache,
-        type=type, size=size, bpw=bpw, max_kl=max_kl, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
+        type=type, imatrix=imatrix, size=size, bpw=bpw, max_kl=max_kl, effort=effort, max_drop=max_drop,
+        copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -149,6 +153,36 @@ def quantize(
         do_quantize(show, job)
 
     guarded(as_json, work, resume=True, out=out)
+
+
+@app.command("imatrix")
+def make_imatrix(
+    model: Model,
+    calib: Calib,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .gguf file to write; it must not exist.")],
+    windows: WindowCount = None,
+    length: Length = None,
+    max_ram: MaxRam = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write an imatrix of calibration text for llama.cpp: the mean square of what each column is multiplied by."""
+
+    def work(show: Show) -> None:
+        from bitwright import library
+
+        written = library.imatrix(
+            found(show, model), out, calib=calib or [], windows=windows, length=length, max_ram=max_ram, device=device,
+            threads=threads, watch=show.event,
+        )  # fmt: skip
+        show.close()
+        if show.json:
+            typer.echo(json.dumps({"event": "imatrix", **written}))
+        size = f"{written['entries']} tensors, {written['chunks']} chunks of {written['chunk_size']} tokens"
+        show.line(f"written: {out} ({size})")
+
+    guarded(as_json, work, out=out)
 
 
 def found(show: Show, model: str) -> Path:

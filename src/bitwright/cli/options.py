@@ -101,6 +101,13 @@ MaxKl = Annotated[
     float | None,
     typer.Option(help="Budget: nats per token that may be lost, as predicted; the smallest output is written."),
 ]
+ImatrixFile = Annotated[
+    str | None,
+    typer.Option(
+        "--imatrix",
+        help="Language models: an imatrix of llama.cpp weighs columns, in place of --calib.",
+    ),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe; command-line options override it.")]
 Reading = Annotated[
     Path | None,

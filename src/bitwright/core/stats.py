@@ -12,19 +12,30 @@ from bitwright.core.array import Array, float32, namespace, short_factors
 class Stats:
     """Sums over `n` input vectors x of length d: `moment` = sum x x^T [d, d].
 
-    `Stats.of(a) + Stats.of(b) == Stats.of(concat([a, b]))`, up to float rounding.
+    `Stats.of(a) + Stats.of(b) == Stats.of(concat([a, b]))`, up to float rounding. `apart`: of each input its own square
+    alone is known, and what is off the diagonal of `moment` is 0.
     """
 
     n: int
     moment: Array
+    apart: bool = False
 
     @classmethod
     def of(cls, x: Array) -> Stats:
         """The record of `x` [tokens, d]."""
         return cls(int(x.shape[0]), mirror(add_gram(x)))
 
+    @classmethod
+    def diagonal(cls, power: Array) -> Stats:
+        """What `power` [d], E[x^2] of each input, says: the record of one vector with these squares."""
+        xp = namespace(power)
+        whole = xp.zeros((power.shape[0], power.shape[0]), dtype=xp.float32, device=power.device)
+        place = xp.arange(power.shape[0], device=power.device)
+        whole[place, place] = float32(power)
+        return cls(1, whole, apart=True)
+
     def __add__(self, other: Stats) -> Stats:
-        return Stats(self.n + other.n, self.moment + other.moment)
+        return Stats(self.n + other.n, self.moment + other.moment, self.apart or other.apart)
 
     @cached_property
     def hessian(self) -> Array:

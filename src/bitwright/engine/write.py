@@ -261,7 +261,7 @@ class Tally:
         self.notes = [note for note in (item.note, reason) if note]
         self.corrections: list[str] = []
         stats = turn.seen[0].stats if turn.seen else None
-        self.tokens = None if stats is None else stats.n
+        self.tokens = None if stats is None or stats.apart else stats.n
         self.started = time.perf_counter()
 
     def add(self, piece: Piece) -> None:

@@ -186,5 +186,6 @@ METHOD = Method(
     source="Max 1960; Lloyd 1982; weighted as in SqueezeLLM, arXiv 2306.07629",
     solve=lambda w, f, seen, options: quantize(w, f, seen.stats),
     moments=True,
+    diagonal=True,
     fits=fits,
 )

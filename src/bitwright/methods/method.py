@@ -76,7 +76,8 @@ class Method:
     scopes and needs it serves. `needs` is what `solve` cannot do without: where a matrix shows none of it, `fallback`
     takes its place, by name. Of other scopes it is also what finds the codes at which `solve` begins, where a kind of
     model wants that.
-    `moments` says that second moments of the inputs are used where they are known anyhow.
+    `moments` says that second moments of the inputs are used where they are known anyhow, `diagonal` that those of each
+    input by itself (`Stats.apart`) serve as well as they can.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Method:
     needs: Needs = "nothing"
     scope: Scope = "matrix"
     moments: bool = False
+    diagonal: bool = False
     libraries: int = 0
     """Bytes of memory that libraries take which it alone imports."""
     weighs: bool = False

@@ -111,5 +111,6 @@ METHOD = Method(
     source="Banner et al. 2019, arXiv 1810.05723",
     solve=lambda w, f, seen, options: quantize(w, f, seen.stats),
     moments=True,
+    diagonal=True,
     fits=partial(fits_fixed, shifts=True),
 )

@@ -461,6 +461,10 @@ class Model(ABC):
     def finish(self, plan: Plan) -> list[Path]:
         """Make the output whole under its partial name; the weight files."""
 
+    def importance(self, plan: Plan, data: Any) -> Generator[Event, None, Any]:
+        """The imatrix of calibration data; of kinds of models alone that have such."""
+        raise NotImplementedError
+
     # --- judging
 
     @abstractmethod

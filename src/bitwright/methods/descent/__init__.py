@@ -126,6 +126,7 @@ METHOD = Method(
     options=Options,
     needs="moments",
     moments=True,
+    diagonal=True,
     weighs=True,
     libraries=LIBRARIES,
     fits=fits,

@@ -35,7 +35,7 @@ class Language(Kind):
     scopes = frozenset({"matrix", "block", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
-        "calibration", "indivisible", "embedding", "kv_cache", "type", "budget", "tokenizer_pre", "untie",
+        "calibration", "indivisible", "embedding", "kv_cache", "type", "imatrix", "budget", "tokenizer_pre", "untie",
         "max_float_percent", "max_shard_bytes", "copy_code",
     )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
@@ -50,6 +50,7 @@ class Language(Kind):
         "embedding": "embedding",
         "kv_cache": "kv_cache",
         "type": "type",
+        "imatrix": "imatrix",
         "size": "budget.size",
         "bpw": "budget.bpw",
         "max_kl": "budget.kl",

@@ -172,7 +172,7 @@ class Calibration:
 
     @property
     def head_words(self) -> tuple[int, int | None]:
-        """As few words of the vocabulary as it takes to see what the head multiplies."""
+        """As few words of the vocabulary as it takes to see what the head multiplies; asking may try the head."""
         return (0, 1) if self.decoder.separable else (0, None)
 
     def at_head(
@@ -182,12 +182,12 @@ class Calibration:
 
         Of the logits no more are computed than it takes to see their input.
         """
-        recorder = Recorder(addresses(self.decoder.model, "", matrices), count)
+        recorder, words = Recorder(addresses(self.decoder.model, "", matrices), count), self.head_words
         for i in range(len(self.hidden)):
             hidden = self.hidden[i]
             for row in range(len(hidden)):  # all logits of a batch may be gigabytes
                 with recorder:
-                    self.decoder.logits(hidden[row : row + 1], *self.head_words)
+                    self.decoder.logits(hidden[row : row + 1], *words)
                 recorder.next_batch()
             yield progress(0, "calibrating the head")
         require_moments(recorder.stats)

@@ -68,8 +68,8 @@ DRAWN = 12e-9
 
 
 def needs_text(plan: Plan) -> bool:
-    """Whether any method must look at the layers' inputs, or keys and values are looked at."""
-    return plan.calibrated or plan.container.cache is not None
+    """Whether any method must look at the layers' inputs, which no imatrix tells, or keys and values are looked at."""
+    return (plan.calibrated and plan.recipe.imatrix is None) or plan.container.cache is not None
 
 
 def uses_text(plan: Plan) -> bool:
@@ -244,7 +244,8 @@ def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int
     widest = max((i.columns for i in plan.items.values()), default=0)
     solver = max((working_memory(i, plan.container.step(i.format)) for i in plan.items.values()), default=0)
     if not uses_text(plan):
-        return solver
+        # Of an imatrix the moments and the Hessian of one input at a time, and its factor, as below.
+        return solver + (0 if plan.recipe.imatrix is None else 6 * 4 * widest * widest)
     rest, length = sum(e.count for e in arch.tensors_of(None)), plan.recipe.calibration.length
     tokens = min(max(BATCH_TOKENS, length), plan.recipe.calibration.windows * length)
     forward = tokens * (8 * _width(arch, widest) + 4 * widest) * size + 8 * tokens * length

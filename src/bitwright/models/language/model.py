@@ -35,9 +35,11 @@ from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
 from bitwright.models.language import cache, costs, curvature, ladder, memory, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
+from bitwright.models.language.calibration import Calibration
 from bitwright.models.language.compare import compare_folders
 from bitwright.models.language.data import tell_columns
 from bitwright.models.language.evaluate import Comparison
+from bitwright.models.language.importance import Importance, gather
 from bitwright.models.language.memory import SOLVE
 from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.modules import modules
@@ -124,6 +126,34 @@ def _notes(arch: Architecture, code: bool) -> list[str]:
     return [*notes, *sidecars.left(arch.checkpoint.folder, code)]
 
 
+def _require_diagonal(method: Method, part: Matrix) -> None:
+    """Raise RecipeError for a method that must see more of a matrix's input than an imatrix has."""
+    if method.diagonal or method.needs == "nothing":
+        return
+    able = ", ".join(m.name for m in registry.all() if m.diagonal)
+    needed = "samples" if method.needs == "samples" else "all second moments"
+    raise RecipeError(
+        f"{method.name} needs {needed} of a matrix's inputs, and an imatrix has the mean square of each alone",
+        where=part.name, fix=f"Choose one of: {able}; or give --calib TEXT instead of --imatrix", key="layer.method",
+    )  # fmt: skip
+
+
+def _require_weighed(plan: Plan) -> None:
+    """Raise RecipeError where an imatrix would be ignored, or calibration text asks for the same."""
+    if "source" in plan.recipe.calibration.model_fields_set:
+        what = "contradicts --calib: both say how columns are weighed"
+        raise RecipeError(what, where="--imatrix", fix="Give one of them", key="imatrix")
+    kept, spent = plan.container.cache is not None, plan.recipe.budget is not None
+    if kept or spent:
+        other = "--kv-cache, whose scales take" if kept else "a budget, for which costs are measured on"
+        what = f"contradicts {other} calibration text"
+        raise RecipeError(what, where="--imatrix", fix="Give --calib TEXT instead", key="imatrix")
+    inside = [item for item in plan.items.values() if item.part.block is not None]
+    if not any(item.method.diagonal for item in inside):
+        what = f"is of no use to {', '.join(dict.fromkeys(item.method.name for item in inside))}"
+        raise RecipeError(what, where="--imatrix", fix="Leave it out, or choose another --method", key="imatrix")
+
+
 class LanguageModel(Model):
     """A folder that transformers understands, read tensor by tensor.
 
@@ -149,6 +179,7 @@ class LanguageModel(Model):
             )
         self.unpacks = self.arch.unpacks
         self.notes, self.pre = _notes(self.arch, recipe.copy_code), recipe.tokenizer_pre
+        self._imatrix = recipe.imatrix
         self._known_peaks: dict[str, tuple[float, float]] = {}
 
     @property
@@ -169,6 +200,7 @@ class LanguageModel(Model):
             "source": sorted((e.name, str(e.dtype), e.shape) for e in tensors),
             "files": fingerprint([*self.files, *([] if self.path.is_file() else [self.path / "config.json"])]),
             # Sums of a matrix product are taken in another order by another number of threads.
+            **({} if self.weighing is None else {"imatrix": self.weighing.sha256}),
             "arithmetic": [self.device, str(machine.calibration_dtype(self.device)), torch.get_num_threads()],
         }
 
@@ -303,6 +335,11 @@ class LanguageModel(Model):
         """Where its tensors go in a GGUF file. Raises ModelError for a network that there are no such files of."""
         return Places(self.arch, self.pre)
 
+    @cached_property
+    def weighing(self) -> Importance | None:
+        """The imatrix that the recipe names. Raises FileError where it cannot be read, or is another network's."""
+        return None if self._imatrix is None else Importance(Path(self._imatrix).expanduser(), self.places)
+
     def item(self, part: Any, layer: Layer, plan: Plan) -> Item | str:
         if plan.container.unpacking and not self.arch.finds_packed(part):
             return "left float: transformers would not find it packed"
@@ -340,7 +377,15 @@ class LanguageModel(Model):
         if part.lookup and activations != "none":
             activations, note = "none", _joined(note, "no inputs to round: tokens are looked up")
         options = layer.options
-        while method.fallback is not None and not _reaches(method, part):
+        absent = False
+        if self.weighing is not None:
+            _require_diagonal(method, part)
+            absent = method.diagonal and part.multiplied and self.weighing.of(part) is None
+            if not method.diagonal:
+                note = _joined(f"{method.name} makes no use of the imatrix", note)
+            elif absent:
+                note = _joined("not in the imatrix, all its columns count alike", note)
+        while method.fallback is not None and (absent or not _reaches(method, part)):
             method = registry.get(method.fallback)
             options = method.options()
         return Item(part, format, method, options, activations, note)
@@ -441,6 +486,9 @@ class LanguageModel(Model):
                 foreign=True,
             )
         plan.container.require_together(self.modules(plan), self.unpacks)
+        if self.weighing is not None:
+            _require_weighed(plan)
+            plan.notes.append(self.weighing.note)
         plan.notes += plan.effort.notes
         if plan.recipe.budget is not None:
             self._require_measured(plan)
@@ -502,7 +550,7 @@ class LanguageModel(Model):
             return sink_of(plan.attempt_of)  # its codes are there already
         folder = plan.partial / TRIAL if plan.trial else plan.partial
         if plan.container.ending:
-            return GgufSink(plan, self.arch, folder, self.places)
+            return GgufSink(plan, self.arch, folder, self.places, {} if self.weighing is None else self.weighing.facts)
         return FolderSink(plan, self.arch, folder)
 
     def effort(self, plan: Plan) -> Effort:
@@ -625,6 +673,7 @@ class LanguageModel(Model):
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
         return {
             **self._cache(plan),
+            **self._weighed,
             "copied": [e.name for e in sink_of(plan).copies],
             "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
         }
@@ -640,7 +689,7 @@ class LanguageModel(Model):
     def turns(
         self, plan: Plan, data: Text | None, finished: Callable[[str], bool]
     ) -> Iterator[Event | Turn | Copy | Aside]:
-        return iter(Turns(self.arch, self.device, plan, data, finished))
+        return iter(Turns(self.arch, self.device, plan, data, finished, self.weighing))
 
     def piece_rows(self, plan: Plan, item: Item) -> int:
         return memory.piece_rows(item, plan.container.step(item.format))
@@ -688,9 +737,24 @@ class LanguageModel(Model):
             verdict |= {"others": others} if others else {}
         return {
             "text": data.summary if data else None,
+            **self._weighed,
             "verdict": verdict,
             "loaded_by_transformers": verify.load_as_user(plan, self.arch, data),
         }
+
+    @property
+    def _weighed(self) -> dict[str, Any]:
+        """What the imatrix was, where there is one."""
+        return {} if self.weighing is None else {"imatrix": self.weighing.summary}
+
+    def importance(self, plan: Plan, data: Any) -> Generator[Event, None, Any]:
+        walk = Calibration(self.arch, self.device, data, memory.activation_budget(plan), plan.partial)
+        try:
+            dataset = data.summary["calibration"]["source"]
+            length = plan.recipe.calibration.length
+            return (yield from gather(self.places, walk, self.parts(plan.recipe), length, dataset))
+        finally:
+            walk.decoder.close()
 
     def _cache(self, plan: Plan) -> dict[str, Any]:
         """How keys and values are held, and their size, where they are rounded."""

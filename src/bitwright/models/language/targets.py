@@ -148,7 +148,8 @@ class GgufSink(FolderSink):
 
     layout: Layout  # type: ignore[assignment]
 
-    def __init__(self, plan: Plan, arch: Architecture, folder: Path, places: Places) -> None:
+    def __init__(self, plan: Plan, arch: Architecture, folder: Path, places: Places, more: header.Facts) -> None:
+        """`more` is metadata besides that of the network: of what its codes were chosen by."""
         self.plan, self.arch, self.folder, self.places = plan, arch, folder, places
         self.attentions, self._scales = [], {}
         entries = arch.checkpoint.tensors
@@ -168,7 +169,7 @@ class GgufSink(FolderSink):
                 )  # fmt: skip
         chosen = {name: next(iter(found)) for name, found in kinds.items()}
         specs = [Spec(t.name, chosen.get(t.name, GGMLQuantizationType.F32), t.shape) for t in places.targets]
-        self.layout = Layout(plan.out.name, places.facts(_file_type(plan, specs)), specs)
+        self.layout = Layout(plan.out.name, places.facts(_file_type(plan, specs)) | more, specs)
 
     def pack(self, item: Item, start: int, outcome: Outcome) -> list[Stored]:
         stored: list[Stored] = self.plan.container.pack(outcome.q, start, self._place(item))

@@ -20,6 +20,7 @@ from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import release
 from bitwright.models.language.cache import Keeper, aside
 from bitwright.models.language.calibration import Calibration, Replay, Stage, group, usage_of
+from bitwright.models.language.importance import Importance
 from bitwright.models.language.sink import sink_of
 from bitwright.models.language.streams import Streams, Twin
 from bitwright.models.language.text import Text
@@ -40,9 +41,16 @@ class Turns:
     """All turns of one plan, those of tensors outside the blocks first; progress counts bytes of the source."""
 
     def __init__(
-        self, arch: Architecture, device: str, plan: Plan, data: Text | None, finished: Callable[[str], bool]
+        self,
+        arch: Architecture,
+        device: str,
+        plan: Plan,
+        data: Text | None,
+        finished: Callable[[str], bool],
+        weighing: Importance | None = None,
     ) -> None:
-        """`finished` says of a matrix, by name, whether it is written."""
+        """`finished` says of a matrix, by name, whether it is written; `weighing` is known without any text."""
+        self._weighing = weighing
         self.arch, self.device, self.plan, self.data = arch, device, plan, data
         self._trained = [item for item in plan.items.values() if item.method.scope == "model"]
         again = {item.name for item in self._trained if not all(finished(item.name) for item in self._trained)}
@@ -78,7 +86,7 @@ class Turns:
                 if entry.name not in plan.items or finished(entry.name):
                     yield self._progress(entry.size, entry.name)
             if walk is None or block is None:
-                yield from self._solved(Stage(todo, None))
+                yield from self._solved(Stage(todo, self._record(todo)))
                 continue
             last = block == arch.count - 1 and not at_head
             for stage in walk.through(block, todo, self._settled, self._progress, self._count, last):
@@ -89,7 +97,7 @@ class Turns:
                 else:
                     yield from self._draft(stage)
                     yield from self._solved(stage)
-        recorder = None
+        recorder = self._record(outside)
         if walk is not None and at_head:
             recorder = yield from walk.at_head(at_head, self._progress, self._count)
         yield from self._solved(Stage(outside, recorder))
@@ -98,6 +106,10 @@ class Turns:
                 yield from self._train(walk)
             walk.decoder.close()
         release()
+
+    def _record(self, items: list[Item]) -> Any:
+        """What is known of the inputs of matrices without any text: a record of them, or None."""
+        return None if self._weighing is None else self._weighing.record(items, self.device)
 
     def _settled(self, name: str) -> bool:
         return name not in self._again and self.finished(name)
@@ -177,7 +189,8 @@ class Turns:
             yield self._progress(sum(self.arch.checkpoint.entry(name).size for name in left), first)
 
     def _grouped(self, stage: Stage, finished: Callable[[str], bool]) -> Iterator[Turn]:
-        least, recorder = self.plan.recipe.calibration.min_expert_tokens, stage.recorder
+        recorder = stage.recorder
+        least = self.plan.recipe.calibration.min_expert_tokens if self._weighing is None else 1
         twin = recorder if isinstance(recorder, Twin) else None
         for items, seen, fallback in group(stage.items, recorder, finished, self._rows, least):
             settle = self._settle(seen, _as_given if twin is None else twin.aimed)

@@ -127,6 +127,26 @@ class Recorder(Watch):
         self._inputs.clear()
 
 
+class Squares(Watch):
+    """Sums the squares of the inputs of matrices, column by column: `sums[name]` has tokens, and float64 [columns]."""
+
+    def __init__(self, names: Mapping[int, list[str]]) -> None:
+        super().__init__(names)
+        self.sums: dict[str, tuple[int, torch.Tensor]] = {}
+
+    def see(self, x: torch.Tensor, names: list[str], routed: bool = False) -> torch.Tensor:
+        """Add an input to the sums of its matrices."""
+        with torch._C.DisableTorchFunction():
+            rows = x.detach().reshape(-1, x.shape[-1])
+            if routed:
+                rows = rows[rows.any(dim=1)]
+            squares = rows.float().square().sum(dim=0).double().cpu()
+            for name in names:
+                seen, total = self.sums.get(name, (0, torch.zeros_like(squares)))
+                self.sums[name] = seen + len(rows), total + squares
+        return x
+
+
 class Rounder(Watch):
     """Rounds the inputs of matrices as a runtime does that computes in 8 bits."""
 
