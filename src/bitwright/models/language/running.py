@@ -16,6 +16,7 @@ from bitwright.models.language.arch import Architecture, load_config
 from bitwright.models.language.runtimes import runtime_for
 from bitwright.models.language.text import load_tokenizer, require_fit
 from bitwright.models.running import Asked, Task, Turn
+from bitwright.words import plural
 
 PROMPT = (
     "Long before there were machines that compute, people counted on their fingers, with pebbles in a bag and with "
@@ -53,7 +54,7 @@ def task_of(path: Path, asked: Asked) -> Task:
     require_fit(path, torch.tensor([ids]))
     notes = []
     if len(ids) < SHORT:
-        notes.append(f"a prompt of {len(ids)} tokens says little on how fast prompts are read")
+        notes.append(f"a prompt of {plural(len(ids), 'token')} says little on how fast prompts are read")
     if not runtime.writes:
         notes.append(f"{path.name}: the runtime measures speed alone, no text is generated")
     if runtime.decodes and container_of(read_config(path)) is not None:

@@ -21,6 +21,7 @@ from bitwright.errors import FileError
 from bitwright.files import gguf
 from bitwright.files.containers.gguf.header import Facts
 from bitwright.files.containers.gguf.layout import Layout, Spec
+from bitwright.files.plain import require_regular
 
 Array = np.ndarray[Any, Any]
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -63,6 +64,7 @@ class Imatrix:
 def read(path: Path) -> Imatrix:
     """Read either form. FileError for what is damaged, cut off, or no imatrix."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             new = file.read(len(gguf.MAGIC)) == gguf.MAGIC
         found = _read_gguf(path) if new else _Old(path.read_bytes(), path).read()
