@@ -8,7 +8,9 @@ from pathlib import Path
 
 from bitwright import machine
 from bitwright.engine import plan as planning
+from bitwright.engine.journal import Journal
 from bitwright.engine.partial import hold, require_ours
+from bitwright.errors import RecipeError
 from bitwright.events import Event, Started
 from bitwright.files.containers.gguf import imatrix
 from bitwright.files.folder import sync
@@ -28,6 +30,9 @@ def write(
     plan.model.kind.require_name(out, plan.container.ending)
     require_new(out)
     require_ours(plan)
+    if Journal.begun(plan.partial):
+        what = "holds the unfinished work of a quantization"
+        raise RecipeError(what, where=str(plan.partial), fix="Finish it, remove it, or choose another -o")
     machine.require_memory(plan.estimate.needed, max_ram)
     machine.enforce(plan.ceiling)
     with hold(plan.partial):

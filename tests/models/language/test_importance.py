@@ -20,7 +20,7 @@ from bitwright.cli import app
 from bitwright.core.formats import named
 from bitwright.core.stats import Stats
 from bitwright.engine.run import job_hash
-from bitwright.errors import FileError
+from bitwright.errors import FileError, RecipeError
 from bitwright.files.containers.gguf import imatrix
 from bitwright.files.containers.gguf.imatrix import Entry, Imatrix
 from bitwright.files.folder import load_in_transformers, open_checkpoint
@@ -139,6 +139,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(home: Path, tmp_path: 
     assert plan.partial.exists()
     solved(home, tmp_path / "o.gguf")
     assert (tmp_path / "o.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_unfinished_work_is_left_alone(home: Path, tmp_path: Path) -> None:
+    plan = jobs.made(home / "llama", tmp_path / "o.gguf", type="q4_0", layer={"method": "rtn"})
+    jobs.stop_after(plan, 6)
+    before = sorted(plan.partial.iterdir())
+    with pytest.raises(RecipeError, match="unfinished work of a quantization"):
+        bw.imatrix(home / "llama", tmp_path / "o.gguf", calib=str(home / "some.txt"), **FEW, watch=False)
+    assert before and sorted(plan.partial.iterdir()) == before
 
 
 def test_the_same_name_with_other_content_is_another_job(home: Path, tmp_path: Path) -> None:
