@@ -1,14 +1,16 @@
 """Bitwright's GGUF files against llama.cpp's own quantizer, with and without an importance matrix, at one file size.
 
-    .venv/bin/python bench/against_llama.py [--types q4_k_m,q3_k_m,q2_k] [--llama FOLDER]
+    .venv/bin/python bench/against_llama.py [--types q4_k_m,q3_k_m,q2_k] [--only QUANTIZER,...] [--llama FOLDER]
     .venv/bin/python bench/against_llama.py --model FOLDER --calibration TEXT --heldout TEXT --elsewhere TEXT
 
 All start from the same model and the same calibration text, on one thread, one process after the other. What llama.cpp
 reads is a BF16 file of the model, and the text of the windows that bench/windows.py chooses from the calibration text:
 it makes its own chunks of it, of as many tokens as a window has. bench/referee.py judges every file, loaded by
 transformers, on held-out text and on text from elsewhere; llama.cpp's own llama-perplexity judges it on the held-out
-text once more. An importance matrix counts in the cost of every file that is made with it. Rows are kept in
-bench/results/, a file for each model. --llama names a folder with llama.cpp's programs; without it they are built.
+text once more. `bitwright-budget` is given the bytes of llama.cpp's file, and no type. An importance matrix counts in the
+cost of every file that is made with it. Rows are kept in bench/results/, a file for each model; with --only, those of
+other quantizers stand as they were measured. --llama names a folder with llama.cpp's programs; without it they are
+built.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from quality import RESULTS, Job, add_job, job_of, judge, keep, succeed
 
 PLAIN, IMATRIX = "llama.cpp", "llama.cpp + imatrix"
 EFFORTS = {"bitwright-fast": "fast", "bitwright": "default"}
-QUANTIZERS = (PLAIN, IMATRIX, *EFFORTS)
+BUDGET = "bitwright-budget"
+QUANTIZERS = (PLAIN, IMATRIX, *EFFORTS, BUDGET)
 NORMAL = 1.96
 """Standard errors that a 95 % interval reaches to either side."""
 
@@ -96,16 +99,22 @@ class Match:
     def quantize(self, quantizer, kind, out):
         """Write the file `out`; return the cost of every step by name."""
         log, job = out.with_suffix(".log"), self.job
-        if quantizer in EFFORTS:
-            command = [sys.executable, "-m", "bitwright", "quantize", job.model, "--type", kind, "--threads", 1]
+        if quantizer in EFFORTS or quantizer == BUDGET:
+            size = self.file(PLAIN, kind).stat().st_size
+            wanted = ["--to", "gguf", "--size", size] if quantizer == BUDGET else ["--type", kind]
+            command = [sys.executable, "-m", "bitwright", "quantize", job.model, *wanted, "--threads", 1]
             command += ["--calib", job.calibration, "--windows", job.windows, "--length", job.length]
-            command += ["--effort", EFFORTS[quantizer], "-o", out, "--json"]
+            command += ["--effort", EFFORTS.get(quantizer, "default"), "-o", out, "--json"]
             return {"quantize": succeed(list(map(str, command)), log)}
         costs, words = {}, []
         if quantizer == IMATRIX:
             file, costs["imatrix"] = self.imatrix
             words = ["--imatrix", file]
         return costs | {"quantize": succeed(self.program("quantize", *words, self.float, out, kind, 1), log)}
+
+    def file(self, quantizer, kind):
+        """Return where a file is written."""
+        return self.place / f"{quantizer.replace(' ', '')}-{kind}.gguf"
 
     def second(self, file):
         """Return the mean KL that llama-perplexity finds, with its standard error."""
@@ -116,7 +125,7 @@ class Match:
     def row(self, quantizer, kind):
         """Quantize and judge; return the row, which names the error where it failed."""
         row = {"peer": quantizer, "type": kind, "date": time.strftime("%Y-%m-%d %H:%M")}
-        out = self.place / f"{quantizer.replace(' ', '')}-{kind}.gguf"
+        out = self.file(quantizer, kind)
         for old in self.place.glob(f"{out.stem}.*"):
             old.unlink()
         try:
@@ -215,6 +224,7 @@ def main():
     """Measure what was asked for, keep the rows, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", default="q4_k_m,q3_k_m,q2_k", help="comma-separated mixes")
+    parser.add_argument("--only", default=",".join(QUANTIZERS), help="comma-separated quantizers")
     parser.add_argument("--llama", type=Path, help="folder of llama.cpp's programs; default: built on first use")
     add_job(parser)
     args = parser.parse_args()
@@ -222,7 +232,7 @@ def main():
     match.prepare()
     types = args.types.split(",")
     for kind in types:
-        for quantizer in QUANTIZERS:
+        for quantizer in args.only.split(","):
             rows = keep(RESULTS / f"gguf-{match.job.name}.json", match.row(quantizer, kind), ("type",))
     print("\n".join(tell(rows, types, match.job.elsewhere)))
 
