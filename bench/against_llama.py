@@ -7,9 +7,9 @@ All start from the same model and the same calibration text, on one thread, one 
 reads is a BF16 file of the model, and the text of the windows that bench/windows.py chooses from the calibration text:
 it makes its own chunks of it, of as many tokens as a window has. bench/referee.py judges every file, loaded by
 transformers, on held-out text and on text from elsewhere; llama.cpp's own llama-perplexity judges it on the held-out
-text once more. `bitwright-budget` is given the bytes of llama.cpp's file, and no type. An importance matrix counts in the
-cost of every file that is made with it. Rows are kept in bench/results/, a file for each model; with --only, those of
-other quantizers stand as they were measured. --llama names a folder with llama.cpp's programs; without it they are
+text once more. `bitwright-budget` is given the bytes of llama.cpp's file, and no type. An importance matrix counts in
+the cost of every file that is made with it. Rows are kept in bench/results/, a file for each model; with --only, those
+of other quantizers stand as they were measured. --llama names a folder with llama.cpp's programs; without it they are
 built.
 """
 

@@ -37,6 +37,14 @@ earlier errors made up for and without, and outside the blocks. Fitted to docs18
 SPREAD = 1.4
 """The factor within which a KL was that was predicted so."""
 
+FITTING = 1.2e-7
+"""Seconds per weight and format that scale search and its cost take, of one thread."""
+
+
+def seconds(choices: Mapping[str, Sequence[Item]]) -> float:
+    """What measuring takes beside learning how much outputs count, about."""
+    return FITTING * sum(form.rows * form.columns for forms in choices.values() for form in forms)
+
 
 def measure(
     plan: Plan,

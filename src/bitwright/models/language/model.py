@@ -585,7 +585,10 @@ class LanguageModel(Model):
         return Effort(corrects or learns, windows, notes=tuple(notes))
 
     def estimate(self, plan: Plan) -> Estimate:
-        return memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
+        found = memory.estimate(plan, self.arch, self.device, plan.sink.final_bytes, self.untied(plan))
+        if plan.recipe.budget is None:
+            return found
+        return found._replace(seconds=found.seconds + costs.seconds(self.choices(plan)))
 
     def untied(self, plan: Plan) -> bool:
         """Whether the head is stored apart from the embedding it shared."""
