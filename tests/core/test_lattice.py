@@ -10,7 +10,9 @@ import torch
 
 from bitwright.core.formats import named
 from bitwright.core.formats.gguf import FAMILY
-from bitwright.core.lattice import looked_for, recover
+from bitwright.core.lattice import found, looked_for, recover
+from bitwright.core.lattice.borders import Borders
+from bitwright.core.lattice.sieve import possible
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS
 from bitwright.methods import mse, rtn
@@ -136,7 +138,7 @@ def test_what_is_not_looked_for_is_refused() -> None:
         assert not looked_for(named(other))
         with pytest.raises(ValueError, match=f"{other} is no lattice that is looked for"):
             recover(weights(), named(other))
-    assert not looked_for(named("int4", symmetric=False)) and not looked_for(named("int4", group="tensor"))
+    assert not looked_for(named("int4", group="tensor"))
     assert all(looked_for(named(name)) for name in GGUF)
 
 
@@ -147,6 +149,46 @@ def test_groups_of_any_size() -> None:
         w = stored(made, "bf16")
         assert (means(recover(w, format), w, "bf16").codes == made.codes).all()
     assert recover(weights(2, 48), named("q4_0")) is None, "no whole blocks"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("method", [rtn, mse])
+def test_codes_with_zero_points_come_back(method: Any, bits: int, source: str) -> None:
+    format = named(f"int{bits}", group=64, symmetric=False, scale="bf16" if source == "bf16" else "fp16")
+    made = method.quantize(weights() + 0.01, format)
+    w = stored(made, source)
+    again = means(recover(w, format, source), w, source)
+    assert again.zero is not None and made.zero is not None
+    assert ((again.zero == again.zero.round()) & (again.zero >= format.grid.low)).all()
+    # Where not all of a block's range is used, codes and zero may both be some steps away.
+    steps = [np.repeat(q.zero, 64, axis=1) - q.codes for q in (made, again)]
+    assert bits == 8 or (steps[0] == steps[1]).all()
+    w = stored(method.quantize(hard(), format), source)
+    means(recover(w, format, source), w, source)
+
+
+@pytest.mark.parametrize("name", ["int2", "int4", "int8"])
+def test_other_weights_lie_on_none_with_zero_points(name: str) -> None:
+    assert recover(NUMBERS["bf16"].round(weights()), named(name, group=64, symmetric=False)) is None
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_type_in_which_weights_were_stored_is_found(source: str) -> None:
+    made = rtn.quantize(weights(), named("q4_1"))
+    w = stored(made, source)
+    assert (means(found(w, named("q4_1")), w, source).codes == made.codes).all()
+
+
+@pytest.mark.parametrize("name", [*GGUF, *OTHERS])
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_sieve_lets_every_lattice_pass(name: str, source: str) -> None:
+    format = named(name)
+    for w in (weights(), hard()):
+        blocks = stored(rtn.quantize(w, format), source).reshape(-1, format.block_size(w.shape[1]))
+        assert possible(Borders.of(blocks, source), format.grid).all()
+    others = NUMBERS[source].round(weights()).reshape(-1, format.block_size(512))
+    assert name == "fp8" or not possible(Borders.of(others, source), format.grid).all()
 
 
 def test_what_is_not_finite_lies_on_none() -> None:

@@ -1,18 +1,19 @@
 """Weights that already lie on a quantization lattice: the codes and scales that they were decoded from.
 
-A file that was decoded and stored again holds w = round(d q), round(d q + m) or round(d sc q - dmin m), where `round`
-is that of the stored type. Each weight says between which borders the number before rounding lay. From a guess of what
-the extreme weights' codes are follow all codes; the borders then leave a range for d, once m (or dmin) is given, of
-which the nearest numbers to a least-squares fit are tried. What is found is checked by decoding it.
+A file that was decoded and stored again holds w = round(d q), round(d (q - z)), round(d q + m) or round(d sc q - dmin m),
+where `round` is that of the stored type. Each weight says between which borders the number before rounding lay. From a
+guess of what the extreme weights' codes are follow all codes; the borders then leave a range for d, once m (or dmin) is
+given, of which the nearest numbers to a least-squares fit are tried. What is found is checked by decoding it.
 """
 
 from __future__ import annotations
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
-from bitwright.core.lattice.borders import Borders
+from bitwright.core.lattice.borders import DIGITS, Borders
 from bitwright.core.lattice.nested import nested
 from bitwright.core.lattice.plain import plain
+from bitwright.core.lattice.sieve import possible
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS
 
@@ -27,8 +28,8 @@ def recover(w: Array, format: Format, source: str = "bf16") -> QTensor | None:
     `source` is the type in which the weights were stored: "bf16", "fp16" or "fp32". Where several matrices have this
     decode, it is one of them. None is no proof: factors around small scales are those that encoders choose, of which
     the largest small scale or shift is a likely multiple, and those of shifts are negative.
-    Raises ValueError for formats that are not looked for: those with zero points, codebooks, rotations, or one scale
-    for the whole tensor.
+    Raises ValueError for formats that are not looked for: those with codebooks, rotations, or one scale for the whole
+    tensor.
     """
     if not looked_for(format):
         raise ValueError(f"{format.name} is no lattice that is looked for")
@@ -47,12 +48,21 @@ def recover(w: Array, format: Format, source: str = "bf16") -> QTensor | None:
     return QTensor.stack(parts)
 
 
+def found(w: Array, format: Format) -> QTensor | None:
+    """As `recover`, whichever type the weights were stored in: of those that hold them all the finest that will do."""
+    xp = namespace(w)
+    for source in DIGITS:
+        if bool(xp.all(NUMBERS[source].round(w) == w)) and (q := recover(w, format, source)) is not None:
+            return q
+    return None
+
+
 def looked_for(format: Format) -> bool:
     """Whether `recover` knows such a format."""
     levels = format.scale.levels
     known = len(levels) == 1 or (len(levels) == 2 and levels[0].type[0] in "iu" and isinstance(levels[1].block, int))
-    plain = format.zero is None and not format.rotated and not format.code.table_bits and format.code.rows == 1
-    return known and plain and format.block != "tensor"
+    fixed = not format.rotated and not format.code.table_bits and format.code.rows == 1
+    return known and fixed and format.block != "tensor"
 
 
 def _part(w: Array, format: Format, source: str) -> QTensor | None:
@@ -62,12 +72,13 @@ def _part(w: Array, format: Format, source: str) -> QTensor | None:
         return None
     around = format.scale.levels[-1].block
     size = around if isinstance(around, int) else w.shape[1]
-    blocks = xp.reshape(w, (-1, size))
-    found = (plain if len(format.scale.levels) == 1 else nested)(Borders.of(blocks, source), format)
-    if found is None:
+    b = Borders.of(xp.reshape(w, (-1, size)), source)
+    if not bool(xp.all(possible(b.split(size // format.block_size(w.shape[1])), format.grid))):
         return None
-    codes, scale, shift, outer, shift_outer = (None if x is None else xp.reshape(x, (rows, -1)) for x in found)
-    around_scale = () if outer is None else (outer,)
-    around_shift = () if shift_outer is None else (shift_outer,)
-    q = QTensor(format, codes, scale, shift=shift, outer=around_scale, shift_outer=around_shift)
+    solved = (plain if len(format.scale.levels) == 1 else nested)(b, format)
+    if solved is None:
+        return None
+    codes, scale, zero, shift, *around = (None if x is None else xp.reshape(x, (rows, -1)) for x in solved)
+    outer, shift_outer = (() if x is None else (x,) for x in around)
+    q = QTensor(format, codes, scale, zero, shift, outer=outer, shift_outer=shift_outer)
     return q if bool(xp.all(NUMBERS[source].round(q.decode()) == w)) else None

@@ -57,8 +57,8 @@ def nested(b: Borders, format: Format) -> tuple[Any, ...] | None:
     if not format.scale.zeros:
         small = xp.where(small == 0, xp.ones_like(small), small)  # of a block of zeros
     if format.shift is None:
-        return codes, d[:, None] * small, None, d, None
-    return codes, d[:, None] * small, e[:, None] * least, d, e
+        return codes, d[:, None] * small, None, None, d, None
+    return codes, d[:, None] * small, None, e[:, None] * least, d, e
 
 
 def _pairs(shifted: bool) -> list[tuple[int, int]]:

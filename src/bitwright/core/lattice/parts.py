@@ -34,7 +34,7 @@ class Parts:
         left = xp.arange(b.w.shape[0], device=b.w.device)
         for guess in guesses(format):
             here = b[left]
-            tried = next(guessed(here, format, guess))
+            tried, _ = next(guessed(here, format, guess))
             x = xp.astype(format.grid.decode(tried), xp.float64)
             low, high = range_of(here, x, 0.0)
             d, e, ok = (low + high) / 2, xp.zeros_like(low), low <= high

@@ -15,26 +15,27 @@ HOPE = 8
 
 
 def plain(b: Borders, format: Format) -> tuple[Any, ...] | None:
-    """Codes, scales and shifts of blocks with one scale each; None where one block has none."""
+    """Codes, scales, zeros and shifts of blocks with one scale each; None where one block has none."""
     xp, number = namespace(b.w), format.scale.levels[0].number
     codes = xp.zeros(b.w.shape, dtype=xp.uint8, device=b.w.device)
-    scale, shift = xp.ones_like(b.w[:, 0]), xp.zeros_like(b.w[:, 0])
+    scale, zero, shift = xp.ones_like(b.w[:, 0]), xp.zeros_like(b.w[:, 0]), xp.zeros_like(b.w[:, 0])
     left = xp.arange(b.w.shape[0], device=b.w.device)
     for count, guess in enumerate(guesses(format)):
         if count == HOPE and left.shape[0] == b.w.shape[0] > HOPE:
             return None
         here = b[left]
         open = xp.ones(left.shape, dtype=xp.bool, device=left.device)
-        for tried in guessed(here, format, guess):
+        for tried, start in guessed(here, format, guess):
             z = None if format.shift is None else xp.ones_like(here.w)
-            d, e, ok = fitted_factors(here, format.grid.decode(tried), None, z, number)
+            d, e, ok = fitted_factors(here, format.grid.decode(tried) - start, None, z, number)
             ok = ok & open
             won = left[ok]
-            codes[won], scale[won], shift[won] = tried[ok], d[ok], e[ok]
+            codes[won], scale[won], zero[won], shift[won] = tried[ok], d[ok], start[ok, 0], e[ok]
             open = open & ~ok
             if not xp.any(open):
                 break
         left = left[open]
         if not left.shape[0]:
-            return codes, scale, None if format.shift is None else shift, None, None
+            zeros, shifts = None if format.zero is None else zero, None if format.shift is None else shift
+            return codes, scale, zeros, shifts, None, None
     return None
