@@ -177,7 +177,9 @@ def test_other_weights_lie_on_none_with_zero_points(name: str) -> None:
 def test_the_type_in_which_weights_were_stored_is_found(source: str) -> None:
     made = rtn.quantize(weights(), named("q4_1"))
     w = stored(made, source)
-    assert (means(found(w, named("q4_1")), w, source).codes == made.codes).all()
+    again = found(w, named("q4_1"))
+    assert again is not None and (again.codes == made.codes).all() and (stored(again, source) == w).all()
+    assert again.notes == (() if source == "fp32" else (f"decodes to its weights once rounded to {source}",))
 
 
 @pytest.mark.parametrize("name", [*GGUF, *OTHERS])

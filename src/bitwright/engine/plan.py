@@ -215,6 +215,7 @@ def summary(plan: Plan) -> dict[str, Any]:
                 "format": item.words,
                 "method": item.method.name,
                 "note": item.note,
+                "recoverable": item.name in plan.recoverable,
                 "stored_bits": plan.stored(item),
                 "levels": item.format.code.levels,
                 "input_levels": model.input_levels(plan, item),
@@ -252,6 +253,10 @@ def lines(plan: Plan) -> list[str]:
     for (form, method, there, inputs), count in kinds.items():
         told = f"{there} levels" + (f", {inputs} of inputs" if inputs is not None else "")
         found.append(f"  {plural(count, words.part, words.parts)} as {form} by {method}: {told}")
+    begun = Counter(plan.items[name].format.name for name in sorted(plan.recoverable))
+    for form, count in begun.items():
+        told = f"{plural(count, words.part, words.parts)} {'begins' if count == 1 else 'begin'} on the {form} lattice"
+        found.append(f"  {told}: without loss where all rows lie on it, whatever the method")
     found += [f"  {line}" for line in plan.model.lines(plan)]
     before, after = plan.model.source_bytes, budget.final_bytes(plan)
     stored = f"{8 * after / max(plan.model.parameters, 1):.2f} bits per parameter"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from bitwright.engine.write import Writer
 from bitwright.errors import InputError
 from bitwright.events import Event, Finished, Note, Started
 from bitwright.models.model import Plan
+from bitwright.models.recovery import RECOVERY
+from bitwright.words import plural
 
 
 def run(plan: Plan, *, restart: bool = False) -> Iterator[Event]:
@@ -57,6 +60,7 @@ def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
         yield from writer.run(data)
         if plan.recipe.max_drop is not None:
             writer = yield from fall_back(writer, data)
+        yield from _tell_recovered(writer)
         machine.enforce(plan.ceiling)  # libraries and threads have come since
         certificate = yield from certify(writer, data)
     except (InputError, ModuleNotFoundError) as error:
@@ -67,6 +71,17 @@ def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
         raise
     publish(writer.plan, certificate)
     yield Finished(str(plan.out), certificate)
+
+
+def _tell_recovered(writer: Writer) -> Iterator[Note]:
+    """Say how many matrices have the codes that they were decoded from."""
+    parts = writer.plan.model.kind.words
+    formats = Counter(row.format for row in writer.rows.values() if row.method == RECOVERY.name)
+    for format, count in formats.items():
+        lie = "lies" if count == 1 else "lie"
+        note = f"{plural(count, parts.part, parts.parts)} already {lie} on the {format} lattice: written without loss"
+        writer.plan.notes.append(note)
+        yield Note(note)
 
 
 def _remove(partial: Path, made: list[Path], whole: bool) -> None:

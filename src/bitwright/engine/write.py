@@ -22,6 +22,7 @@ from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.model import Aside, Copy, Item, Plan, Turn, alike
 from bitwright.models.precision import wasted
+from bitwright.models.recovery import RECOVERY, OffLatticeError, recovered
 from bitwright.parallel import in_order
 
 
@@ -37,6 +38,9 @@ class Writer:
             entry = journal.done.get(self._key(name))
             if entry is not None and not plan.sink.intact(entry["sums"]):
                 del journal.done[self._key(name)]  # its bytes are no longer what was written
+        for name, row in self.rows.items():
+            if row.method == RECOVERY.name:
+                plan.items[name] = recovered(plan.items[name])
 
     def _key(self, name: str) -> str:
         return f"{self.label}{name}"
@@ -102,14 +106,20 @@ class Writer:
             self.journal.add(self._key(_copied(name)), self.plan.sink.copy(name), None)
 
     def _take(self, turn: Turn) -> Iterator[Row]:
-        """Solve the parts of a turn, piece by piece; keep them and yield their rows."""
+        """Solve the parts of a turn, piece by piece; keep them and yield their rows. The plan's items are what ran.
+
+        A matrix that was to be recovered, and lies on no lattice, is left as if its turn had not come.
+        """
         if all(self.finished(item.name) for item in turn.items):
             for item in turn.items:
                 turn.restore(item)
             return
         tallies = [Tally(item, turn) for item in turn.items]
         if len(turn.items) == 1:
-            self._stream(turn, tallies[0])
+            try:
+                self._stream(turn, tallies[0])
+            except OffLatticeError:
+                return
         else:
             model = self.plan.model
             whole = [model.rows(item, 0, item.rows) for item in turn.items]
@@ -119,6 +129,7 @@ class Writer:
         for tally in tallies:
             row = tally.row(len(turn.items), self.plan)
             self.journal.add(self._key(row.name), tally.sums, row)
+            self.plan.items[row.name] = tally.item
             yield row
 
     def _stream(self, turn: Turn, tally: Tally) -> None:

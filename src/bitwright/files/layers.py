@@ -162,6 +162,11 @@ class Stream:
     consumers: tuple[tuple[Layer, Index], ...]
     tensors: dict[str, tuple[int, Index]]
 
+    @property
+    def weights(self) -> set[str]:
+        """Those that take the factors."""
+        return {layer.weight for layer, _ in (*self.producers, *self.consumers)}
+
 
 class Network(Protocol):
     """What `to_qdq` needs of `models.network.graph.Graph`."""

@@ -27,6 +27,7 @@ from bitwright.methods import Method, Options, Seen
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces, histogram
 from bitwright.models.kind import Kind
+from bitwright.models.recovery import begins
 from bitwright.recipe import Layer, Recipe
 
 
@@ -258,6 +259,11 @@ class Plan:
     def estimate(self) -> Estimate:
         """Memory and time."""
         return self.model.estimate(self)
+
+    @cached_property
+    def recoverable(self) -> frozenset[str]:
+        """The matrices that begin on the lattice of their format: they may have been decoded from it."""
+        return frozenset(item.name for item in self.items.values() if begins(self.model, item))
 
     @property
     def memory(self) -> int:

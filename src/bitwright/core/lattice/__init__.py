@@ -1,12 +1,15 @@
 """Weights that already lie on a quantization lattice: the codes and scales that they were decoded from.
 
-A file that was decoded and stored again holds w = round(d q), round(d (q - z)), round(d q + m) or round(d sc q - dmin m),
-where `round` is that of the stored type. Each weight says between which borders the number before rounding lay. From a
-guess of what the extreme weights' codes are follow all codes; the borders then leave a range for d, once m (or dmin) is
-given, of which the nearest numbers to a least-squares fit are tried. What is found is checked by decoding it.
+A file that was decoded and stored again holds w = round(d q), round(d (q - z)), round(d q + m) or
+round(d sc q - dmin m), where `round` is that of the stored type. Each weight says between which borders the number
+before rounding lay. From a guess of what the extreme weights' codes are follow all codes; the borders then leave a
+range for d, once m (or dmin) is given, of which the nearest numbers to a least-squares fit are tried. What is found is
+checked by decoding it.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
@@ -17,7 +20,7 @@ from bitwright.core.lattice.sieve import possible
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS
 
-PIECE = 1 << 19
+PIECE = 1 << 17
 """Weights that are looked at at once; of the first piece, `FIRST`: most matrices end there."""
 FIRST = 1 << 13
 
@@ -49,11 +52,15 @@ def recover(w: Array, format: Format, source: str = "bf16") -> QTensor | None:
 
 
 def found(w: Array, format: Format) -> QTensor | None:
-    """As `recover`, whichever type the weights were stored in: of those that hold them all the finest that will do."""
+    """As `recover`, whichever type the weights were stored in: of those that hold them all the finest that will do.
+
+    A note says so where the decode is not the weights until it is rounded.
+    """
     xp = namespace(w)
     for source in DIGITS:
         if bool(xp.all(NUMBERS[source].round(w) == w)) and (q := recover(w, format, source)) is not None:
-            return q
+            exact = bool(xp.all(q.decode() == w))
+            return q if exact else replace(q, notes=(f"decodes to its weights once rounded to {source}",))
     return None
 
 
@@ -70,15 +77,15 @@ def _part(w: Array, format: Format, source: str) -> QTensor | None:
     xp, rows = namespace(w), w.shape[0]
     if not bool(xp.all(xp.isfinite(w))):
         return None
-    around = format.scale.levels[-1].block
-    size = around if isinstance(around, int) else w.shape[1]
-    b = Borders.of(xp.reshape(w, (-1, size)), source)
-    if not bool(xp.all(possible(b.split(size // format.block_size(w.shape[1])), format.grid))):
+    outermost = format.scale.levels[-1].block
+    width = outermost if isinstance(outermost, int) else w.shape[1]
+    b = Borders.of(xp.reshape(w, (-1, width)), source)
+    if not bool(xp.all(possible(b.split(width // format.block_size(w.shape[1])), format.grid))):
         return None
     solved = (plain if len(format.scale.levels) == 1 else nested)(b, format)
     if solved is None:
         return None
     codes, scale, zero, shift, *around = (None if x is None else xp.reshape(x, (rows, -1)) for x in solved)
-    outer, shift_outer = (() if x is None else (x,) for x in around)
-    q = QTensor(format, codes, scale, zero, shift, outer=outer, shift_outer=shift_outer)
+    factors = [() if x is None else (x,) for x in around]
+    q = QTensor(format, codes, scale, zero, shift, outer=factors[0], shift_outer=factors[1])
     return q if bool(xp.all(NUMBERS[source].round(q.decode()) == w)) else None

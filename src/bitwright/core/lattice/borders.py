@@ -37,6 +37,12 @@ class Borders:
         value = xp.astype(w, xp.float64)
         return cls(w, value - down - error, value + up + error, source)
 
+    @property
+    def distance(self) -> Array:
+        """Of the two borders of each weight; 0 where there are none."""
+        xp = namespace(self.w)
+        return xp.where(xp.isfinite(self.low), self.high - self.low, xp.zeros_like(self.low))
+
     def __getitem__(self, chosen: Array) -> Borders:
         """Some of the blocks."""
         return Borders(self.w[chosen], self.low[chosen], self.high[chosen], self.source)

@@ -32,11 +32,7 @@ def range_of(b: Borders, x: Array, shift: Array | float) -> tuple[Array, Array]:
 
 def least_squares(b: Borders, x: Array, z: Array, most: float | None = None) -> tuple[Array, Array]:
     """d and e <= `most` (float64 [blocks]) of the least sum of squares of d x + e z - w over the borders' distance."""
-    xp = namespace(x)
-    seen = xp.isfinite(b.low)
-    distance = xp.where(seen, b.high - b.low, xp.zeros_like(b.low))
-    widest = xp.max(distance, axis=-1)[:, None]
-    weight = xp.where(seen, widest / xp.maximum(distance, 1e-6 * widest), xp.zeros_like(distance)) ** 2
+    xp, weight = namespace(x), _weight(b)
     w = xp.astype(b.w, xp.float64)
     xx, xz, zz, xw, zw = (xp.sum(weight * product, axis=-1) for product in (x * x, x * z, z * z, x * w, z * w))
     det = xx * zz - xz * xz
@@ -44,6 +40,25 @@ def least_squares(b: Borders, x: Array, z: Array, most: float | None = None) -> 
     e = xp.where(alone, zw / divisor(zz), (xx * zw - xz * xw) / xp.where(alone, xp.ones_like(det), det))
     e = e if most is None else xp.clip(e, None, most)
     return (xw - e * xz) / divisor(xx), e
+
+
+def _weight(b: Borders) -> Array:
+    """How much the square of an error counts: that of the widest borders' distance over that of its own borders'."""
+    xp, distance = namespace(b.w), b.distance
+    widest = xp.max(distance, axis=-1)[:, None]
+    return xp.where(distance > 0, widest / xp.maximum(distance, 1e-6 * widest), xp.zeros_like(distance)) ** 2
+
+
+def _hopeful(b: Borders, x: Array, z: Array, d: Array, e: Array) -> Array:
+    """Whether any factors may do where `d` and `e` are those of least squares, bool [blocks].
+
+    Factors within all borders have errors below their distance; the least sum of squares is no larger. Twice of that is
+    left for rounding.
+    """
+    xp, distance = namespace(x), b.distance
+    off = d[:, None] * x + e[:, None] * z - xp.astype(b.w, xp.float64)
+    most = xp.sum(xp.astype(distance > 0, xp.float64), axis=-1) * xp.max(distance, axis=-1) ** 2
+    return xp.sum(_weight(b) * off * off, axis=-1) <= 4 * most
 
 
 def fitted_factors(
@@ -60,7 +75,8 @@ def fitted_factors(
     left = xp.arange(q.shape[0], device=q.device)
     fitted, step = xp.zeros_like(d), xp.zeros_like(d)
     if z is not None:
-        _, best = least_squares(b, x, xp.astype(z, xp.float64))
+        slope, best = least_squares(b, x, xp.astype(z, xp.float64))
+        left = xp.nonzero(_hopeful(b, x, z, slope, best))[0]
         best = xp.where(xp.all(z == 0, axis=-1), -xp.ones_like(best), best)
         fitted = xp.astype(number.round(float32(best)), xp.float64)
         digits, least = DIGITS[number.name]

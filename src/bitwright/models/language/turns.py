@@ -60,7 +60,8 @@ class Turns:
         self._weighed: Weigh = alike
         self._drafts: dict[str, Draft] = {}
         blocks = sum(e.size for block in range(self.arch.count) for e in self.arch.tensors_of(block))
-        self._weighs = data is not None and plan.effort.weighing > 0 and not all(map(finished, plan.items))
+        weighing = any(item.method.weighs and not finished(item.name) for item in plan.items.values())
+        self._weighs = data is not None and plan.effort.weighing > 0 and weighing
         self._total = plan.model.source_bytes + blocks * (memory.needs_text(plan) + 2 * self._weighs)
         self._done = 0.0
 

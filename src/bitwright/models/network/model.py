@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.core.lattice import found
 from bitwright.core.measure import Usage
+from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
 from bitwright.files import sidecars
@@ -43,6 +45,7 @@ from bitwright.models.network.streams import find_streams
 from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
 from bitwright.models.network.verdict import judge, rehearse
 from bitwright.models.network.walk import Walk
+from bitwright.models.recovery import leaves, recovered
 from bitwright.models.samples.open import Batch, Samples, open_parts
 from bitwright.models.samples.preprocess import Feeding, size_of
 from bitwright.models.tasks.verdict import require_classes
@@ -94,6 +97,7 @@ class NetworkModel(Model):
         self._observed: Observed | None = None
         self._curvature: Curvature | None = None
         self._batches: list[Batch] = []
+        self._recovered: dict[str, QTensor] = {}
         self._rewritten = False
         self._placements: dict[frozenset[str], Placement] = {}
         self._unplaced: set[str] = set()
@@ -377,13 +381,15 @@ class NetworkModel(Model):
         if self._rewritten:
             return
         self._rewritten, self._batches = True, list(data[0]) if data else []
+        self._recover(plan)
         graph, feeds = self.graph, [batch.feeds for batch in self._batches]
         yield Started("calibrate", f"{sum(size_of(f, self.graph.axes) for f in feeds)} samples")
         bits = {item.name: item.format.bits for item in plan.items.values()}
         for rewrite in chosen(self.network):
             if rewrite.apply is None:
                 continue
-            subject = Subject(graph, find_streams(graph), self.network, bits)
+            streams = [stream for stream in find_streams(graph) if stream.weights.isdisjoint(self._recovered)]
+            subject = Subject(graph, streams, self.network, bits)
             axes, seen = rewrite.axes(subject), Observed()
             if axes:
                 yield from observe(graph, feeds, [], axes, seen)
@@ -393,6 +399,17 @@ class NetworkModel(Model):
             for layer in graph.layers:
                 if layer.name in plan.items and layer.bias is None and layer.op != "MatMul":
                     graph.set_bias(layer, np.zeros(layer.outputs, np.float32))
+
+    def _recover(self, plan: Plan) -> None:
+        """Find the codes that weights were decoded from: no rewrite may then take them off their lattice."""
+        trained = any(item.method.scope == "model" for item in plan.items.values())  # all of them, together
+        for item in [] if trained else list(plan.items.values()):
+            if item.name in plan.recoverable and item.part.weight not in self._recovered:
+                q = found(self.graph.matrix(item.part), item.format)
+                if q is None:
+                    plan.items[item.name] = leaves(item)
+                else:
+                    self._recovered[item.part.weight] = q
 
     def _observe(self, plan: Plan) -> Generator[Event, None, Observed]:
         """The values of all tensors that are rounded."""
@@ -406,7 +423,7 @@ class NetworkModel(Model):
         """How much the outputs of layers count for what the verdict measures: once for all attempts."""
         assert self.samples is not None
         first, items = self.samples[0], (plan.attempt_of or plan).items.values()
-        weighing = [item for item in items if item.method.weighs]
+        weighing = [item for item in items if item.method.weighs and item.part.weight not in self._recovered]
         self._curvature = Curvature(self.graph, weighing, first.task, plan.recipe.data.seed)
         yield from self._curvature.compute([batch.feeds for batch in self._batches], first.first()[0])
 
@@ -423,13 +440,17 @@ class NetworkModel(Model):
             if item is None:
                 continue
             weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
+            known = self._recovered.get(weight)
+            if known is not None:
+                item = recovered(item)
             if (first := firsts[weight]) == item.name:
                 layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()), passages)
                 needs, block = item.method.needs, item.format.block
-                seen, fallback = ((), None) if finished(item.name) else layer.seen(needs, block, plan.effort.corrects)
+                blind = finished(item.name) or known is not None
+                seen, fallback = ((), None) if blind else layer.seen(needs, block, plan.effort.corrects)
                 restore, inputs = partial(_restore, layer, sink), self._inputs(step.layer, sink)
                 weigh = alike if self._curvature is None else self._curvature.of
-                yield Turn([item], seen, fallback, layer.settle, restore, None, inputs, layer.aim, weigh)
+                yield Turn([item], seen, fallback, layer.settle, restore, known, inputs, layer.aim, weigh)
             else:
                 layer = Settling(self.graph, step, self.network, affine, corrections)
                 settle, restore = as_before(layer, first), partial(_restore, layer, sink)
