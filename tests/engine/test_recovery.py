@@ -78,7 +78,7 @@ def test_decoded_weights_get_their_codes_back(name: str, dtype: torch.dtype, tex
     source = decoded(tmp_path, dtype, **FORMATS[name])
     method = "descent" if name.startswith("int") else "rtn"
     plan = jobs.made(source, tmp_path / "out", layer={"method": method, **FORMATS[name]}, calibration=jobs.words(text))
-    words = next(iter(plan.items.values())).format.name
+    words = next(iter(plan.items.values())).words
     told = f"14 matrices begin on the {words} lattice: without loss where all rows lie on it, whatever the method"
     assert f"  {told}" in planning.lines(plan)
     assert all(item["recoverable"] for item in planning.summary(plan)["quantized"])
@@ -121,7 +121,7 @@ def test_others_are_solved_as_ever(effort: str, text: Path, tmp_path: Path) -> N
     rows = by_method(certificate["rows"])
     assert rows == {RECOVERY.name: set(plan.items) - {SPOILED}, "descent": {SPOILED}}
     row = next(row for row in certificate["rows"] if row["name"] == SPOILED)
-    assert "begins on the int4 lattice, and does not lie on it" in row["notes"] and row["output_error"] is not None
+    assert "begins on the int4 g32 lattice, and does not lie on it" in row["notes"] and row["output_error"] is not None
     after, before = stored(plan), weights(source)
     assert all((after[name] == before[name].half()).all() for name in rows[RECOVERY.name])
     assert (after[SPOILED] != before[SPOILED].half()).any()

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright.core.array import Array
 from bitwright.core.format import Format
-from bitwright.core.lattice import FIRST, found, looked_for
+from bitwright.core.lattice import found, looked_for
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import TensorError
+from bitwright.files.held import Held
 from bitwright.methods import Method, Seen
 
 if TYPE_CHECKING:
     from bitwright.models.model import Item, Model
+
+
+FIRST = 1 << 13
+"""Weights of which it is said whether they lie on a lattice."""
 
 
 class OffLatticeError(Exception):
@@ -47,13 +52,18 @@ def begins(model: Model, item: Item) -> bool:
     if not looked_for(item.format):
         return False
     try:
-        w = model.rows(item, 0, min(item.rows, max(1, FIRST // item.columns)))
+        w = model.rows(item, 0, min(item.rows, max(1, FIRST // item.columns))).cpu().numpy()  # quicker for so few
     except TensorError:
         return False  # said when all of it is read
     return found(w, item.format) is not None
 
 
+def lattice(item: Item) -> str:
+    """The lattice of an item's format in words: `int4 g32 lattice`."""
+    return f"{Held(item.format).words} lattice"
+
+
 def leaves(item: Item) -> Item:
     """The item with a note that it lies on the lattice no further than it begins."""
-    note = f"begins on the {item.format.name} lattice, and does not lie on it"
+    note = f"begins on the {lattice(item)}, and does not lie on it"
     return replace(item, note="; ".join(filter(None, [item.note, note])))

@@ -20,9 +20,8 @@ from bitwright.core.lattice.sieve import possible
 from bitwright.core.qtensor import QTensor
 from bitwright.core.scaling import NUMBERS
 
-PIECE = 1 << 17
-"""Weights that are looked at at once; of the first piece, `FIRST`: most matrices end there."""
-FIRST = 1 << 13
+FIRST, PIECE = 1 << 9, 1 << 17
+"""Weights that are looked at at first, where most matrices end, and at most; in between 16 times as many each time."""
 
 
 def recover(w: Array, format: Format, source: str = "bf16") -> QTensor | None:
@@ -47,7 +46,7 @@ def recover(w: Array, format: Format, source: str = "bf16") -> QTensor | None:
         if part is None:
             return None
         parts.append(part)
-        start, size = stop, PIECE
+        start, size = stop, min(16 * size, PIECE)
     return QTensor.stack(parts)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
 from bitwright.core.lattice.borders import DIGITS, Borders
 from bitwright.core.qtensor import divisor
 
-Guess = tuple[float | None, float]
-"""What the extreme weights mean: the lowest and the highest, or (None, what the one of the largest size means)."""
+Guess = tuple[Any, Any]
+"""What the extreme weights mean: the lowest and the highest, or (None, what the one of the largest size means), for all
+blocks alike; or arrays [blocks, 1], for each its own."""
 
 
 def guesses(format: Format) -> list[Guess]:
@@ -51,8 +53,8 @@ def guessed(b: Borders, format: Format, guess: Guess) -> Iterator[tuple[Array, A
         low, high = xp.minimum(low, none), xp.maximum(high, none)  # 0 is a code's value less the zero, whichever it is
     if guess[0] is None:
         scale, start = xp.where(high >= -low, high, low) / guess[1], none
-        if format.shift is None and guess[1] > 0 and _positive(format):
-            scale = xp.abs(scale)
+        if format.shift is None and _positive(format):
+            scale = xp.where(guess[1] * xp.ones_like(scale) > 0, xp.abs(scale), scale)
     else:
         scale = (high - low) / (guess[1] - guess[0])
         start = none if format.zero is not None else low - guess[0] * scale
@@ -66,7 +68,8 @@ def guessed(b: Borders, format: Format, guess: Guess) -> Iterator[tuple[Array, A
         return format.grid.nearest(xp.round(x) + zero), zero
 
     number, *several = (level.number for level in format.scale.levels)
-    if several or format.shift is not None or abs(guess[1]) < 2.0 ** (DIGITS[b.source][0] - 2):
+    rough = abs(guess[1]) >= 2.0 ** (DIGITS[b.source][0] - 2)
+    if several or format.shift is not None or not (rough if isinstance(rough, bool) else xp.any(rough)):
         yield codes(scale)
         return
     for away in sorted(range(-8, 9), key=abs):

@@ -102,13 +102,16 @@ class Settling:
 
     def settle(self, item: Item, start: int, w: Anything, q: QTensor) -> Outcome:
         """Fix the codes and the bias, so that the walk goes on with them; what the file stores, and its cost."""
-        weight, layer = as_numpy(q), self.layer
+        given, layer = as_numpy(q), self.layer
+        weight = given
         bias = self.graph.bias(layer)
         for user, affine in ((layer, self.affine), *((use.layer, use.affine) for use in self.later)):
             if affine is not None:
                 own = self.graph.bias(user) if user.bias else None
                 weight = fit_bias(weight, self.target, own, affine.scale)
         decoded, notes = weight.decode(), self._notes
+        if weight is not given:
+            notes.append("scales of some rows are raised, so that int32 holds their biases")
         self.error = decoded - self.target
         self.step.settle(weight=from_matrix(layer, decoded))
         for rewrite in self.corrections:
