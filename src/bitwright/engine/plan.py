@@ -21,7 +21,6 @@ from bitwright.models import kind_of, require_device
 from bitwright.models.effort import EFFORTS
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan, levels_of
-from bitwright.models.recovery import lattice
 from bitwright.recipe import Layer, Recipe, matches
 from bitwright.words import megabytes, plural, summed
 
@@ -254,7 +253,7 @@ def lines(plan: Plan) -> list[str]:
     for (form, method, there, inputs), count in kinds.items():
         told = f"{there} levels" + (f", {inputs} of inputs" if inputs is not None else "")
         found.append(f"  {plural(count, words.part, words.parts)} as {form} by {method}: {told}")
-    begun = Counter(lattice(item) for item in plan.items.values() if item.name in plan.recoverable)
+    begun = Counter(item.lattice for item in plan.items.values() if item.name in plan.recoverable)
     for form, count in begun.items():
         told = f"{plural(count, words.part, words.parts)} {'begins' if count == 1 else 'begin'} on the {form}"
         found.append(f"  {told}: without loss where all rows lie on it, whatever the method")

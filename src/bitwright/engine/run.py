@@ -23,7 +23,7 @@ from bitwright.engine.write import Writer
 from bitwright.errors import InputError
 from bitwright.events import Event, Finished, Note, Started
 from bitwright.models.model import Plan
-from bitwright.models.recovery import RECOVERY, lattice
+from bitwright.models.recovery import RECOVERY
 from bitwright.words import plural
 
 
@@ -76,7 +76,7 @@ def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
 def _tell_recovered(writer: Writer) -> Iterator[Note]:
     """Say how many matrices have the codes that they were decoded from."""
     plan, words = writer.plan, writer.plan.model.kind.words
-    found = Counter(lattice(item) for item in plan.items.values() if item.method is RECOVERY)
+    found = Counter(item.lattice for item in plan.items.values() if item.method is RECOVERY)
     for form, count in found.items():
         lie = "lies" if count == 1 else "lie"
         note = f"{plural(count, words.part, words.parts)} already {lie} on the {form}: written without loss"

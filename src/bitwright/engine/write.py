@@ -22,7 +22,7 @@ from bitwright.files.held import Held
 from bitwright.methods import Method, Seen, registry
 from bitwright.models.model import Aside, Copy, Item, Plan, Turn, alike
 from bitwright.models.precision import wasted
-from bitwright.models.recovery import RECOVERY, OffLatticeError, recovered
+from bitwright.models.recovery import RECOVERY, OffLatticeError
 from bitwright.parallel import in_order
 
 
@@ -40,7 +40,7 @@ class Writer:
                 del journal.done[self._key(name)]  # its bytes are no longer what was written
         for name, row in self.rows.items():
             if row.method == RECOVERY.name:
-                plan.items[name] = recovered(plan.items[name])
+                plan.items[name] = plan.items[name].recovered
 
     def _key(self, name: str) -> str:
         return f"{self.label}{name}"

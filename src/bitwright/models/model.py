@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ from bitwright.methods import Method, Options, Seen
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces, histogram
 from bitwright.models.kind import Kind
-from bitwright.models.recovery import begins
+from bitwright.models.recovery import RECOVERY, begins
 from bitwright.recipe import Layer, Recipe
 
 
@@ -77,6 +77,22 @@ class Item:
     def held(self) -> Held:
         """How it is stored."""
         return Held(self.format, self.activations)
+
+    @property
+    def lattice(self) -> str:
+        """Where its weights lie once they are rounded: `int4 g128 asym lattice`."""
+        return f"{Held(self.format).words} lattice"
+
+    @property
+    def recovered(self) -> Item:
+        """The same, to keep the codes from which its weights were decoded."""
+        return replace(self, method=RECOVERY, options=RECOVERY.options())
+
+    @property
+    def off_lattice(self) -> Item:
+        """The same, whose weights lie on their lattice no further than they begin."""
+        note = f"begins on the {self.lattice}, and does not lie on it"
+        return replace(self, note="; ".join(filter(None, [self.note, note])))
 
 
 def levels_of(activations: str) -> int | None:
@@ -263,7 +279,11 @@ class Plan:
     @cached_property
     def recoverable(self) -> frozenset[str]:
         """The matrices that begin on the lattice of their format: they may have been decoded from it."""
-        return frozenset(item.name for item in self.items.values() if begins(self.model, item))
+        return frozenset(
+            item.name
+            for item in self.items.values()
+            if begins(partial(self.model.rows, item), (item.rows, item.columns), item.format)
+        )
 
     @property
     def memory(self) -> int:

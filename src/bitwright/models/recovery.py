@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from bitwright.core.array import Array
 from bitwright.core.format import Format
 from bitwright.core.lattice import found, looked_for
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import TensorError
-from bitwright.files.held import Held
 from bitwright.methods import Method, Seen
-
-if TYPE_CHECKING:
-    from bitwright.models.model import Item, Model
-
 
 FIRST = 1 << 13
 """Weights of which it is said whether they lie on a lattice."""
@@ -42,28 +37,15 @@ RECOVERY = Method(
 """What solves such matrices; nobody asks for it by name."""
 
 
-def recovered(item: Item) -> Item:
-    """The item as one that is to be recovered."""
-    return replace(item, method=RECOVERY, options=RECOVERY.options())
+def begins(rows: Callable[[int, int], Array], shape: tuple[int, int], format: Format) -> bool:
+    """Whether the first rows of a matrix lie on the lattice of `format`: hardly any other than those that lie on it do.
 
-
-def begins(model: Model, item: Item) -> bool:
-    """Whether an item's first rows lie on the lattice of its format: hardly any other than those that lie on it do."""
-    if not looked_for(item.format):
+    `rows` gives its rows from the first number to the second.
+    """
+    if not looked_for(format):
         return False
     try:
-        w = model.rows(item, 0, min(item.rows, max(1, FIRST // item.columns))).cpu().numpy()  # quicker for so few
+        w = rows(0, min(shape[0], max(1, FIRST // shape[1])))
     except TensorError:
         return False  # said when all of it is read
-    return found(w, item.format) is not None
-
-
-def lattice(item: Item) -> str:
-    """The lattice of an item's format in words: `int4 g32 lattice`."""
-    return f"{Held(item.format).words} lattice"
-
-
-def leaves(item: Item) -> Item:
-    """The item with a note that it lies on the lattice no further than it begins."""
-    note = f"begins on the {lattice(item)}, and does not lie on it"
-    return replace(item, note="; ".join(filter(None, [item.note, note])))
+    return found(w.cpu().numpy(), format) is not None  # quicker for so few

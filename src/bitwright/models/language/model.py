@@ -48,7 +48,6 @@ from bitwright.models.language.targets import GgufSink, Places
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
 from bitwright.models.model import Aside, Copy, Cost, Drop, Estimate, Item, Model, Plan, Turn
-from bitwright.models.recovery import leaves, recovered
 from bitwright.recipe import Layer, Recipe, Rule, matches
 from bitwright.words import megabytes
 
@@ -696,9 +695,9 @@ class LanguageModel(Model):
         """What is recovered comes first: the others are then calibrated with it, as with all that is written."""
         for name, item in list(plan.items.items()):
             if name in plan.recoverable and not finished(name):
-                yield Turn([recovered(item)])
+                yield Turn([item.recovered])
                 if not finished(name):
-                    plan.items[name] = leaves(item)
+                    plan.items[name] = item.off_lattice
         yield from Turns(self.arch, self.device, plan, data, finished, self.weighing)
 
     def piece_rows(self, plan: Plan, item: Item) -> int:

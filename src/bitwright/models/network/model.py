@@ -45,7 +45,6 @@ from bitwright.models.network.streams import find_streams
 from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
 from bitwright.models.network.verdict import judge, rehearse
 from bitwright.models.network.walk import Walk
-from bitwright.models.recovery import leaves, recovered
 from bitwright.models.samples.open import Batch, Samples, open_parts
 from bitwright.models.samples.preprocess import Feeding, size_of
 from bitwright.models.tasks.verdict import require_classes
@@ -407,7 +406,7 @@ class NetworkModel(Model):
             if item.name in plan.recoverable and item.part.weight not in self._recovered:
                 q = found(self.graph.matrix(item.part), item.format)
                 if q is None:
-                    plan.items[item.name] = leaves(item)
+                    plan.items[item.name] = item.off_lattice
                 else:
                     self._recovered[item.part.weight] = q
 
@@ -442,7 +441,7 @@ class NetworkModel(Model):
             weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
             known = self._recovered.get(weight)
             if known is not None:
-                item = recovered(item)
+                item = item.recovered
             if (first := firsts[weight]) == item.name:
                 layer = Settling(self.graph, step, self.network, affine, corrections, later.get(weight, ()), passages)
                 needs, block = item.method.needs, item.format.block
