@@ -39,9 +39,10 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return jobs.text(tmp_path_factory.mktemp("text"))
 
 
-def decoded(folder: Path, dtype: torch.dtype, **layer: Any) -> Path:
+def decoded(folder: Path, dtype: torch.dtype, hidden: int = 64, **layer: Any) -> Path:
     """The floats of a quantized model: a study copy, which is stored as its source is."""
-    source = tiny.make("llama", folder / "float", dtype=dtype, intermediate_size=256)
+    sizes = {"hidden_size": hidden, "head_dim": hidden // 4, "intermediate_size": 256}
+    source = tiny.make("llama", folder / "float", dtype=dtype, **sizes)
     plan = jobs.made(source, folder / "decoded", output="float", layer={"method": "mse", **layer})
     jobs.finish(plan)
     return plan.out
@@ -157,6 +158,24 @@ def test_what_is_learned_together_leaves_them_out(method: str, text: Path, tmp_p
     plan = jobs.made(source, tmp_path / "out", layer={"method": method, **INT4}, calibration=jobs.words(text))
     rows = by_method(jobs.finish(plan)["rows"])
     assert rows == {RECOVERY.name: set(plan.items) - {SPOILED}, method: {SPOILED}}
+
+
+@pytest.mark.parametrize("asked", [{"kv_cache": "fp8"}, {"max_drop": 5.0}], ids=["keys and values", "largest drop"])
+def test_nothing_else_of_a_job_is_left_out(asked: dict[str, Any], text: Path, tmp_path: Path) -> None:
+    source = decoded(tmp_path, torch.bfloat16, **INT4)
+    plan = jobs.made(source, tmp_path / "out", layer=INT4, calibration=jobs.words(text), **asked)
+    certificate = jobs.finish(plan)
+    assert by_method(certificate["rows"]) == {RECOVERY.name: set(plan.items)}
+    assert certificate["notes"].count(NOTE.format("int4 g32")) == 1
+    assert (certificate["verdict"]["kl"] > 1e-4) == ("kv_cache" in asked)
+
+
+@pytest.mark.parametrize("format", ["q4_k", "nf4"])
+def test_a_study_copy_of_decoded_weights_is_the_same(format: str, tmp_path: Path) -> None:
+    source = decoded(tmp_path, torch.bfloat16, 256, format=format)
+    again = jobs.made(source, tmp_path / "again", output="float", layer={"method": "rtn", "format": format})
+    assert {row["method"] for row in jobs.finish(again)["rows"]} == {RECOVERY.name}
+    assert (again.out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
 def test_a_quantized_embedding_is_recovered_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from bitwright.core.formats import named
+from bitwright.events import Row
 from bitwright.files.layers import from_matrix, to_matrix
 from bitwright.methods import mse
 from bitwright.models.model import Plan
@@ -38,14 +39,14 @@ def on_lattice(path: Path, but: str | None = None) -> dict[str, np.ndarray]:
 
 
 def made(folder: Path, but: str | None = None, kind: str = "mlp", **recipe: Any) -> tuple[Plan, Any, Any]:
-    path, data = jobs.network(kind, folder)
+    path, data = jobs.network(kind, folder, labels=True)
     codes = on_lattice(path, but)
     layer = recipe.pop("layer", INT8 | {"method": "descent"})
     plan = jobs.made(path, folder / "out.onnx", layer=layer, data={"source": str(data), "batch": 4}, **recipe)
     return plan, codes, path
 
 
-@pytest.mark.parametrize("kind", ["mlp", "residual", "tokens"])
+@pytest.mark.parametrize("kind", ["mlp", "residual"])
 def test_codes_come_back_though_channels_could_be_equalized(kind: str, tmp_path: Path) -> None:
     plan, codes, _ = made(tmp_path, kind=kind)
     certificate = jobs.finish(plan)
@@ -65,6 +66,27 @@ def test_a_layer_beside_the_lattice_is_solved_by_its_method(tmp_path: Path) -> N
     plan, codes, _ = made(tmp_path, other)
     rows = {row["name"]: row["method"] for row in jobs.finish(plan)["rows"]}
     assert rows == dict.fromkeys(codes, RECOVERY.name) | {other: "descent"}
+
+
+def test_stopped_at_a_layer_it_goes_on(tmp_path: Path) -> None:
+    path, _ = jobs.network("mlp", tmp_path)
+    other = Graph.open(path).layers[1].name
+    plan, _, path = made(tmp_path, other, max_drop=50.0)
+    certificate = jobs.finish(plan)
+    whole = plan.out.read_bytes()
+    recipe = plan.recipe.model_dump(mode="python", exclude_unset=True)
+    for count in (1, 2):
+        again = jobs.made(path, tmp_path / f"again{count}.onnx", **recipe)
+        rows: list[str] = []
+
+        def wanted(event: object, rows: list[str] = rows, count: int = count) -> bool:
+            rows += [event.name] if isinstance(event, Row) else []
+            return len(rows) == count
+
+        jobs.stop_after(again, wanted)
+        again = jobs.made(path, again.out, **recipe)
+        notes = jobs.finish(again)["notes"]
+        assert again.out.read_bytes() == whole and notes == certificate["notes"]
 
 
 def test_training_trains_them_all(tmp_path: Path) -> None:
