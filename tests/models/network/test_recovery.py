@@ -68,6 +68,7 @@ def test_a_layer_beside_the_lattice_is_solved_by_its_method(tmp_path: Path) -> N
     assert rows == dict.fromkeys(codes, RECOVERY.name) | {other: "descent"}
 
 
+@pytest.mark.slow
 def test_stopped_at_a_layer_it_goes_on(tmp_path: Path) -> None:
     path, _ = jobs.network("mlp", tmp_path)
     other = Graph.open(path).layers[1].name
@@ -89,6 +90,7 @@ def test_stopped_at_a_layer_it_goes_on(tmp_path: Path) -> None:
         assert again.out.read_bytes() == whole and notes == certificate["notes"]
 
 
+@pytest.mark.slow
 def test_training_trains_them_all(tmp_path: Path) -> None:
     plan, _, _ = made(tmp_path, layer=INT8 | {"method": "lsq"})
     assert {row["method"] for row in jobs.finish(plan)["rows"]} == {"lsq"}
