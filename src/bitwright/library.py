@@ -265,7 +265,7 @@ def plan(
     capped = _prepare(kind, threads)
     from bitwright.engine import plan as planning
 
-    target = kind.beside(source) if out is None else Path(out)
+    target = planning.beside(kind, source, made) if out is None else Path(out)
     known = out is not None or kind.has_data(made)
     job = planning.make(
         source, target, made, max_ram=size(max_ram), device=device, check_out=out is not None, needs_data=known

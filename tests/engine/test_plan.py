@@ -10,6 +10,7 @@ import pytest
 
 from bitwright.engine import plan as planning
 from bitwright.errors import BitwrightError, RecipeError, ResourceError, TensorError
+from bitwright.models import kind_of
 from bitwright.models.network.graph import Graph
 from bitwright.recipe import Recipe
 from tests import jobs, tiny
@@ -35,6 +36,17 @@ def refused(error: type[BitwrightError], key: str | None, words: str, source: Pa
     assert caught.value.key == key
     assert caught.value.fix
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ending"),
+    [({"type": "q4_k_m"}, ".gguf"), ({"output": "gguf"}, ".gguf"), ({"output": "float"}, ""), ({}, "")],
+)
+def test_the_place_that_is_shown_is_one_that_could_be_given(recipe: dict[str, Any], ending: str, llama: Path) -> None:
+    kind, made = kind_of(llama), Recipe.read(recipe, "test")
+    out = planning.beside(kind, llama, made)
+    assert out == Path(f"llama-small{ending}")
+    kind.require_name(out, ending)
 
 
 def test_tables_of_another_kind_are_refused(llama: Path, residual: tuple[Path, Path]) -> None:

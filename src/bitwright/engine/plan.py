@@ -100,6 +100,11 @@ def make(
     return plan
 
 
+def beside(kind: Kind, source: Path, recipe: Recipe) -> Path:
+    """Where an output might go: what is shown where no place is named. Raises RecipeError for an unknown container."""
+    return kind.beside(source, containers.get(recipe.output or kind.output(recipe)).ending)
+
+
 def growth(plan: Plan) -> list[str]:
     """A note where the output is larger than the input."""
     before, after = plan.model.source_bytes, budget.final_bytes(plan)

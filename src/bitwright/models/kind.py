@@ -119,8 +119,8 @@ class Kind(ABC):
         return True
 
     @abstractmethod
-    def beside(self, source: Path) -> Path:
-        """Where an output might go: what `plan` shows."""
+    def beside(self, source: Path, ending: str) -> Path:
+        """Where an output might go whose container gives files that end in `ending`: what `plan` shows."""
 
     @abstractmethod
     def certificate(self, out: Path) -> Path:

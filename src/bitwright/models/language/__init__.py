@@ -80,8 +80,9 @@ class Language(Kind):
         single = recipe.type is not None or (out is not None and gguf.is_gguf(out))
         return "gguf" if single else "compressed-tensors"
 
-    def beside(self, source: Path) -> Path:
-        return Path(f"{Path(hub.title(source)).stem if gguf.is_gguf(source) else hub.title(source)}-small")
+    def beside(self, source: Path, ending: str) -> Path:
+        title = hub.title(source)
+        return Path(f"{Path(title).stem if gguf.is_gguf(source) else title}-small{ending}")
 
     def certificate(self, out: Path) -> Path:
         return _beside(out, sidecars.CERTIFICATE)

@@ -72,7 +72,7 @@ class Networks(Kind):
     def has_data(self, recipe: Recipe) -> bool:
         return recipe.data.source is not None
 
-    def beside(self, source: Path) -> Path:
+    def beside(self, source: Path, ending: str) -> Path:
         name = f"{source.stem}-int.onnx"
         return Path(name) if hub.origin(source) else source.with_name(name)
 

@@ -15,5 +15,6 @@ def plan(model: str, recipe: dict[str, Any], bundled: str | None = None) -> dict
     """The plan's summary; `bundled` names the demonstration that a model belongs to."""
     source = Path(model)
     kind, made = kind_of(source), recipe_of(source, recipe, bundled)
-    job = planning.make(source, kind.beside(source), made, check_out=False, needs_data=kind.has_data(made))
+    out = planning.beside(kind, source, made)
+    job = planning.make(source, out, made, check_out=False, needs_data=kind.has_data(made))
     return plain(planning.summary(job))  # type: ignore[no-any-return]
