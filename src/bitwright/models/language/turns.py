@@ -60,8 +60,8 @@ class Turns:
         self._weighed: Weigh = alike
         self._drafts: dict[str, Draft] = {}
         blocks = sum(e.size for block in range(self.arch.count) for e in self.arch.tensors_of(block))
-        weighing = any(item.method.weighs and not finished(item.name) for item in plan.items.values())
-        self._weighs = data is not None and plan.effort.weighing > 0 and weighing
+        weighed = any(item.method.weighs and not finished(item.name) for item in plan.items.values())
+        self._weighs = data is not None and plan.effort.weighing > 0 and weighed
         self._total = plan.model.source_bytes + blocks * (memory.needs_text(plan) + 2 * self._weighs)
         self._done = 0.0
 
