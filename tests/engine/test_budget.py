@@ -207,3 +207,12 @@ def test_the_command_line_says_what_is_possible(tmp_path: Path) -> None:
     assert "in formats chosen by what they cost on text: q2_k, q3_k" in result.output
     assert "bits per parameter) are possible" in result.output
     assert "-> 2.0 MB" in result.output
+
+
+def test_the_lattice_that_weights_lie_on_costs_nothing(llama: Path, text: Path, tmp_path: Path) -> None:
+    decoded = tmp_path / "decoded"
+    jobs.finish(planned(llama, decoded, text, output="float", layer={"format": "q4_0", "method": "rtn"}))
+    found = jobs.finish(planned(decoded, tmp_path / "out.gguf", text, budget={"bpw": 8.0, "formats": ["q4_0", "q8_0"]}))
+    inside = [row for row in found["rows"] if ".layers." in row["name"]]
+    assert {(row["format"], row["method"]) for row in inside} == {("q4_0 g32", "lattice recovery")}
+    assert {found["budget"]["costs"][row["name"]]["q4_0"] for row in inside} == {0.0}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -23,6 +24,7 @@ from bitwright.models.language.compare import compare_decoders, decoder_of
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
 from bitwright.models.model import Cost, Item, Plan, Turn
+from bitwright.models.recovery import begins
 from bitwright.recipe import Layer
 
 LOOK = 4
@@ -83,15 +85,20 @@ def _nats(plan: Plan, turn: Turn, forms: Sequence[Item]) -> dict[str, float] | N
     if stats is None:
         return None
     found, step = dict.fromkeys((form.format.name for form in forms), 0.0), plan.model.piece_rows(plan, forms[0])
-    search = registry.get("mse")
+    search, rounded = registry.get("mse"), [form for form in forms if not _lies(plan, form)]
     for start in range(0, forms[0].rows, step):
         w = plan.model.rows(forms[0], start, start + step)
         g = turn.curvature(forms[0], start, start + len(w))
-        for form in forms:
+        for form in rounded:
             e = w - search.solve(w, form.format, Seen(stats), search.options()).decode()
             weighed = e @ stats.hessian
             found[form.format.name] += _left(plan, form) * float((weighed * (e if g is None else g @ e)).sum()) / 2
     return found
+
+
+def _lies(plan: Plan, form: Item) -> bool:
+    """Whether a matrix lies on a format's lattice, as far as its first rows tell: it costs nothing then."""
+    return begins(partial(plan.model.rows, form), (form.rows, form.columns), form.format)
 
 
 def _left(plan: Plan, form: Item) -> float:
@@ -110,6 +117,9 @@ def _alone(plan: Plan, text: Text, forms: Sequence[Item]) -> Generator[Event, No
     p = decoder_of(plan.source)
     try:
         for form in forms:
+            if _lies(plan, form):
+                found[form.format.name] = 0.0
+                continue
             rounded = search.solve(w, form.format, Seen(), search.options()).decode()
             q = _rounded(plan, name, rounded)
             try:
