@@ -7,6 +7,8 @@ test or a parametrized family at a time, so that every part of the code keeps qu
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -26,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs the lessons' pages is slow: the first that asks for them computes them, for minutes."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)  # or one worker ends alone with them
     for item in items:
         if "compiled" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _unlimited() -> Iterator[None]:
+    """A memory limit cannot be taken back: in a worker's own process it would hold for all tests after it."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    yield
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before, "--max-ram belongs into a process of its own"

@@ -85,6 +85,7 @@ def test_smollm2_and_gemma3_as_gguf_are_what_the_converter_writes(smollm2: Path,
     assert summary(tmp_path / "out.gguf") == {"facts": "30 of a601987e", "tensors": "236 of a6a7dabc"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_smollm2_at_four_bits(smollm2: Path, text: tuple[Path, Path], tmp_path: Path) -> None:
     """All 210 matrices, none of which needs more damping, and an output that a stranger would keep."""

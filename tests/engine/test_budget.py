@@ -11,7 +11,7 @@ from gguf import GGUFReader
 from typer.testing import CliRunner
 
 from bitwright.cli import app
-from bitwright.engine import budget, report
+from bitwright.engine import report
 from bitwright.engine.options import make_recipe
 from bitwright.engine.run import run
 from bitwright.errors import RecipeError, ResourceError
@@ -45,7 +45,7 @@ def planned(source: Path, out: Path, text: Path, effort: str = "fast", **recipe:
 
 
 def test_a_size_is_kept_to_and_used(llama: Path, text: Path, tmp_path: Path) -> None:
-    least, most = budget._ends(planned(llama, tmp_path / "a.gguf", text, budget={"bpw": 8}))
+    least, most = planned(llama, tmp_path / "a.gguf", text, budget={"bpw": 8}).ends
     size = (least + most) // 2
     found = jobs.finish(planned(llama, tmp_path / "out.gguf", text, "default", budget={"size": size}))
     written = (tmp_path / "out.gguf").stat().st_size
@@ -124,6 +124,17 @@ def test_what_runtimes_fuse_has_one_format(llama: Path, text: Path, tmp_path: Pa
         for names in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
             assert len({formats[f"model.layers.{block}.{name}.weight"] for name in names}) == 1
     assert any(line.startswith("vLLM") for line in found["runtimes"])
+
+
+def test_a_rule_for_one_of_what_is_fused_is_one_for_all(llama: Path, text: Path, tmp_path: Path) -> None:
+    rules = [{"match": "*.0.self_attn.q_proj", "format": "int8"}]
+    given = {"budget": {"bpw": 11.5}, "layer": {"group": 32}}
+    found = jobs.finish(planned(llama, tmp_path / "out", text, rules=rules, **given))
+    formats = {row["name"]: row["format"] for row in found["rows"]}
+    assert {formats[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkv"} == {"int8 g32"}
+    rules.append({"match": "*.0.self_attn.v_proj", "format": "int4"})
+    with pytest.raises(RecipeError, match=r"rules leave no format that .*q_proj.* can share.*v_proj"):
+        list(run(planned(llama, tmp_path / "none", text, rules=rules, **given)))
 
 
 def test_a_study_copy_may_have_any_integers(llama: Path, text: Path, tmp_path: Path) -> None:

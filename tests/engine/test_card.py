@@ -21,9 +21,7 @@ from bitwright.models.demos import digits
 from tests import tiny
 
 DEMO = Path(bw.__file__).parent / "content" / "demo-model"
-OPTIONS: dict[str, Any] = dict(
-    method="rtn", calib="stdlib", windows=2, length=32, heldout_windows=2, max_ram="4GB", threads=1
-)
+OPTIONS: dict[str, Any] = dict(method="rtn", calib="stdlib", windows=2, length=32, heldout_windows=2, threads=1)
 SOURCE = """---
 license: other
 license_name: tiny-terms

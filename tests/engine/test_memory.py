@@ -189,6 +189,7 @@ def test_every_method_has_its_case() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("recipe", "text", "expected"), CASES, ids=["rtn-mse-gptq-descent", "lloyd", "trellis"])
 def test_the_ceiling_holds(recipe: str, text: bool, expected: dict[str, int], model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"

@@ -21,16 +21,20 @@ POINTS = 24
 
 
 def require(plan: Plan) -> None:
-    """Raise RecipeError where the plan's budget is smaller than the smallest output."""
-    least, most = _ends(plan)
+    """Find out which outputs are possible; RecipeError where the budget is smaller than the smallest."""
+    least, _ = plan.ends = _ends(plan)
     budget = plan.recipe.budget
     assert budget is not None
     limit = bytes_of(plan, budget)
     if limit is not None and limit < least:
-        raise RecipeError(
-            f"the budget is {_told(plan, limit)}, and the smallest output takes {_told(plan, least)}",
-            where=_option(budget), fix=f"Give at least that (at most {_told(plan, most)} is of use)", key="budget",
-        )  # fmt: skip
+        raise _too_small(plan, budget, limit, least)
+
+
+def _too_small(plan: Plan, budget: Budget, limit: int, least: int) -> RecipeError:
+    return RecipeError(
+        f"the budget is {_told(plan, limit)}, and the smallest output takes {_told(plan, least)}",
+        where=_option(budget), fix=f"Give at least that (at most {_told(plan, plan.ends[1])} is of use)", key="budget",
+    )  # fmt: skip
 
 
 def bytes_of(plan: Plan, budget: Budget) -> int | None:
@@ -45,7 +49,7 @@ def final_bytes(plan: Plan) -> int:
     budget = plan.recipe.budget
     if budget is None or plan.spent is not None:
         return plan.sink.final_bytes
-    limit, largest = bytes_of(plan, budget), _ends(plan)[1]
+    limit, largest = bytes_of(plan, budget), plan.ends[1]
     return largest if limit is None else min(limit, largest)
 
 
@@ -53,7 +57,7 @@ def lines(plan: Plan) -> list[str]:
     """What the plan says of a budget that is not spent yet."""
     choices = plan.model.choices(plan)
     names = dict.fromkeys(item.format.name for forms in choices.values() for item in forms)
-    least, most = _ends(plan)
+    least, most = plan.ends
     told = plural(len(choices), plan.model.kind.words.part, plan.model.kind.words.parts)
     return [
         f"{told} in formats chosen by what they cost on text: {', '.join(names)}",
@@ -95,56 +99,74 @@ def spend(plan: Plan, data: Any, journal: Journal) -> Generator[Event, None, Pla
             journal.keep(f"{KEPT}{event.name}", event.nats)
         else:
             yield event
-    groups = _groups(plan, choices, costs)
-    chosen = _chosen(plan, budget, choices, groups)
-    found = _with(plan, choices, chosen)
-    found.spent = _summary(found, plan, choices, groups, chosen, costs)
+    groups = _groups(plan, choices)
+    options = {name: _options(plan, forms, costs) for name, forms in groups.items()}
+    chosen = _chosen(plan, budget, groups, options)
+    found = _with(plan, groups, chosen)
+    found.spent = _summary(found, plan, groups, options, chosen, costs)
     note = f"{plural(len(groups), 'group')} of {plan.model.kind.words.parts} for {_told(found, found.sink.final_bytes)}"
     found.notes.append(note)
     yield Note(note)
     return found
 
 
-def _groups(
-    plan: Plan, choices: Mapping[str, list[Item]], costs: Mapping[str, Mapping[str, float] | None]
-) -> dict[str, list[Option]]:
-    """The options of each group of parts, by the names of its parts."""
-    groups = {}
+Forms = Mapping[str, list[Item]]
+"""The forms that a group of parts may have: all parts of the group in that form, by its format's name."""
+
+
+def _groups(plan: Plan, choices: Mapping[str, list[Item]]) -> dict[str, Forms]:
+    """The groups that must have one format, by their first part. RecipeError where their parts have none in common."""
+    groups: dict[str, Forms] = {}
     for names in plan.model.together(plan):
-        labels = [item.format.name for item in choices[names[0]]]
-        options = []
-        for number, label in enumerate(labels):
-            items = [choices[name][number] for name in names]
-            loss = sum((costs[name] or {}).get(label, 0.0) for name in names)
-            options.append(Option(label, sum(map(plan.stored, items)) / 8, loss))
-        groups[" ".join(names)] = options
+        forms = [{item.format.name: item for item in choices[name]} for name in names]
+        common = [label for label in forms[0] if all(label in others for others in forms)]
+        if not common:
+            raise RecipeError(
+                f"rules leave no format that {names[0]} and what goes with it can share", where=names[0],
+                fix=f"Give the same format to all of: {', '.join(names)}", key="rules",
+            )  # fmt: skip
+        groups[names[0]] = {label: [others[label] for others in forms] for label in common}
     return groups
 
 
-def _chosen(
-    plan: Plan, budget: Budget, choices: Mapping[str, list[Item]], groups: Mapping[str, list[Option]]
-) -> Allocation:
+def _options(plan: Plan, forms: Forms, costs: Mapping[str, Mapping[str, float] | None]) -> list[Option]:
+    """What a group takes and loses in each of its forms."""
+    return [
+        Option(
+            label,
+            sum(map(plan.stored, items)) / 8,
+            sum((costs[item.name] or {}).get(label, 0.0) for item in items),
+        )
+        for label, items in forms.items()
+    ]
+
+
+def _chosen(plan: Plan, budget: Budget, groups: Mapping[str, Forms], options: Mapping[str, list[Option]]) -> Allocation:
     """The options to take."""
     limit = bytes_of(plan, budget)
     if limit is None:
-        return _least_bytes(budget, groups, plan.model.spread)
-    room = float(limit - _beside(plan, choices))
+        return _least_bytes(budget, options, plan.model.spread)
+    room = float(limit - _beside(plan, groups))
     while True:
-        found = allocate(groups, room)
-        over = _with(plan, choices, found).sink.final_bytes - limit
+        try:
+            found = allocate(options, room)
+        except ValueError as error:
+            least = _with(plan, groups, allocate(options, sum(min(o.size for o in each) for each in options.values())))
+            raise _too_small(plan, budget, limit, least.sink.final_bytes) from error
+        over = _with(plan, groups, found).sink.final_bytes - limit
         if over <= 0:
             return found
         room -= over  # what lies between tensors depends on their sizes
 
 
-def _least_bytes(budget: Budget, groups: Mapping[str, list[Option]], spread: float) -> Allocation:
+def _least_bytes(budget: Budget, options: Mapping[str, list[Option]], spread: float) -> Allocation:
     """The smallest options that lose at most the budget, as surely as is predicted: sizes and losses change places."""
     assert budget.kl is not None
-    turned = {name: [Option(o.label, o.loss, o.size) for o in options] for name, options in groups.items()}
+    turned = {name: [Option(o.label, o.loss, o.size) for o in each] for name, each in options.items()}
     try:
         found = allocate(turned, budget.kl / spread)
     except ValueError as error:
-        least = spread * sum(min(o.loss for o in options) for options in groups.values())
+        least = spread * sum(min(o.loss for o in each) for each in options.values())
         raise RecipeError(
             f"the finest formats may lose {least:.3g} nats per token already", where="--max-kl",
             fix=f"Give at least {1.01 * least:.2g}, or finer formats (budget.formats)", key="budget",
@@ -153,32 +175,29 @@ def _least_bytes(budget: Budget, groups: Mapping[str, list[Option]], spread: flo
     return Allocation(chosen, sum(o.loss for o in chosen.values()))
 
 
-def _beside(plan: Plan, choices: Mapping[str, list[Item]]) -> int:
+def _beside(plan: Plan, groups: Mapping[str, Forms]) -> int:
     """Bytes of the output that no choice changes."""
-    first = {name: forms[0] for name, forms in choices.items()}
+    first = {item.name: item for forms in groups.values() for item in next(iter(forms.values()))}
     return replace(plan, items=first).sink.final_bytes - sum(map(plan.stored, first.values())) // 8
 
 
-def _with(plan: Plan, choices: Mapping[str, list[Item]], chosen: Allocation) -> Plan:
+def _with(plan: Plan, groups: Mapping[str, Forms], chosen: Allocation) -> Plan:
     """The plan with the chosen formats."""
-    items = dict(plan.items)
-    for names, option in chosen.chosen.items():
-        for name in names.split(" "):
-            items[name] = next(item for item in choices[name] if item.format.name == option.label)
-    return replace(plan, items=items, spent={}, notes=list(plan.notes))
+    found = {item.name: item for name, option in chosen.chosen.items() for item in groups[name][option.label]}
+    return replace(plan, items={name: found[name] for name in plan.items}, spent={}, notes=list(plan.notes))
 
 
 def _summary(
     found: Plan,
     plan: Plan,
-    choices: Mapping[str, list[Item]],
-    groups: Mapping[str, list[Option]],
+    groups: Mapping[str, Forms],
+    options: Mapping[str, list[Option]],
     chosen: Allocation,
     costs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the budget was spent, for the certificate."""
-    beside, spread = _beside(plan, choices), plan.model.spread
-    steps = list(frontier(groups))
+    beside, spread = _beside(plan, groups), plan.model.spread
+    steps = list(frontier(options))
     kept = sorted({round(i * (len(steps) - 1) / (POINTS - 1)) for i in range(POINTS)})
     return {
         "bytes": found.sink.final_bytes,

@@ -244,6 +244,8 @@ class Plan:
     items: dict[str, Item] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ends: tuple[int, int] = (0, 0)
+    """Bytes of the smallest and of the largest output that a budget can choose."""
     spent: Mapping[str, Any] | None = None
     """How the recipe's budget was spent, JSON-able; None before, and where there is none."""
     decided: bool = False
