@@ -90,10 +90,12 @@ def _nats(plan: Plan, turn: Turn, forms: Sequence[Item]) -> dict[str, float] | N
     for start in range(0, forms[0].rows, step):
         w = plan.model.rows(forms[0], start, start + step)
         g = turn.curvature(forms[0], start, start + len(w))
+        if g is None:  # no gradient reaches these outputs: nothing of them reaches the loss
+            continue
         for form in rounded:
             e = w - search.solve(w, form.format, Seen(stats), search.options()).decode()
             weighed = e @ stats.hessian
-            found[form.format.name] += _left(plan, form) * float((weighed * (e if g is None else g @ e)).sum()) / 2
+            found[form.format.name] += _left(plan, form) * float((weighed * (g @ e)).sum()) / 2
     return found
 
 
