@@ -105,7 +105,6 @@ def spend(plan: Plan, data: Any, journal: Journal) -> Generator[Event, None, Pla
     found = _with(plan, groups, chosen)
     found.spent = _summary(found, plan, groups, options, chosen, costs)
     note = f"{plural(len(groups), 'group')} of {plan.model.kind.words.parts} for {_told(found, found.sink.final_bytes)}"
-    found.notes.append(note)
     yield Note(note)
     return found
 

@@ -21,6 +21,7 @@ from bitwright.models.language import memory
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.blocks import Decoder, read_as
 from bitwright.models.language.compare import compare_decoders, decoder_of
+from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
 from bitwright.models.model import Cost, Item, Plan, Turn
@@ -126,16 +127,29 @@ def _alone(plan: Plan, text: Text, forms: Sequence[Item]) -> Generator[Event, No
             rounded = search.solve(w, form.format, Seen(), search.options()).decode()
             q = _rounded(plan, name, rounded)
             try:
-                comparison = yield from compare_decoders(
+                steps = compare_decoders(
                     p, q, text.calibration[:LOOK], budget=memory.activation_budget(plan) // 2, spill=plan.partial,
                     phase="measure",
                 )  # fmt: skip
+                comparison = yield from _unannounced(steps)
             finally:
                 q.close()
             found[form.format.name] = _left(plan, form) * comparison.kl.value
     finally:
         p.close()
     return Cost(name, found)
+
+
+def _unannounced(steps: Generator[Event, None, Comparison]) -> Generator[Event, None, Comparison]:
+    """The same steps without a line for each of many like them."""
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            found: Comparison = end.value
+            return found
+        if not isinstance(event, Started):
+            yield event
 
 
 def _rounded(plan: Plan, name: str, rounded: torch.Tensor) -> Decoder:
