@@ -34,9 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
+
+
 @pytest.fixture(autouse=True)
 def _unlimited() -> Iterator[None]:
-    """A memory limit cannot be taken back: in a worker's own process it would hold for all tests after it."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    """A memory limit in a worker's own process would hold for all tests after it; fixtures may set one, too."""
     yield
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before, "--max-ram belongs into a process of its own"
+    assert resource.getrlimit(resource.RLIMIT_DATA) == LIMIT, "--max-ram belongs into a process of its own"

@@ -199,8 +199,8 @@ class LanguageModel(Model):
         return {
             "source": sorted((e.name, str(e.dtype), e.shape) for e in tensors),
             "files": fingerprint([*self.files, *([] if self.path.is_file() else [self.path / "config.json"])]),
-            # Sums of a matrix product are taken in another order by another number of threads.
             **({} if self.weighing is None else {"imatrix": self.weighing.sha256}),
+            # Sums of a matrix product are taken in another order by another number of threads.
             "arithmetic": [self.device, str(machine.calibration_dtype(self.device)), torch.get_num_threads()],
         }
 
