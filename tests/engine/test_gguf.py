@@ -46,8 +46,8 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     assert certificate["output"]["bytes"] == plan.sink.final_bytes == plan.out.stat().st_size
     reader = GGUFReader(plan.out)
     types = {tensor.name: tensor.tensor_type for tensor in reader.tensors}
-    wanted = mixes.types("q8_0", {t.name: t.shape for t in plan.model.places.targets},
-                         mixes.Build.of(plan.model.places.config))  # fmt: skip
+    wanted = mixes.types("q8_0", {t.name: t.shape for t in plan.model.forms.places.targets},
+                         mixes.Build.of(plan.model.forms.places.config))  # fmt: skip
     assert types == wanted
     assert set(types.values()) == {GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32}
     loaded = certificate["loaded_by_transformers"]
@@ -60,7 +60,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
 def test_a_mix_of_a_real_model(text: Path, tmp_path: Path) -> None:
     plan = small(DEMO, tmp_path / "demo.gguf", text)
     certificate = jobs.finish(plan)
-    places = plan.model.places
+    places = plan.model.forms.places
     wanted = places.types("q4_k_m")
     found = {tensor.name: tensor for tensor in GGUFReader(plan.out).tensors}
     assert {name: tensor.tensor_type for name, tensor in found.items()} == wanted

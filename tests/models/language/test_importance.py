@@ -92,7 +92,7 @@ def test_each_expert_has_its_own_row(tmp_path: Path) -> None:
     assert rows
     for part in rows:
         name = "blk.1.ffn_down_exps.weight" if part.columns == 128 else "blk.1.ffn_gate_exps.weight"
-        assert np.array_equal(plan.model.weighing.of(part).numpy(), found[name].squares[3])
+        assert np.array_equal(plan.model.forms.weighing.of(part).numpy(), found[name].squares[3])
 
 
 @pytest.mark.skipif(shutil.which("llama-quantize") is None, reason="llama-quantize is not installed")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import ModelError
-from bitwright.files.folder import network_of, open_checkpoint, read_config
+from bitwright.files.folder import network_of, open_checkpoint, read_config, require_finite
 from bitwright.files.safetensors import Checkpoint, Entry
 from bitwright.models.language.stacks import Stack, counts, divide, holds_experts, transposed
 
@@ -187,6 +187,16 @@ class Architecture:
             if stack.name in checkpoint.tensors:
                 checkpoint.divide(stack.name, stack.parts)
         return checkpoint
+
+    def rows(self, part: Matrix, start: int, stop: int) -> torch.Tensor:
+        """Rows [start, stop) of a matrix in their own dtype, checked to be finite."""
+        checkpoint = self.checkpoint
+        if part.transposed:
+            stored = checkpoint.read(part.name).T.contiguous()
+        else:
+            stored = checkpoint.read(part.name, start, stop)
+        require_finite(f"{checkpoint.entry(part.name).path}: {part.name}", stored, start)
+        return stored
 
     @cached_property
     def inseparable(self) -> set[str]:

@@ -8,6 +8,7 @@ import torch
 
 from bitwright.files.held import Held, Module, Role
 from bitwright.models.language.arch import Architecture
+from bitwright.models.model import Plan
 
 
 def modules(arch: Architecture, held: Mapping[str, Held], untied: bool = False) -> list[Module]:
@@ -20,6 +21,16 @@ def modules(arch: Architecture, held: Mapping[str, Held], untied: bool = False) 
     for module in (*_matrices(arch, held, untied), *_without_tensor(arch), *_others(arch, held)):
         found.setdefault(module.name, module)
     return list(found.values())
+
+
+def modules_of(plan: Plan, arch: Architecture) -> list[Module]:
+    """Those of a plan's output."""
+    return modules(arch, {name: item.held for name, item in plan.items.items()}, unties(plan, arch))
+
+
+def unties(plan: Plan, arch: Architecture) -> bool:
+    """Whether the head is stored apart from the embedding it shared."""
+    return any(arch.apart(item.part) for item in plan.items.values())
 
 
 def _role(arch: Architecture, name: str) -> Role:
