@@ -182,12 +182,14 @@ class Turns:
 
     def _solved(self, stage: Stage) -> Iterator[Event | Turn]:
         """The turns of matrices whose inputs were recorded together."""
+        release()  # else what passing a block leaves free stands beside what solving takes, and the other way round
         for turn in self._grouped(stage, self.finished):
             left = [item.name for item in turn.items if not self.finished(item.name)]
             first = turn.items[0].name
             yield turn
             del turn  # the next factor is computed while this name would still hold the last
             yield self._progress(sum(self.arch.checkpoint.entry(name).size for name in left), first)
+        release()
 
     def _grouped(self, stage: Stage, finished: Callable[[str], bool]) -> Iterator[Turn]:
         recorder = stage.recorder
