@@ -105,9 +105,9 @@ def fits(format: Format) -> str | None:
     return None if structure.suits(format) else fits_fixed(format)
 
 
-LIBRARIES = 96 << 20
-"""numba and LLVM, with the loops compiled (measured: 67 MiB from the cache, 104 where they are compiled anew; those of
-formats with factors or shifts take 5 more from the cache, and 76 more the one time they are compiled)."""
+LIBRARIES = 112 << 20
+"""numba and LLVM, with the loops compiled (measured: 105 MiB from the cache, 110 to 115 with those of formats with
+factors or shifts, which take 76 more the one time they are compiled)."""
 METHOD = Method(
     name="descent",
     title="Error feedback, then coordinate descent on the layer's output error",

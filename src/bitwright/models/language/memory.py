@@ -31,6 +31,10 @@ TOKENIZER = 15
 """Bytes in memory per byte of a tokenizer file while it is read (measured: 14.6 on Gemma 3's 33 MB)."""
 HOLES = 3
 """Bytes per byte of a tokenizer file that do not come back when it is gone: its many small pieces leave holes."""
+TOKEN = 3700
+"""Bytes in memory per token of a GGUF file's vocabulary while a tokenizer is built of it (measured: 2,930 on Gemma 3,
+3,700 on SmolLM2), and TOKEN_HOLES those that do not come back."""
+TOKEN_HOLES = 380
 SAMPLED = 25e-9
 """Seconds to draw from one token's probability, and LAYER those that a block's call takes for a single position,
 whatever its width (measured on SmolLM2 and Gemma 3, which write 32 rows at a time)."""
@@ -156,8 +160,9 @@ def estimate(plan: Plan, arch: Architecture, device: str, final_bytes: int, unti
 def memory_of(plan: Plan, arch: Architecture, device: str, untied: bool, effort: Effort) -> int:
     """Bytes at the heaviest moment with such an effort, but for learning how much outputs count."""
     solving = _solving(plan, arch, device, effort)
-    phases = _reading(plan), solving, _judging(plan, arch, untied), _loading(plan, arch)
-    return machine.BASE + plan.libraries + _holes(plan) + max(phases)
+    reading, holes = _tokenizer(plan, arch)
+    phases = reading - holes, solving, _judging(plan, arch, untied), _loading(plan, arch)
+    return machine.BASE + plan.libraries + holes + max(phases)
 
 
 class Cost(NamedTuple):
@@ -197,7 +202,8 @@ def curvature_cost(plan: Plan, arch: Architecture, device: str, windows: int, le
     # Forward twice and backward once through the blocks, once each through the head; G on and above the diagonal.
     products = tokens * (6 * 1.4 * sum(blocks) + 4 * vocabulary * width + 2 * 0.6 * disk / 4 * 2)
     seconds = products / rate + DRAWN * tokens * vocabulary + 2 * disk / 1e9
-    needed = machine.BASE + plan.libraries + _holes(plan) + outside + max(head, back)
+    _, holes = _tokenizer(plan, arch)
+    needed = machine.BASE + plan.libraries + holes + outside + max(head, back)
     return Cost(needed, disk + 2 * state, seconds, (arch.count + 1) * state)
 
 
@@ -221,19 +227,15 @@ def curvature_mode(plan: Plan, cost: Cost, free: int) -> str | None:
     return None
 
 
-def _reading(plan: Plan) -> int:
-    """Bytes that cutting text into tokens takes."""
-    return _tokenizer(plan) * (TOKENIZER - HOLES)
-
-
-def _holes(plan: Plan) -> int:
-    return _tokenizer(plan) * HOLES
-
-
-def _tokenizer(plan: Plan) -> int:
-    """Bytes of the tokenizer file that must be read."""
+def _tokenizer(plan: Plan, arch: Architecture) -> tuple[int, int]:
+    """Bytes that the tokenizer takes while it is read, where it is, and those of them that do not come back."""
+    if not evaluates(plan) and not plan.container.ending:  # GGUF files hold it
+        return 0, 0
+    if plan.source.is_file():
+        return TOKEN * arch.vocabulary, TOKEN_HOLES * arch.vocabulary
     file = plan.source / "tokenizer.json"
-    return file.stat().st_size if evaluates(plan) and file.exists() else 0
+    size = file.stat().st_size if file.exists() else 0
+    return TOKENIZER * size, HOLES * size
 
 
 def _solving(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int:
@@ -360,7 +362,8 @@ def _loading(plan: Plan, arch: Architecture) -> int:
 def _hidden(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int:
     """Bytes of all windows' hidden states: those of calibration, or those of both models in the verdict.
 
-    With corrected targets there are those of two streams, and what the float stream feeds the matrices of a block.
+    With corrected targets there are those of two streams, and of a block what the float stream feeds its matrices, and
+    what it adds their products to: after attention and at the block's end, as a rule.
     """
     c, widest = plan.recipe.calibration, max((i.columns for i in plan.items.values()), default=0)
     per = c.length * _width(arch, widest)
@@ -368,7 +371,7 @@ def _hidden(plan: Plan, arch: Architecture, device: str, effort: Effort) -> int:
         inputs: Counter[int | None] = Counter()
         for block, columns, count in _inputs(plan):
             inputs[block] += c.length * columns * count
-        per += per + max(inputs.values(), default=0)
+        per = 4 * per + max(inputs.values(), default=0)
     calibrated = c.windows * per * machine.calibration_dtype(device).itemsize if uses_text(plan) else 0
     judged = 2 * 4 * c.heldout_windows * c.length * _width(arch, widest) if evaluates(plan) else 0
     return max(calibrated, judged)
