@@ -80,7 +80,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Result:
-    """A quantized model: its path and its certificate."""
+    """A quantized model: its path, of one in shards that of the first, and its certificate."""
 
     out: Path
     certificate: dict[str, Any]
@@ -252,9 +252,9 @@ def plan(
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
     length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, imatrix, size,
-    bpw, max_kl, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in bytes or as
-    "2GB". Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an option that
-    does not exist.
+    bpw, max_kl, split_max_size, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in
+    bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an
+    option that does not exist.
     """
     unknown = options.keys() - OPTIONS
     if unknown:
@@ -291,6 +291,7 @@ OPTIONS = frozenset(
             "size",
             "bpw",
             "max_kl",
+            "split_max_size",
             "bind",
             "copy_code",
         ),
@@ -315,13 +316,14 @@ def quantize(
     However it was stopped, the same call continues. `watch` gets every event.
     """
     job = plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **options)
-    certificate: dict[str, Any] = {}
+    finished: Finished | None = None
     with closing(_Watcher(watch)) as watcher:
         for event in job.run():
             watcher(event)
             if isinstance(event, Finished):
-                certificate = event.certificate
-    return Result(Path(out), certificate)
+                finished = event
+    assert finished is not None  # it comes last
+    return Result(Path(finished.out), finished.certificate)
 
 
 def measure(

@@ -92,6 +92,13 @@ MixName = Annotated[
     str | None,
     typer.Option("--type", help="GGUF: the mix, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... Implies --to gguf."),
 ]
+SplitMaxSize = Annotated[
+    str | None,
+    typer.Option(
+        "--split-max-size",
+        help="GGUF: bytes of a file at most, e.g. 2GB; a larger output is written as shards. Default: one file.",
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(help="Budget: bytes of the weight files, e.g. 180MB. Formats are chosen by what they cost on text."),

@@ -67,12 +67,7 @@ def lines(plan: Plan) -> list[str]:
 
 def _ends(plan: Plan) -> tuple[int, int]:
     """Bytes of the smallest and of the largest output."""
-    choices = plan.model.choices(plan)
-    smallest, largest = (
-        replace(plan, items={name: pick(forms, key=plan.stored) for name, forms in choices.items()}).sink.final_bytes
-        for pick in (min, max)
-    )
-    return smallest, largest
+    return plan.end(min).sink.final_bytes, plan.end(max).sink.final_bytes
 
 
 def _told(plan: Plan, size: int) -> str:

@@ -56,7 +56,8 @@ def of(plan: Plan, certificate: Certificate, written: str) -> str:
     base, named = base_model(plan.source, source.metadata)
     kind, about = plan.model.kind, source.metadata
     loads = plan.model.runtimes(plan)
-    here = plan.out.name if kind.ending else "."  # a file by its name; a folder from within
+    single = kind.ending or plan.container.ending
+    here = plan.model.written(plan).name if single else "."  # a file by its name; a folder from within
     known = {key: value for key in KEPT if (value := plain(about.get(key)))}
     tags = [tag for tag in _list(plain(about.get("tags"))) if tag != "quantized"]
     metadata = ModelCardData(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bitwright.engine.report.certificate import certificate_path, load, stale
+from bitwright.engine.report.certificate import certificate_path, is_of_another, read, stale
 from bitwright.errors import BitwrightError
 from bitwright.events import Event, Finding, Started
 from bitwright.models import kind_of, require_same_kind
@@ -28,7 +28,9 @@ def certified(out: Path) -> Iterator[Finding]:
     if not certificate_path(out).exists():
         return
     try:
-        certificate = load(out)
+        certificate = read(certificate_path(out))
+        if is_of_another(out, certificate):
+            return
         wrong = stale(out, certificate)
     except (BitwrightError, OSError) as error:
         yield Finding("certificate", False, str(error))

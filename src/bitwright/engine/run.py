@@ -70,7 +70,7 @@ def _run(plan: Plan, restart: bool, made: list[Path]) -> Iterator[Event]:
             _remove(plan.partial, made, whole=True)
         raise
     publish(writer.plan, certificate)
-    yield Finished(str(plan.out), certificate)
+    yield Finished(str(writer.plan.model.written(writer.plan)), certificate)
 
 
 def _tell_recovered(writer: Writer) -> Iterator[Note]:

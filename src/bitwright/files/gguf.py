@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from bitwright.errors import FileError
+from bitwright.files import gguf_shards as shards
 from bitwright.files.plain import require_regular
 
 MAGIC, ENDING = b"GGUF", ".gguf"
@@ -68,6 +69,8 @@ class Tensor:
     number: int
     shape: tuple[int, ...]
     offset: int
+    path: Path
+    """The file that it lies in."""
 
     @property
     def type(self) -> Type | None:
@@ -98,7 +101,10 @@ class Tensor:
 
 @dataclass
 class Gguf:
-    """The header of a file. `facts` are its metadata; of a list only the length is kept."""
+    """The header of a file, or of all shards of a model. `facts` are its metadata; of a list only the length is kept.
+
+    `path` is the first shard, whose metadata are those of the model.
+    """
 
     path: Path
     version: int
@@ -106,6 +112,13 @@ class Gguf:
     tensors: list[Tensor] = field(default_factory=list)
     lists: set[str] = field(default_factory=set)
     """The facts that are lists."""
+    others: list[Path] = field(default_factory=list)
+    """The other shards, in their order."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that it lies in."""
+        return [self.path, *self.others]
 
     def raw(self, tensor: Tensor, first: int, count: int) -> Raw:
         """Blocks [first, first + count) of a tensor of a known type, uint8 [count, bytes].
@@ -115,11 +128,11 @@ class Gguf:
         assert tensor.type is not None
         size = tensor.type.size
         try:
-            found = np.fromfile(self.path, np.uint8, count * size, offset=tensor.offset + first * size)
+            found = np.fromfile(tensor.path, np.uint8, count * size, offset=tensor.offset + first * size)
         except OSError as error:
-            raise FileError(error.strerror or str(error), where=str(self.path), fix="Check the path") from error
+            raise FileError(error.strerror or str(error), where=str(tensor.path), fix="Check the path") from error
         if len(found) != count * size:
-            raise FileError("truncated while it was read", where=f"{self.path}: {tensor.name}", fix=AGAIN)
+            raise FileError("truncated while it was read", where=f"{tensor.path}: {tensor.name}", fix=AGAIN)
         return found.reshape(count, size)
 
     def pieces(self, tensor: Tensor) -> Iterator[tuple[int, Raw]]:
@@ -155,6 +168,10 @@ def _numbers(raw: Raw, kind: Type) -> Iterator[np.ndarray[Any, Any]]:
         yield np.ascontiguousarray(raw[:, :4]).view(np.float32).ravel()
 
 
+class LaterShardError(FileError):
+    """A shard of a model was given that is not the first, which stands for all."""
+
+
 def is_gguf(path: Path) -> bool:
     """Whether a path is named like one."""
     return path.suffix.lower() == ENDING
@@ -167,7 +184,74 @@ def hint(folder: Path) -> str:
 
 
 def read(path: Path) -> Gguf:
-    """The header, after holding it against the size of the file. Raises FileError for what is damaged or cut off."""
+    """The header, after holding it against the size of the file; of a model in shards those of all, given the first.
+
+    Raises FileError for what is damaged or cut off, and for shards that are missing or do not belong together.
+    """
+    found = _read(path)
+    count = found.facts.get(shards.COUNT, 0)
+    if type(count) is not int or not 0 <= count <= shards.MOST:
+        raise _wrong(path, f"{shards.COUNT} is {count!r}, no number of shards")
+    if count > 1:
+        _add_shards(found, count)
+    return found
+
+
+def _add_shards(found: Gguf, count: int) -> None:
+    """Read the other shards of a model, and add their tensors to those of the first. Raises FileError as `read`."""
+    path, stem = found.path, shards.stem_of(found.path)
+    number, total = (_count(found, key) for key in (shards.NUMBER, shards.TENSORS))
+    if path.name != (name := shards.name_of(stem, number, count)):
+        what = f"says that it is shard {number + 1} of {count}, which are found by their names, and is not named so"
+        raise FileError(what, where=str(path), fix=f"Name it {name}, and the others alike")
+    if number:
+        first = path.with_name(shards.name_of(stem, 0, count))
+        what = f"is shard {number + 1} of {count} of a model"
+        raise LaterShardError(what, where=str(path), fix=f"Give the first: {first}")
+    homes = {tensor.name: path for tensor in found.tensors}
+    for number in range(1, count):
+        other = path.with_name(shards.name_of(stem, number, count))
+        if not other.exists():
+            what = f"is missing: shard {number + 1} of {count}"
+            raise FileError(what, where=str(other), fix=f"Put it beside {path.name}, or download it again")
+        shard = _read(other)
+        _require_kin(found, shard, number, count)
+        for tensor in shard.tensors:
+            if tensor.name in homes:
+                raise _wrong(other, f"lies in {homes[tensor.name].name}, too", tensor.name)
+            homes[tensor.name] = other
+        found.tensors += shard.tensors
+        found.others.append(other)
+    if len(found.tensors) != total:
+        raise _wrong(path, f"{shards.TENSORS} is {total}, and its {count} shards hold {len(found.tensors)} tensors")
+
+
+def _require_kin(first: Gguf, other: Gguf, number: int, count: int) -> None:
+    """Raise FileError for a shard that says that it is another one, or one of another model."""
+    says = tuple(_count(other, key) for key in (shards.NUMBER, shards.COUNT, shards.TENSORS))
+    tensors = first.facts[shards.TENSORS]
+    if says[1:] != (count, tensors):
+        what = f"belongs to another model: it says {says[1]} shards of {says[2]} tensors, {first.path.name} says "
+        raise _wrong(other.path, f"{what}{count} of {tensors}")
+    if says[0] != number:
+        raise _wrong(other.path, f"says that it is shard {says[0] + 1}, and is named as shard {number + 1}")
+    key = "general.architecture"
+    if key in other.facts and other.facts[key] != first.facts.get(key):
+        what = f"belongs to another model: {key} is {other.facts[key]!r}, in {first.path.name} {first.facts.get(key)!r}"
+        raise _wrong(other.path, what)
+
+
+def _count(found: Gguf, key: str) -> int:
+    """A number that a shard says. FileError where it does not."""
+    value = found.facts.get(key)
+    if type(value) is not int or value < 0:
+        said = "nothing" if value is None else repr(value)
+        raise _wrong(found.path, f"is a shard, and says {said} as {key}")
+    return value
+
+
+def _read(path: Path) -> Gguf:
+    """The header of one file."""
     try:
         require_regular(path)
         with path.open("rb") as file:
@@ -206,7 +290,7 @@ class _Reader:
         for name, shape, number, offset in entries:
             if offset % align:
                 raise self.wrong(f"begins at byte {offset} of the data, which is no multiple of {align}", name)
-            tensor = Tensor(name, number, shape, begin + offset)
+            tensor = Tensor(name, number, shape, begin + offset, self.path)
             self.require(tensor)
             found.tensors.append(tensor)
         self.require_apart(found.tensors)
@@ -287,5 +371,9 @@ class _Reader:
         self.file.seek(count, 1)
 
     def wrong(self, what: str, name: str = "", *, foreign: bool = False) -> FileError:
-        where = f"{self.path}: {name}" if name else str(self.path)
-        return FileError(what, where=where, fix=AGAIN, foreign=foreign)
+        return _wrong(self.path, what, name, foreign=foreign)
+
+
+def _wrong(path: Path, what: str, name: str = "", *, foreign: bool = False) -> FileError:
+    """The error for what is wrong with a file, or with its tensor `name`."""
+    return FileError(what, where=f"{path}: {name}" if name else str(path), fix=AGAIN, foreign=foreign)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from bitwright.files import hub
+from bitwright.files.gguf_shards import stem_of
 
 CONFIG, CARD, CERTIFICATE = "config.json", "README.md", "certificate.json"
 """Files that an output has of its own."""
@@ -80,13 +81,14 @@ def listed(folder: Path) -> list[str]:
 
 
 def beside(file: Path, name: str) -> Path:
-    """Where what belongs to a model of one file lies: beside it, under its name."""
-    return file.with_name(f"{file.stem}.{name}")
+    """Where what belongs to a model of one file, or of shards, lies: beside it, under its name."""
+    return file.with_name(f"{stem_of(file)}.{name}")
 
 
 def shelved(file: Path) -> dict[str, Path]:
     """What belongs to an output of one file, by the names in a repository of its own; the file itself not."""
-    found = {path.name.removeprefix(f"{file.stem}."): path for path in file.parent.glob(f"{glob.escape(file.stem)}.*")}
+    stem = stem_of(file)
+    found = {path.name.removeprefix(f"{stem}."): path for path in file.parent.glob(f"{glob.escape(stem)}.*")}
     found = {name: path for name, path in found.items() if fits(name, PAPERS)}
     certificate, card = beside(file, CERTIFICATE), beside(file, CARD)
     found |= {certificate.name: certificate} if certificate.is_file() else {}

@@ -142,6 +142,10 @@ class Kind(ABC):
     def partial(self, out: Path) -> Path:
         """Where an output is written until it has its final name."""
 
+    def standing(self, out: Path) -> Path:
+        """Where an output lies that was to be `out`: of one in several files the first."""
+        return out
+
     @abstractmethod
     def require_name(self, out: Path, ending: str) -> None:
         """Raise RecipeError where an output cannot be called so whose container gives files that end in `ending`."""

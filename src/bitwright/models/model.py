@@ -305,6 +305,11 @@ class Plan:
         floats = self.floats | dict.fromkeys(names, why)
         return replace(self, items=items, floats=floats, attempt_of=self.attempt_of or self)
 
+    def end(self, pick: Callable[..., Item]) -> Plan:
+        """The same job with the smallest (`min`) or the largest (`max`) forms that a budget can choose."""
+        choices = self.model.choices(self)
+        return replace(self, items={name: pick(forms, key=self.stored) for name, forms in choices.items()})
+
     @property
     def label(self) -> str:
         """What tells the work of this attempt from that of others in one partial output."""
@@ -547,6 +552,10 @@ class Model(ABC):
     def adopt_aside(self, plan: Plan, name: str, trial: Plan) -> dict[str, int]:
         """Take over what a trial wrote beside matrices and copies, by its name; its {stored name: CRC-32}."""
         raise NotImplementedError
+
+    def written(self, plan: Plan) -> Path:
+        """Where the finished output of a plan lies: of one in several files the first."""
+        return plan.out
 
     @abstractmethod
     def seal(self, plan: Plan, certificate: str, card: str) -> None:

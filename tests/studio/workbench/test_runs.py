@@ -111,6 +111,19 @@ def test_a_run_that_writes_a_single_file(studio: Studio) -> None:
     assert "q8_0" in studio.client.get(f"/api/runs/{id}/report").text
 
 
+def test_a_run_that_writes_shards(studio: Studio) -> None:
+    recipe = {"output": "gguf", "layer": {"format": "q8_0", "method": "rtn"}, "split_max_size": 2_000_000}
+    id = studio.run(recipe=recipe)
+    run = studio.wait(id, "done")
+    assert run["certificate"] is True
+    shards = {f"out-0000{i}-of-00002.gguf" for i in (1, 2)}
+    written = {*shards, "out.certificate.json", "out.README.md", "events.jsonl"}
+    assert set(os.listdir(Path(studio.config["data"]) / "runs" / id)) == written
+    assert "out-00001-of-00002.gguf" in studio.client.get(f"/api/runs/{id}/report").text
+    listed = [model["path"] for model in studio.get("/api/models")["models"]]
+    assert [Path(path).name for path in listed if f"runs/{id}/" in path] == ["out-00001-of-00002.gguf"]
+
+
 def test_the_stream_tells_all_and_goes_on_where_it_was_left(studio: Studio, whole: dict[str, Any]) -> None:
     path = f"/api/runs/{whole['id']}/events"
     told = list(studio.events(path))

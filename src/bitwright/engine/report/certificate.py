@@ -41,7 +41,17 @@ def load(out: Path) -> Certificate:
     if not path.exists():
         what = f"has no {path.name}" if out.exists() else "is not there"
         raise ModelError(what, where=str(out), fix=FIX)
-    return {**read(path), "folder": out.resolve().name}
+    found = read(path)
+    if is_of_another(out, found):
+        what = f"has no certificate: {path.name} is that of {next(iter(found['output']['sha256']))}"
+        raise ModelError(what, where=str(out), fix=FIX)
+    return {**found, "folder": out.resolve().name}
+
+
+def is_of_another(out: Path, certificate: Certificate) -> bool:
+    """Whether a certificate is that of files beside a single file `out`: shards share a name with what was split."""
+    named = certificate["output"]["sha256"]
+    return out.is_file() and out.name not in named and all((out.parent / name).is_file() for name in named)
 
 
 FIX = "Give an output of bitwright quantize"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright import libraries
 from bitwright.errors import RecipeError
-from bitwright.files import gguf, hub, sidecars
+from bitwright.files import gguf, gguf_shards, hub, sidecars
 from bitwright.models.kind import Fact, Kind, Words
 from bitwright.models.language import facts
 from bitwright.models.language.runtimes import GAUGES, runtime_for
@@ -36,7 +36,7 @@ class Language(Kind):
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
         "calibration", "indivisible", "embedding", "kv_cache", "type", "imatrix", "budget", "tokenizer_pre", "untie",
-        "max_float_percent", "max_shard_bytes", "copy_code",
+        "max_float_percent", "max_shard_bytes", "split_max_size", "copy_code",
     )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
@@ -54,6 +54,7 @@ class Language(Kind):
         "size": "budget.size",
         "bpw": "budget.bpw",
         "max_kl": "budget.kl",
+        "split_max_size": "split_max_size",
     }
 
     def load(self) -> None:
@@ -63,12 +64,12 @@ class Language(Kind):
         return gguf.is_gguf(path) if path.is_file() else path.suffix.lower() != ".onnx"
 
     def lies_at(self, path: Path) -> bool:
-        if gguf.is_gguf(path):
-            return path.is_file()
+        if gguf.is_gguf(path):  # a later shard is a part of the model that the first one stands for
+            return path.is_file() and not (gguf_shards.is_later(path) and gguf_shards.named_by(path)[0].is_file())
         return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
 
     def size(self, path: Path) -> int:
-        files = [path] if path.is_file() else path.glob("*.safetensors")
+        files = path.glob("*.safetensors") if path.is_dir() else gguf_shards.named_by(path)
         return sum(file.stat().st_size for file in files)
 
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
@@ -81,8 +82,8 @@ class Language(Kind):
         return "gguf" if single else "compressed-tensors"
 
     def beside(self, source: Path, ending: str) -> Path:
-        title = hub.title(source)
-        return Path(f"{Path(title).stem if gguf.is_gguf(source) else title}-small{ending}")
+        title = gguf_shards.stem_of(source) if gguf.is_gguf(source) else hub.title(source)
+        return Path(f"{title}-small{ending}")
 
     def certificate(self, out: Path) -> Path:
         return _beside(out, sidecars.CERTIFICATE)
@@ -95,17 +96,28 @@ class Language(Kind):
 
     def shelved(self, out: Path) -> dict[str, Path]:
         if gguf.is_gguf(out):
-            return {out.name: out} | sidecars.shelved(out)
+            return {path.name: path for path in gguf_shards.named_by(out)} | sidecars.shelved(out)
         return {name: out / name for name in sidecars.listed(out) if not sidecars.hidden(name)}
 
     def partial(self, out: Path) -> Path:
         return out.with_name(out.name + ".partial")
+
+    def standing(self, out: Path) -> Path:
+        if out.exists() or not gguf.is_gguf(out):
+            return out
+        return next((path for path in gguf_shards.lying(out) if not gguf_shards.is_later(path)), out)
 
     def require_name(self, out: Path, ending: str) -> None:
         if ending and out.suffix.lower() != ending:
             raise RecipeError("the output is a single file", where=str(out), fix=f"Give -o NAME{ending}")
         if not ending and (out.suffix.lower() == ".onnx" or gguf.is_gguf(out)):
             raise RecipeError("this output is a folder", where=str(out), fix="Give -o FOLDER, or another --to")
+        if ending and gguf_shards.NAME.fullmatch(out.name):
+            fix = f"Give -o {gguf_shards.stem_of(out)}{ending}: shards get their numbers by themselves"
+            raise RecipeError("is the name of a shard", where=str(out), fix=fix)
+        if ending and (there := gguf_shards.lying(out)) and not self.partial(out).exists():
+            fix = "Choose another -o, or remove it"
+            raise RecipeError("the output exists, in shards", where=str(there[0]), fix=fix)
 
     def check(self, path: Path, against: Path | None) -> Iterator[Event]:
         from bitwright.models.language.check import check

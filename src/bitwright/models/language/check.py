@@ -38,7 +38,7 @@ def check(path: Path, against: Path | None = None) -> Iterator[Event]:
     Checks files and index, config against tensors, finite scales and weights, that stored integers decode, that the
     container's independent decoder decodes them as we do, and how much of the blocks is quantized; tells the Precision
     of every quantized matrix. What is not known here is said to be so, without a verdict. Raises only for an unreadable
-    `against`; everything wrong with `path` is a Finding that is not good.
+    `against`, and for a shard that is not the first; everything wrong with `path` is a Finding that is not good.
     """
     original = None if against is None else _original(against)
     held: dict[str, Precision] = {}
@@ -111,20 +111,24 @@ def _gguf(path: Path, held: dict[str, Precision]) -> Generator[Event, None, Chec
     """
     try:
         found = gguf.read(path)
+    except gguf.LaterShardError:
+        raise  # nothing is wrong with it
     except BitwrightError as error:
         yield Finding("file", None if error.foreign else False, str(error))
         return None
     types = Counter(tensor.type.name if tensor.type else f"type {tensor.number}" for tensor in found.tensors)
     kinds = ", ".join(f"{count} {name}" for name, count in types.most_common())
     architecture = found.facts.get("general.architecture", "of an unnamed architecture")
-    yield Finding("file", True, f"GGUF version {found.version}, {architecture}, {len(found.tensors)} tensors: {kinds}")
+    several = f" in {len(found.files)} shards" if found.others else ""
+    told = f"GGUF version {found.version}, {architecture}, {len(found.tensors)} tensors{several}: {kinds}"
+    yield Finding("file", True, told)
     bad: list[str] = []
     known = [tensor for tensor in found.tensors if tensor.type is not None]
     usages: dict[str, Usage] = {}
     rows: list[Precision] = []
     for done, tensor in enumerate(known, 1):
         if (wrong := found.bad_halves(tensor)) is not None:
-            bad.append(f"{path}: {tensor.name}: {wrong} is no scale or weight")
+            bad.append(f"{tensor.path}: {tensor.name}: {wrong} is no scale or weight")
         if (usage := reader.usage(found, tensor)) is not None:
             usages[tensor.name] = usage
             rows.append(_stored(tensor, usage))

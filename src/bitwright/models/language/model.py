@@ -207,9 +207,11 @@ class LanguageModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
+        shards = plan.recipe.split_max_size is not None and (plan.recipe.budget is None or plan.spent is not None)
         return {
             **outline.cached(plan),
             **self._weighed,
+            **({"files": [*sink_of(plan).layout.files]} if shards else {}),
             "copied": [e.name for e in sink_of(plan).copies],
             "calibration_tokens_per_column": {name: tokens / size for name, size in memory.widths(plan).items()},
         }
@@ -247,6 +249,7 @@ class LanguageModel(Model):
 
     def finish(self, plan: Plan) -> list[Path]:
         folder = sink_of(plan).folder
+        plan.notes += sink_of(plan).larger
         curvature.clear(plan.partial)
         if not self.path.is_file():
             sidecars.copy(self.path, folder, plan.recipe.copy_code)
@@ -309,10 +312,10 @@ class LanguageModel(Model):
 
     def pair(self, plan: Plan, name: str) -> Pieces:
         sink, item, source = sink_of(plan), plan.items[name], self.arch.checkpoint
-        if not plan.out.exists():
+        if not self.written(plan).exists():
             yield source.read(name).float().numpy(), sink.read(item).float().numpy()
             return
-        written, weight = sink.open(plan.out), f"{sink.module(item)}.weight"
+        written, weight = sink.open(self.written(plan)), f"{sink.module(item)}.weight"
         rows = memory.checked_rows(item, plan.container.step(item.format))
         for start, w in source.chunks(name, rows):
             yield w.float().numpy(), written.read(weight, start, start + rows).float().numpy()
@@ -324,6 +327,9 @@ class LanguageModel(Model):
 
     def rank(self, plan: Plan, data: Text) -> Generator[Event, None, list[str]]:
         return sensitivity.rank(plan, self.arch, data)
+
+    def written(self, plan: Plan) -> Path:
+        return plan.out.with_name(next(iter(sink_of(plan).layout.files))) if plan.container.ending else plan.out
 
     def seal(self, plan: Plan, certificate: str, card: str) -> None:
         self.kind.certificate(plan.partial).write_text(certificate, "utf-8")
@@ -341,5 +347,6 @@ class LanguageModel(Model):
             paper.rename(sidecars.beside(plan.out, paper.name))
         for place in (self.kind.certificate, self.kind.card):
             place(plan.partial).rename(place(plan.out))
-        (plan.partial / plan.out.name).rename(plan.out)
+        for file in reversed(sink_of(plan).layout.files):  # the first shard, by which all are found, comes last
+            (plan.partial / file).rename(plan.out.with_name(file))
         shutil.rmtree(plan.partial)

@@ -63,7 +63,19 @@ def lines(plan: Plan, arch: Architecture, forms: Forms) -> list[str]:
         if there
     ]
     lines = [f"{len(copies)} tensors kept as they are ({kept / 1e6:,.1f} MB: {', '.join(what)})"]
-    return lines + _text(plan) + _effort(plan) + _kept(plan, arch) + _hint(plan, arch, forms)
+    return lines + _shards(plan) + _text(plan) + _effort(plan) + _kept(plan, arch) + _hint(plan, arch, forms)
+
+
+def _shards(plan: Plan) -> list[str]:
+    """How many files a GGUF output comes in, where their size is limited, and which are larger all the same."""
+    most = plan.recipe.split_max_size
+    if most is None:
+        return []
+    unspent = plan.recipe.budget is not None and plan.spent is None
+    plans = [plan.end(min), plan.end(max)] if unspent else [plan]
+    counts = list(dict.fromkeys(len(sink_of(each).layout.files) for each in plans))
+    told = f"{' to '.join(map(str, counts))} file{'s' * (counts != [1])} of at most {megabytes(most)} each"
+    return [told, *(() if unspent else sink_of(plan).larger)]
 
 
 def _kept(plan: Plan, arch: Architecture) -> list[str]:

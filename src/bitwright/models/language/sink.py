@@ -83,6 +83,11 @@ class FolderSink(Sink):
         return self.layout.total_bytes
 
     @property
+    def larger(self) -> list[str]:
+        """Files that are larger than asked for, a line each that says why."""
+        return []
+
+    @property
     def untouched(self) -> list[str]:
         return [entry.name for entry in self.copies]
 

@@ -144,7 +144,7 @@ class Places:
 
 
 class GgufSink(FolderSink):
-    """One file in `folder`, named as the output; sums are those of rows, under the names of the source's tensors."""
+    """One file in `folder`, named as the output, or its shards; sums are those of rows, by the source's tensors."""
 
     layout: Layout  # type: ignore[assignment]
 
@@ -169,7 +169,13 @@ class GgufSink(FolderSink):
                 )  # fmt: skip
         chosen = {name: next(iter(found)) for name, found in kinds.items()}
         specs = [Spec(t.name, chosen.get(t.name, GGMLQuantizationType.F32), t.shape) for t in places.targets]
-        self.layout = Layout(plan.out.name, places.facts(_file_type(plan, specs)) | more, specs)
+        facts = places.facts(_file_type(plan, specs)) | more
+        self.layout = Layout(plan.out.name, facts, specs, plan.recipe.split_max_size)
+
+    @property
+    def larger(self) -> list[str]:
+        most = self.plan.recipe.split_max_size
+        return [] if most is None else self.layout.larger(most)
 
     def pack(self, item: Item, start: int, outcome: Outcome) -> list[Stored]:
         stored: list[Stored] = self.plan.container.pack(outcome.q, start, self._place(item))

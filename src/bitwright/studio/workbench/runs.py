@@ -210,7 +210,7 @@ class Runs(Trade):
         kind, recipe = kinds.get(job.payload["kind"]), Recipe.model_validate(job.payload["recipe"])
         name = recipe.output or kind.output(recipe)
         single = containers.get(name).ending if name in containers.names() else ""  # a plugin's may be gone
-        return self.folder / str(job.id) / f"out{kind.ending or single}"
+        return kind.standing(self.folder / str(job.id) / f"out{kind.ending or single}")
 
     async def made(self) -> list[tuple[str, Path]]:
         """Names and outputs of finished runs."""

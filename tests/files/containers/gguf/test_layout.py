@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, quants
 from gguf.gguf_writer import GGUFValue
 
-from bitwright.errors import ModelError, TensorError
+from bitwright.errors import ModelError, RecipeError, TensorError
 from bitwright.files import gguf
 from bitwright.files.containers.gguf.header import Facts
 from bitwright.files.containers.gguf.layout import Layout, Spec, file_name
@@ -72,21 +72,49 @@ def test_a_sum_tells_rows_that_changed_places(tmp_path: Path) -> None:
     assert layout.write(tmp_path, "b", data) != layout.write(tmp_path, "b", data[::-1])
 
 
-def test_a_large_model_is_split_and_each_file_says_so(tmp_path: Path) -> None:
-    layout = Layout("out.gguf", FACTS, SPECS, max_shard=420)
+@pytest.mark.parametrize(("align", "held"), [(None, [[], ["a"], ["norm", "b"]]), (128, [[], ["a"], ["norm"], ["b"]])])
+def test_a_large_model_is_split_and_each_file_says_so(align: int | None, held: list[list[str]], tmp_path: Path) -> None:
+    """Nothing fits beside the metadata, and `a` takes more alone."""
+    facts = FACTS | ({} if align is None else {"general.alignment": GGUFValue(align, GGUFValueType.UINT32)})
+    layout = Layout("out.gguf", facts, SPECS, most=512)
     layout.create(tmp_path)
-    names = ["out-00001-of-00002.gguf", "out-00002-of-00002.gguf"]
+    count = len(held)
+    names = [f"out-0000{i + 1}-of-0000{count}.gguf" for i in range(count)]
     assert [*layout.files] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for spec in SPECS:
         layout.write(tmp_path, spec.name, rows(spec))
     readers = [GGUFReader(tmp_path / name) for name in names]
-    assert [[tensor.name for tensor in reader.tensors] for reader in readers] == [["a"], ["norm", "b"]]
+    assert [[tensor.name for tensor in reader.tensors] for reader in readers] == held
     keys = ("split.no", "split.count", "split.tensors.count")
-    assert [[reader.fields[key].contents() for key in keys] for reader in readers] == [[0, 2, 3], [1, 2, 3]]
-    assert ["list" in reader.fields for reader in readers] == [True, False]
-    assert readers[1].tensors[1].data.tobytes() == rows(SPECS[2]).tobytes()
-    assert sum((tmp_path / name).stat().st_size for name in names) == layout.total_bytes
+    assert [[reader.fields[key].contents() for key in keys] for reader in readers] == [
+        [i, count, 3] for i in range(count)
+    ]
+    assert ["list" in reader.fields for reader in readers] == [True] + [False] * (count - 1)
+    for tensor in [tensor for reader in readers for tensor in reader.tensors]:
+        assert tensor.data.tobytes() == rows(next(spec for spec in SPECS if spec.name == tensor.name)).tobytes()
+    sizes = {name: (tmp_path / name).stat().st_size for name in names}
+    assert sum(sizes.values()) == layout.total_bytes
+    (large,) = [name for name, size in sizes.items() if size > 512]
+    assert layout.larger(512) == [f"{large} has {sizes[large] / 1e3:.1f} kB: it holds a alone"]
+    assert [tensor.name for tensor in gguf.read(tmp_path / names[0]).tensors] == ["a", "norm", "b"]
+
+
+def test_what_fits_is_one_file() -> None:
+    whole = Layout("out.gguf", FACTS, SPECS)
+    same, more = (Layout("out.gguf", FACTS, SPECS, most=whole.total_bytes - less) for less in (0, 1))
+    assert same.files == whole.files and len(more.files) == 2
+
+
+def test_metadata_that_are_larger_than_a_file_may_be_are_said() -> None:
+    layout = Layout("out.gguf", FACTS, SPECS, most=200)
+    assert "out-00001-of-00004.gguf has 0.3 kB: it holds metadata alone" in layout.larger(200)
+
+
+def test_no_more_shards_are_made_than_can_be_counted() -> None:
+    specs = [Spec(f"{i}", F32, (1,)) for i in range(1 << 16)]
+    with pytest.raises(RecipeError, match=r"split_max_size: 65,537 shards of 100 bytes, and GGUF counts to 65,535"):
+        Layout("out.gguf", FACTS, specs, most=100)
 
 
 def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ F32, BF16 = GGMLQuantizationType.F32, GGMLQuantizationType.BF16
 
 
 def floats(
-    folder: Path, into: Path, pre: str | None = None, max_shard: int = 0, more: dict[str, str] | None = None
+    folder: Path, into: Path, pre: str | None = None, most: int | None = None, more: dict[str, str] | None = None
 ) -> Layout:
     """Write the model in `folder` as the file `into`, in BF16 as the converter does it; `more` metadata are texts."""
     config = AutoConfig.from_pretrained(folder).to_dict()
@@ -25,9 +25,7 @@ def floats(
     targets = names.targets(config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     facts = header.facts(folder, config, targets, LlamaFileType.MOSTLY_BF16) | tokenizer.facts(folder, config, pre)
     facts |= {key: GGUFValue(text, GGUFValueType.STRING) for key, text in (more or {}).items()}
-    layout = Layout(
-        into.name, facts, [Spec(t.name, BF16 if t.quantizable else F32, t.shape) for t in targets], max_shard
-    )
+    layout = Layout(into.name, facts, [Spec(t.name, BF16 if t.quantizable else F32, t.shape) for t in targets], most)
     layout.create(into.parent)
     for target in targets:
         total = 0

@@ -19,16 +19,20 @@ from bitwright.files.containers.gguf.blocks import LAYOUTS, unpack
 from bitwright.files.containers.gguf.names import Piece, Shape, Target
 from bitwright.files.containers.gguf.reader import rows
 from bitwright.files.folder import network_of
+from bitwright.files.gguf_shards import is_later
 from bitwright.files.held import Held
 from bitwright.files.quantized import QuantizedCheckpoint
 from bitwright.files.safetensors import Entry
 
 
 def file_in(path: Path) -> Path:
-    """The file that is meant: `path` itself, or the only one in that folder; ModelError where that is not clear."""
+    """The file that is meant: `path` itself, or the only one in that folder; ModelError where that is not clear.
+
+    Of a model in shards it is the first.
+    """
     if gguf.is_gguf(path):
         return path
-    files = sorted(path.glob(f"*{gguf.ENDING}"))
+    files = sorted(file for file in path.glob(f"*{gguf.ENDING}") if not is_later(file))
     if len(files) != 1:
         what = f"{len(files)} GGUF files: which is the model is open"
         raise ModelError(what, where=str(path), fix=gguf.hint(path) or "Download it again")
@@ -51,19 +55,19 @@ FLOATS = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class GgufCheckpoint(QuantizedCheckpoint):
-    """Tensors of one GGUF file, decoded where they have codes."""
+    """Tensors of one GGUF file, or of all shards of a model, decoded where they have codes."""
 
     again = True
     library = "gguf-py"
 
     def __init__(self, path: Path, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
-        """Open `path`, the file of a network with this config, made of tensors of these names and shapes.
+        """Open `path`, the file or first shard of a network with this config, of tensors of these names and shapes.
 
         Raises FileError for a damaged file, ModelError where its tensors are not those of the network.
         """
         self.folder = path
-        self.files, self.index, self.metadata = [path], None, {}
         self.gguf = gguf.read(path)
+        self.files, self.index, self.metadata = self.gguf.files, None, {}
         self.tensors: dict[str, Entry] = {}
         held: dict[str, Held] = {}
         self.places: dict[str, list[tuple[Target, Piece]]] = {}
@@ -82,10 +86,11 @@ class GgufCheckpoint(QuantizedCheckpoint):
             for piece in target.pieces:
                 self.places.setdefault(piece.source, []).append((target, piece))
         for name, parts in self.places.items():
-            shape, kinds = shapes[name], [stored[target.name].type for target, _ in parts]
+            shape, first = shapes[name], stored[parts[0][0].name]
+            kinds = [stored[target.name].type for target, _ in parts]
             words = {"" if kind is None else kind.name.lower() for kind in kinds}
             dtype = FLOATS.get(min(words), torch.float32) if len(words) == 1 else torch.float32
-            self.tensors[name] = Entry(name, dtype, shape, path, 0, dtype.itemsize * prod(shape))
+            self.tensors[name] = Entry(name, dtype, shape, first.path, 0, dtype.itemsize * prod(shape))
             if len(words) == 1 and words <= LAYOUTS.keys():
                 held[name] = Held(named(words.pop()))
         self.stored, self.quantized = stored, held

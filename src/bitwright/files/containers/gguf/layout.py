@@ -1,8 +1,8 @@
 """GGUF files whose every byte has its place before anything is written.
 
 Header, metadata and the list of tensors are written by the package `gguf`; then come the tensors, each on a multiple of
-the alignment (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Large models are split: all files name the
-number of files and tensors (`split.*`), the first one holds the metadata.
+the alignment (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). How a model is cut into shards says
+`files.gguf_shards`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,30 @@ from __future__ import annotations
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, GGUFWriter, Keys, naming_convention
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGUF_DEFAULT_ALIGNMENT,
+    GGMLQuantizationType,
+    GGUFValueType,
+    GGUFWriter,
+    Keys,
+    naming_convention,
+)
+from gguf.gguf_writer import GGUFValue
 
-from bitwright.errors import ModelError, TensorError
+from bitwright.errors import ModelError, RecipeError, TensorError
+from bitwright.files import gguf_shards as shards
 from bitwright.files.containers.gguf.header import Facts
 from bitwright.files.gguf import AGAIN, ENDING, SCALARS
 from bitwright.files.reserved import Reserved
+from bitwright.words import megabytes
 
 Bytes = np.ndarray[Any, Any]
 """Rows as they are stored, uint8 [rows, bytes per row]."""
@@ -77,40 +88,65 @@ class Layout(Reserved):
     depend on how often it was interrupted.
     """
 
-    def __init__(self, file: str, facts: Facts, specs: Iterable[Spec], max_shard: int = 0) -> None:
-        """Fill the file `file`, or `NAME-00001-of-0000N.gguf` of at most `max_shard` bytes of tensors each.
+    def __init__(self, file: str, facts: Facts, specs: Iterable[Spec], most: int | None = None) -> None:
+        """Fill the file `file`; where it had more than `most` bytes, shards of at most that (`gguf_shards.cut`).
 
-        A larger tensor gets a file of its own. ModelError for a fact that GGUF cannot store.
+        ModelError for a fact that GGUF cannot store, RecipeError where there would be more shards than GGUF counts.
         """
         super().__init__()
         _require_storable(facts)
         self.specs = list(specs)
         self.place: dict[str, tuple[str, int, Spec]] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            several = sum(spec.size for spec in self.specs) > max_shard
-            writer = GGUFWriter(None, "", split_max_size=max_shard if several else 0)
-            writer.kv_data = [dict(facts)]
-            if (alignment := facts.get(Keys.General.ALIGNMENT)) is not None:
-                writer.data_alignment = alignment.value
-            for spec in self.specs:
-                writer.add_tensor_info(spec.name, spec.shape, np.dtype(np.float32), spec.size, spec.type)
-            writer.write_header_to_file(Path(folder) / file)
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            writer.close()
-            paths = writer.format_shard_names(Path(folder) / file)
-            for path, tensors in zip(paths, writer.tensors, strict=True):
-                self._place(path, list(tensors), writer.data_alignment)
+        alignment = facts.get(Keys.General.ALIGNMENT)
+        self._align = int(alignment.value) if alignment is not None else GGUF_DEFAULT_ALIGNMENT
+        head = _header(facts, self.specs)
+        self._place(file, head, self.specs)
+        if most is not None and self.total_bytes > most:
+            self.files.clear()
+            self._place_shards(Path(file).stem, facts, len(head), most)
 
-    def _place(self, path: Path, names: list[str], align: int) -> None:
-        """Take the header of one file, and place its tensors behind it."""
-        head = path.read_bytes()
-        head += bytes(-len(head) % align)
-        specs, offset = {spec.name: spec for spec in self.specs}, len(head)
-        for name in names:
-            self.place[name] = (path.name, offset, specs[name])
-            offset += specs[name].size + -specs[name].size % align
-        self.files[path.name] = (head, offset)
+    def _place_shards(self, stem: str, facts: Facts, head: int, most: int) -> None:
+        """Place all tensors in shards; `head` are the bytes of a header for all of them."""
+        own = {key: fact for key, fact in facts.items() if key == Keys.General.ALIGNMENT}
+        sizes = [(shards.entry_size(spec.name, len(spec.shape)), spec.size) for spec in self.specs]
+        other = len(_header(own | self._marks(0, 0), ()))
+        first = head - sum(entry for entry, _ in sizes) + other - len(_header(own, ()))
+        found = shards.cut(sizes, (first, other), most, self._align)
+        if len(found) > shards.MOST:
+            raise RecipeError(
+                f"{len(found):,} shards of {most:,} bytes, and GGUF counts to {shards.MOST:,}", where="split_max_size",
+                fix="Choose a larger size", key="split_max_size",
+            )  # fmt: skip
+        for number, chosen in enumerate(found):
+            said = (own if number else facts) | self._marks(number, len(found))
+            specs = [self.specs[i] for i in chosen]
+            self._place(shards.name_of(stem, number, len(found)), _header(said, specs), specs)
+
+    def _marks(self, number: int, count: int) -> Facts:
+        """What a shard says of itself."""
+        return {
+            shards.NUMBER: GGUFValue(number, GGUFValueType.UINT16),
+            shards.COUNT: GGUFValue(count, GGUFValueType.UINT16),
+            shards.TENSORS: GGUFValue(len(self.specs), GGUFValueType.INT32),
+        }
+
+    def _place(self, file: str, head: bytes, specs: Sequence[Spec]) -> None:
+        """Place the tensors of one file behind its header."""
+        head += bytes(-len(head) % self._align)
+        offset = len(head)
+        for spec in specs:
+            self.place[spec.name] = (file, offset, spec)
+            offset += shards.padded(spec.size, self._align)
+        self.files[file] = (head, offset)
+
+    def larger(self, most: int) -> list[str]:
+        """The files of more than `most` bytes, a line each."""
+        found = []
+        for file, (_, size) in self.files.items():
+            if size > most:
+                alone = next((name for name, place in self.place.items() if place[0] == file), "metadata")
+                found.append(f"{file} has {megabytes(size)}: it holds {alone} alone")
+        return found
 
     def write(self, folder: Path, name: str, data: Bytes, places: int | Rows = 0, total: int = 0) -> int:
         """Write rows from row `places` on, or each to its own of them.
@@ -155,6 +191,23 @@ class Layout(Reserved):
             if len(chosen):
                 total += _sum(self.read(folder, name, start, start + step)[chosen - start], chosen)
         return total
+
+
+def _header(facts: Facts, specs: Sequence[Spec]) -> bytes:
+    """What stands before the tensors' bytes, as the package writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = GGUFWriter(None, "")
+        writer.kv_data = [dict(facts)]
+        if (alignment := facts.get(Keys.General.ALIGNMENT)) is not None:
+            writer.data_alignment = alignment.value
+        for spec in specs:
+            writer.add_tensor_info(spec.name, spec.shape, np.dtype(np.float32), spec.size, spec.type)
+        path = Path(folder) / "header"
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        return path.read_bytes()
 
 
 def _require_storable(facts: Facts) -> None:

@@ -12,6 +12,7 @@ from bitwright.errors import CertificationError, ModelError
 from bitwright.files import gguf
 from bitwright.files.containers.gguf.checkpoint import file_in
 from bitwright.files.containers.gguf.config import config_of
+from bitwright.files.containers.gguf.joined import joined
 
 
 def load(folder: Path) -> Any | None:
@@ -34,14 +35,15 @@ def load(folder: Path) -> Any | None:
         return None
     config = AutoConfig.for_model(**given)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent,
-            gguf_file=file.name,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with joined(file) as whole:  # transformers knows no shards
+            model = AutoModelForCausalLM.from_pretrained(
+                whole.parent,
+                gguf_file=whole.name,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CertificationError(
             f"transformers {version('transformers')} cannot load the file "

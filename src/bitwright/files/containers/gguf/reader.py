@@ -60,7 +60,7 @@ def _decodable(found: Gguf, tensor: Tensor) -> Type:
         if kind is None
         else f"{kind.name} is no type of weights that Bitwright reads"
     )
-    where = f"{found.path}: {tensor.name}"
+    where = f"{tensor.path}: {tensor.name}"
     raise FileError(told, where=where, fix="Take a GGUF file of another type", foreign=kind is None)
 
 
