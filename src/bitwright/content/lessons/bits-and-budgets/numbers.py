@@ -1,303 +1,344 @@
-"""What each part of the model pays for its bits, and how a budget of bytes is spent where it buys most."""
+"""What each tensor of the model pays for its bits, and how a budget of bytes is spent where it buys most."""
 
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bitwright.authoring import lab
-from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, Steps, explore, still
+from bitwright.authoring.figures import Axis, Choice, Figure, Point, Series, Slider, explore, still
 from bitwright.authoring.filters import significant
-from bitwright.core.format import Format
+from bitwright.core.allocation import Allocation, Option, allocate, frontier
 from bitwright.core.formats import named
-from bitwright.methods import descent, gptq
+from bitwright.engine import plan
+from bitwright.methods import Seen, registry
+from bitwright.models.language import costs
+from bitwright.models.language.arch import Architecture
+from bitwright.models.language.targets import Places
+from bitwright.recipe import Recipe
 
-WIDTHS = (2, 3, 4, 5)
-ENDS = (2, 4)
-"""Widths at which each part alone is measured."""
+TYPES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
+TABLE = "embed_tokens"
+MIX = "q4_k_m"
+"""The mix of types by hand that llama.cpp's users take most."""
 HALVES = {"choose": slice(0, 16), "judge": slice(16, 32)}
-"""Windows of the held-out text by which widths are chosen, and others by which the result is judged."""
-PARTS = {"q": "qkv", "k": "qkv", "v": "qkv", "o": "attention out", "gate": "gate, up", "up": "gate, up", "down": "down"}
-"""Matrices that runtimes fuse must share a format: they are one part."""
-STORY = 4
-"""Upgrades between two pictures of the story."""
+"""Windows of the held-out text by which the embedding's types are weighed, and others that judge the result."""
+BETWEEN = 4
+"""Steps of the budget from one type for all to the next."""
+ALONE = "q3_k"
+"""The type in which single matrices are measured."""
 
 
-def format_of(bits: int) -> Format:
-    """Integers of `bits` bits in groups of 128."""
-    return named(f"int{bits}", group=128)
+def tensors() -> list[str]:
+    """The embedding, which is also the output head, and all matrices of the blocks."""
+    return [TABLE, *lab.names()]
 
 
-@cache
-def parts() -> dict[str, list[str]]:
-    """Names of the matrices of each part, by a label such as "0 down"."""
-    found: dict[str, list[str]] = {}
-    for name in lab.names():
-        block, kind = name.split(".")[1], PARTS[name.split(".")[-1].removesuffix("_proj")]
-        found.setdefault(f"{block} {kind}", []).append(name)
-    return found
+def label(name: str) -> str:
+    """`layers.1.mlp.down_proj` -> `1 down`."""
+    return "embedding" if name == TABLE else f"{name.split('.')[1]} {name.split('.')[-1].removesuffix('_proj')}"
 
 
-@cache
-def quantized(bits: int) -> dict[str, np.ndarray]:
-    """Every matrix in `bits` bits by the default method."""
-    found = {}
-    for names in parts().values():
-        factor = gptq.factorise(lab.stats(names[0]))
-        for name in names:
-            stats = lab.stats(name)
-            found[name] = descent.quantize(lab.weight(name), format_of(bits), stats, factor=factor).decode()
-    return found
+def word(type: str) -> str:
+    """As GGUF calls it."""
+    return type.upper()
 
 
 @cache
-def measured(bits: tuple[int, ...], half: str = "judge") -> lab.Quality:
-    """The model with each part, in order, in so many bits; 0 leaves it float."""
-    chosen = {n: quantized(b)[n] for b, names in zip(bits, parts().values(), strict=True) if b for n in names}
-    return lab.quality(chosen, HALVES[half])
+def rounded(name: str, type: str) -> np.ndarray:
+    """A tensor in a type, by scale search."""
+    search = registry.get("mse")
+    seen = Seen() if name == TABLE else Seen(lab.stats(name))
+    return search.solve(lab.weight(name), named(type), seen, search.options()).decode()
 
 
-def size(part: str, bits: int) -> int:
-    """Bytes of a part on disk: rows padded to 32-bit words, and scales."""
-    return sum(format_of(bits).stored_bits(*lab.weight(name).shape, word=32) // 8 for name in parts()[part])
+@cache
+def cost(name: str, type: str) -> float:
+    """Nats per token that a tensor alone costs: of a matrix by the loss's curvature, of the embedding by a run."""
+    if name == TABLE:
+        return lab.quality({TABLE: rounded(TABLE, type)}, HALVES["choose"]).kl
+    error = lab.weight(name) - rounded(name, type)
+    return costs.second_order(error, lab.stats(name).hessian, lab.curvature()[name])
 
 
+def bits(name: str, type: str) -> float:
+    """Stored bits per weight."""
+    rows, columns = lab.weight(name).shape
+    return named(type).stored_bits(rows, columns) / (rows * columns)
+
+
+def size(name: str, type: str) -> int:
+    """Bytes of a tensor."""
+    return named(type).stored_bits(*lab.weight(name).shape) // 8
+
+
+@cache
 def rest() -> int:
-    """Bytes of the model's file that stay as they are: embedding, norms, header."""
-    weights = sum(lab.weight(name).size for name in lab.names())
-    return (lab.MODEL / "model.safetensors").stat().st_size - 2 * weights
+    """Bytes of a GGUF file beside these tensors: metadata, tokenizer, norms."""
+    job = plan.make(lab.MODEL, Path("x.gguf"), Recipe(type="q8_0"), check_out=False, needs_data=False)
+    return job.sink.final_bytes - sum(job.stored(item) for item in job.items.values()) // 8
 
 
-def alone(ends: tuple[int, ...]) -> dict[str, dict[int, float]]:
-    """KL of each part alone, all else float, at each width.
-
-    With two `ends` measured, the logarithm runs straight through both; with one, it falls four times a bit.
-    """
-    found = {}
-    for i, part in enumerate(parts()):
-        at = [measured(tuple(b if j == i else 0 for j in range(len(parts()))), "choose").kl for b in ends]
-        fall = (at[-1] / at[0]) ** (1 / (ends[-1] - ends[0])) if len(ends) > 1 else 1 / 4
-        found[part] = {bits: at[0] * fall ** (bits - ends[0]) for bits in WIDTHS}
-    return found
+@cache
+def groups() -> dict[str, list[Option]]:
+    """What each tensor takes and costs in each type."""
+    return {name: [Option(type, size(name, type), cost(name, type)) for type in TYPES] for name in tensors()}
 
 
-def spend(kl: dict[str, dict[int, float]]) -> list[dict[str, int]]:
-    """Allocations from the smallest to the largest: each raises the part whose next bit saves most KL a byte."""
-
-    def worth(part: str, bits: int) -> float:
-        return (kl[part][bits] - kl[part][bits + 1]) / (size(part, bits + 1) - size(part, bits))
-
-    now = dict.fromkeys(kl, WIDTHS[0])
-    path = [dict(now)]
-    while any(bits < WIDTHS[-1] for bits in now.values()):
-        best = max((part for part in now if now[part] < WIDTHS[-1]), key=lambda part: worth(part, now[part]))
-        now[best] += 1
-        path.append(dict(now))
-    return path
+def within(file: int) -> Allocation:
+    """The types that cost least in a file of so many bytes."""
+    return allocate(groups(), file - rest())
 
 
-def total(bits: dict[str, int]) -> int:
-    """Bytes of the file with these widths."""
-    return rest() + sum(size(part, b) for part, b in bits.items())
+def types_of(found: Allocation) -> dict[str, str]:
+    """Tensor -> type."""
+    return {name: option.label for name, option in found.chosen.items()}
 
 
-def predicted(kl: dict[str, dict[int, float]], bits: dict[str, int]) -> float:
-    """The sum of what the parts cost alone."""
-    return sum(kl[part][b] for part, b in bits.items())
+def alike(type: str) -> dict[str, str]:
+    """One type for all."""
+    return dict.fromkeys(tensors(), type)
 
 
-def uniform(bits: int) -> lab.Quality:
-    """All parts in the same number of bits."""
-    return measured((bits,) * len(parts()))
+@cache
+def by_hand() -> dict[str, str]:
+    """What llama.cpp's mix gives each tensor."""
+    places = Places(Architecture.open(lab.MODEL))
+    return {name: places.format(MIX, f"model.{name}.weight")[0] for name in tensors()}
+
+
+def file(types: dict[str, str]) -> int:
+    """Bytes of the file."""
+    return rest() + sum(size(name, type) for name, type in types.items())
+
+
+def predicted(types: dict[str, str]) -> float:
+    """The sum of what the tensors cost alone."""
+    return sum(cost(name, type) for name, type in types.items())
+
+
+def measured(types: dict[str, str]) -> lab.Quality:
+    """The model with its tensors in these types, on text that nothing was chosen by."""
+    return _measured(tuple(types.items()))
+
+
+@cache
+def _measured(types: tuple[tuple[str, str], ...]) -> lab.Quality:
+    return lab.quality({name: rounded(name, type) for name, type in types}, HALVES["judge"])
+
+
+def mean_bits(type: str) -> float:
+    """Stored bits per weight over all tensors."""
+    weights = sum(lab.weight(name).size for name in tensors())
+    return 8 * sum(size(name, type) for name in tensors()) / weights
 
 
 def curve() -> Figure:
-    """KL of the whole model at each width, and a line that falls four times a bit."""
-    points = tuple(Point(id=f"u{b}", x=b, y=uniform(b).kl, label=significant(uniform(b).kl, 2)) for b in WIDTHS)
-    middle = uniform(4).kl
-    rule = tuple(Point(id=f"r{b}", x=b, y=middle * 4.0 ** (4 - b)) for b in WIDTHS)
+    """KL of the whole model with one type for all, and a line that falls four times a bit."""
+    found = {type: measured(alike(type)).kl for type in TYPES}
+    points = tuple(Point(id=t, x=mean_bits(t), y=kl, label=word(t)) for t, kl in found.items())
+    begin = found["q5_k"]
+    rule = tuple(Point(id=f"r{t}", x=mean_bits(t), y=begin * 4.0 ** (mean_bits("q5_k") - mean_bits(t))) for t in TYPES)
     return still(
-        x=Axis(label="bits per weight", low=1.7, high=5.3),
-        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats per token"),
+        x=Axis(label="stored bits per weight", low=2, high=9),
+        y=Axis(label="KL", low=3e-5, high=0.4, log=True, unit="nats per token"),
         series=[
             Series(name="four times a bit", tone="mute", shape="diamond", line=True, points=rule),
             Series(name="measured", tone="error", line=True, points=points),
         ],
-        say=f"KL falls from {uniform(2).kl:.3f} nats at two bits to {uniform(5).kl:.5f} at five.",
+        say=f"KL falls from {found['q2_k']:.3f} nats in Q2_K to {significant(found['q8_0'], 2)} in Q8_0.",
     )
 
 
-def sensitivity(kl: dict[str, dict[int, float]]) -> Figure:
-    """What each part costs alone, in all or for each kilobyte that one more bit would take."""
+def worth(name: str, type: str) -> float:
+    """Nats that each further byte saves when a tensor goes to the next type."""
+    finer = TYPES[TYPES.index(type) + 1]
+    return (cost(name, type) - cost(name, finer)) / (size(name, finer) - size(name, type))
 
-    def value(part: str, bits: int, measure: str) -> float:
-        bytes_ = size(part, bits + 1) - size(part, bits)
-        return 1000 * kl[part][bits] / (bytes_ / 1000 if measure == "byte" else 1)
 
-    def view(bits: int, measure: str) -> dict[str, Any]:
-        unit = "thousandths of a nat" + (" a kB" if measure == "byte" else "")
-        values = {part: value(part, bits, measure) for part in kl}
-        most = max(values, key=lambda part: values[part])
+def sensitivity() -> Figure:
+    """What each tensor costs alone, in all, and what each kilobyte more would save."""
+
+    def view(type: str, measure: str) -> dict[str, Any]:
+        each = measure == "byte"
+        values = {name: 1e3 * (worth(name, type) * 1000 if each else cost(name, type)) for name in tensors()}
+        most = max(values, key=lambda name: values[name])
+        told = "saved by each kB of the next type" if each else f"lost with this tensor alone in {word(type)}"
         return {
             "bars": [
-                {"id": part, "label": part, "value": v, "text": significant(v, 2), "tone": "error"}
-                for part, v in values.items()
+                {
+                    "id": label(name),
+                    "label": label(name),
+                    "value": value,
+                    "text": significant(value, 2),
+                    "tone": "good" if each else "error",
+                }
+                for name, value in values.items()
             ],
             "high": 1.15 * values[most],
-            "x": f"KL with this part alone in {bits} bits, {unit}",
-            "say": f"{bits} bits: block {most} costs most, {significant(values[most], 2)} {unit}.",
+            "x": f"KL {told}, thousandths of a nat",
+            "say": f"{word(type)}: {label(most)} leads, {significant(values[most], 2)} thousandths of a nat {told}.",
         }
 
-    options = {"all": "In all", "byte": "For each kB of one more bit"}
+    options = {"all": "In all", "byte": "Saved by each kB more"}
+    few = TYPES[:3]
     return explore(
         view,
-        bits=Slider(label="Bits of that part", values=ENDS, start=2),
+        type=Choice(label="Type of that tensor", options={type: word(type) for type in few}, start=few[0]),
         measure=Choice(label="Cost", options=options, start="all"),
     )
 
 
-def additive(kl: dict[str, dict[int, float]], mixed: list[dict[str, int]]) -> tuple[list[float], Figure]:
-    """The sum of the parts' costs against the cost of all together, on one text: all ratios, and the figure."""
-
-    def point(key: str, bits: dict[str, int], label: str = "") -> Point:
-        return Point(id=key, x=predicted(kl, bits), y=measured(tuple(bits.values()), "choose").kl, label=label)
-
-    same = [point(f"same{b}", dict.fromkeys(kl, b), f"{b} bits") for b in WIDTHS]
-    mixes = [point(f"mixed{i}", bits) for i, bits in enumerate(mixed)]
-    equal = (Point(id="e0", x=5e-4, y=5e-4), Point(id="e1", x=0.2, y=0.2))
-    ratios = [p.y / p.x for p in (*same, *mixes)]
-    low, high = min(ratios), max(ratios)
+def additive(mixed: dict[str, dict[str, str]]) -> tuple[list[float], list[float], Figure]:
+    """What was predicted against what was measured: ratios of single matrices, ratios of sums, and the figure."""
+    single = [
+        Point(id=name, x=cost(name, ALONE), y=max(lab.quality({name: rounded(name, ALONE)}, HALVES["judge"]).kl, 1e-5))
+        for name in lab.names()
+    ]
+    same = [Point(id=t, x=predicted(alike(t)), y=measured(alike(t)).kl, label=word(t)) for t in TYPES]
+    mixes = [Point(id=f"m{key}", x=predicted(types), y=measured(types).kl) for key, types in mixed.items()]
+    low, high = 2e-5, 0.4
+    equal = (Point(id="e0", x=low, y=low), Point(id="e1", x=high, y=high))
+    alone, sums = ([p.y / p.x for p in points] for points in (single, [*same, *mixes]))
     figure = still(
-        x=Axis(label="sum of the parts alone", low=5e-4, high=0.2, log=True, unit="nats"),
-        y=Axis(label="measured together", low=5e-4, high=0.2, log=True, unit="nats"),
+        x=Axis(label="predicted", low=low, high=high, log=True, unit="nats"),
+        y=Axis(label="measured", low=low, high=high, log=True, unit="nats"),
         series=[
             Series(name="equal", tone="mute", line=True, points=equal),
-            Series(name="same bits everywhere", tone="error", shape="square", points=tuple(same)),
-            Series(name="mixed widths", tone="good", points=tuple(mixes)),
+            Series(name=f"one matrix in {word(ALONE)}", tone="float", shape="diamond", points=tuple(single)),
+            Series(name="one type for all", tone="error", shape="square", points=tuple(same)),
+            Series(name="mixed types", tone="good", points=tuple(mixes)),
         ],
-        say=f"Together the parts cost between {low:.2f} and {high:.2f} times the sum of what they cost alone.",
+        say=f"Whole models cost {min(sums):.2f} to {max(sums):.2f} times what was predicted, single matrices "
+        f"{min(alone):.2f} to {max(alone):.2f} times.",
     )
-    return ratios, figure
+    return alone, sums, figure
 
 
-def spending(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> Figure:
-    """The bits of each part as the budget grows."""
-    shown = path[::STORY]
+def spending() -> Figure:
+    """The type of each tensor as the file may grow, beside one type for all."""
+    same = {type: -(-file(alike(type)) // 1000) for type in TYPES}
+    ends = list(same.values())
+    budgets = [round(a + (b - a) * i / BETWEEN) for a, b in pairwise(ends) for i in range(BETWEEN)] + ends[-1:]
 
-    def view(step: int) -> dict[str, Any]:
-        now = shown[step]
-        average = np.average(list(now.values()), weights=[size(part, 2) for part in now])
+    def view(budget: int) -> dict[str, Any]:
+        types = types_of(within(1000 * budget))
+        uniform = [type for type in TYPES if same[type] <= budget][-1]
+        whole, kl, other = file(types), predicted(types), predicted(alike(uniform))
+        tones = {-1: "error", 0: "quant", 1: "good"}
         return {
             "bars": [
                 {
-                    "id": part,
-                    "label": part,
-                    "value": bits,
-                    "text": f"{bits} bits",
-                    "tone": "good" if step and bits != shown[step - 1][part] else "quant",
+                    "id": label(name),
+                    "label": label(name),
+                    "value": bits(name, type),
+                    "text": word(type),
+                    "tone": tones[int(np.sign(TYPES.index(type) - TYPES.index(uniform)))],
                 }
-                for part, bits in now.items()
+                for name, type in types.items()
             ],
-            "high": WIDTHS[-1] + 0.5,
-            "x": "bits per weight",
-            "say": f"File of {total(now) / 1000:,.0f} kB: {average:.2f} bits per weight on average, predicted KL "
-            f"{significant(predicted(kl, now))}.",
+            "high": bits(TABLE, TYPES[-1]) + 1,
+            "x": "stored bits per weight",
+            "say": f"File of {whole / 1000:,.0f} kB: predicted KL {significant(kl)}. {word(uniform)} for all takes "
+            f"{file(alike(uniform)) / 1000:,.0f} kB and costs {significant(other)}.",
             "readouts": [
-                {"label": "File", "value": f"{total(now) / 1000:,.0f} kB", "tone": "quant"},
-                {"label": "Mean bits", "value": f"{average:.2f}", "tone": "quant"},
-                {"label": "Predicted KL", "value": f"{significant(predicted(kl, now))} nats", "tone": "error"},
+                {"label": "File", "value": f"{whole / 1000:,.0f} kB", "tone": "quant"},
+                {"label": "Predicted KL", "value": f"{significant(kl)} nats", "tone": "good"},
+                {"label": f"{word(uniform)} for all: file", "value": f"{file(alike(uniform)) / 1000:,.0f} kB"},
+                {"label": f"{word(uniform)} for all: KL", "value": f"{significant(other)} nats", "tone": "error"},
             ],
         }
 
-    captions = ["Two bits for every part: the smallest file."]
-    for before, after in zip(shown, shown[1:], strict=False):
-        raised = [part for part in after if after[part] != before[part]]
-        captions.append(f"The next bits go to {'; '.join(raised)}.")
-    return explore(view, step=Steps(captions=tuple(captions), label="Budget"))
+    return explore(view, budget=Slider(label="Budget", values=tuple(budgets), start=same["q4_k"], unit="kB"))
 
 
-def mixes(kl: dict[str, dict[int, float]], path: list[dict[str, int]]) -> list[dict[str, int]]:
-    """The largest allocations that fit the files of three bits, half way, and of four bits everywhere."""
-    three, four = (total(dict.fromkeys(kl, b)) for b in (3, 4))
-    return [max((p for p in path if total(p) <= goal), key=total) for goal in (three, (three + four) / 2, four)]
+def front(mixed: dict[str, dict[str, str]]) -> Figure:
+    """Size against quality, measured: one type for all, a mix by hand, and types chosen by cost."""
 
+    def points(name: str, found: dict[str, dict[str, str]]) -> tuple[Point, ...]:
+        return tuple(Point(id=f"{name}{k}", x=file(t) / 1000, y=measured(t).kl) for k, t in found.items())
 
-def front(kl: dict[str, dict[int, float]], path: list[dict[str, int]], mixed: list[dict[str, int]]) -> Figure:
-    """Size against quality, measured: the same bits everywhere, and mixed widths."""
-    found = [measured(tuple(bits.values())).kl for bits in mixed]
-
-    def series(name: str, values: list[tuple[int, float]], **look: Any) -> Series:
-        points = tuple(Point(id=f"{name}{i}", x=bytes_ / 1000, y=y) for i, (bytes_, y) in enumerate(values))
-        return Series(name=name, points=points, **look)
-
+    path = [(rest() + found.size, found.loss) for found in frontier(groups())]
+    line = tuple(Point(id=f"p{i}", x=size / 1000, y=loss) for i, (size, loss) in enumerate(path))
+    hand = Point(id="hand", x=file(by_hand()) / 1000, y=measured(by_hand()).kl, label=word(MIX))
     return still(
-        x=Axis(label="file", low=1000, high=1850, unit="kB"),
-        y=Axis(label="KL", low=5e-4, high=0.2, log=True, unit="nats per token"),
+        x=Axis(label="file", low=700, high=2000, unit="kB"),
+        y=Axis(label="KL", low=4e-4, high=0.4, log=True, unit="nats per token"),
         series=[
-            series("predicted", [(total(p), predicted(kl, p)) for p in path], tone="mute", line=True),
-            series(
-                "same bits everywhere",
-                [(total(dict.fromkeys(kl, b)), uniform(b).kl) for b in WIDTHS],
+            Series(name="predicted", tone="mute", line=True, points=tuple(p for p in line if p.x <= 2000)),
+            Series(
+                name="one type for all",
                 tone="error",
                 shape="square",
+                points=points("u", {t: alike(t) for t in TYPES[:5]}),
             ),
-            series(
-                "bits where they count",
-                [(total(bits), y) for bits, y in zip(mixed, found, strict=True)],
-                tone="good",
-                front=True,
-            ),
+            Series(name="a mix by hand", tone="quant", shape="triangle", points=(hand,)),
+            Series(name="bits where they count", tone="good", points=points("m", mixed), front=True),
         ],
-        say=f"At the size of three bits everywhere, mixed widths cost {found[0]:.4f} nats in place of "
-        f"{uniform(3).kl:.4f}; at that of four, {found[2]:.5f} in place of {uniform(4).kl:.5f}.",
+        say=f"At the bytes of Q4_K everywhere mixed types cost {measured(mixed['q4_k']).kl:.4f} nats in place of "
+        f"{measured(alike('q4_k')).kl:.4f}; at those of {word(MIX)} {measured(mixed[MIX]).kl:.4f} in place of "
+        f"{measured(by_hand()).kl:.4f}.",
     )
 
 
 def numbers() -> dict[str, Any]:
-    kl = alone(ENDS)
-    path = spend(kl)
-    mixed = mixes(kl, path)
-    three, half, four = (measured(tuple(bits.values())) for bits in mixed)
-    lazy = measured(tuple(mixes(kl, spend(alone(ENDS[1:])))[2].values()))
-    ratios, adding = additive(kl, mixed)
-    weights = sum(lab.weight(name).size for name in lab.names())
-    byte = {part: kl[part][4] / (size(part, 5) - size(part, 4)) for part in kl}
-    most = sorted(kl, key=lambda part: -kl[part][2])
-    falls = {part: (kl[part][2] / kl[part][4]) ** 0.5 for part in kl}
-    assert three.kl < uniform(3).kl and four.kl < lazy.kl < uniform(4).kl
-    assert total(mixed[2]) <= total(dict.fromkeys(kl, 4)) and most[0].endswith("down") and most[1].endswith("down")
-    assert uniform(2).kl / uniform(3).kl > 5 > uniform(3).kl / uniform(4).kl > 3
+    hand = by_hand()
+    mixed = {type: types_of(within(file(alike(type)))) for type in TYPES[1:5]} | {MIX: types_of(within(file(hand)))}
+    single, sums, adding = additive(mixed)
+    same = {type: measured(alike(type)).kl for type in TYPES}
+    kl = {type: measured(types).kl for type, types in mixed.items()}
+    most = sorted(tensors(), key=lambda name: -cost(name, "q2_k"))
+    each = [cost(name, "q4_k") / lab.weight(name).size for name in tensors()]
+    raised = min((n for n, t in hand.items() if TYPES.index(t) > TYPES.index("q4_k")), key=lambda n: worth(n, "q4_k"))
+    better = sum(worth(name, "q4_k") > worth(raised, "q4_k") for name in tensors())
+    falls = [(same[a] / same[b]) ** (1 / (mean_bits(b) - mean_bits(a))) for a, b in pairwise(TYPES)]
+    weights = sum(lab.weight(name).size for name in tensors())
+    table = lab.weight(TABLE).size
+    found = within(file(alike("q4_k")))
+    assert all(kl[type] < same[type] for type in TYPES[1:5]) and kl[MIX] < measured(hand).kl
+    assert file(mixed[MIX]) <= file(hand) and most[0] == TABLE and most[1].endswith("down_proj")
+    outliers = {name: ratio for name, ratio in zip(lab.names(), single, strict=True) if ratio < 0.2}
+    assert len(outliers) == 2 and all(name.endswith("k_proj") for name in outliers)
+    assert TYPES.index(hand[TABLE]) > TYPES.index("q4_k")
+    assert falls[0] > 4.5 and all(3 < fall < 4.5 for fall in falls[1:])
+    assert better >= len(tensors()) - 5, "the mix by hand no longer raises a cheap tensor"
     return {
-        "kl": {b: uniform(b).kl for b in WIDTHS},
-        "interval": {b: uniform(b).interval for b in WIDTHS},
-        "fall": {b: uniform(b).kl / uniform(b + 1).kl for b in WIDTHS[:-1]},
-        "parts": len(kl),
-        "fall_low": min(falls.values()),
-        "fall_high": max(falls.values()),
-        "fall_high_name": max(falls, key=lambda part: falls[part]),
-        "most": most[0],
-        "second": most[1],
-        "least": most[-1],
-        "spread": kl[most[0]][2] / kl[most[-1]][2],
-        "spread_byte": max(byte.values()) / min(byte.values()),
-        "widest": 0.5 * float(np.log2(max(byte.values()) / min(byte.values()))),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
-        "file": {b: total(dict.fromkeys(kl, b)) for b in WIDTHS},
-        "float_file": rest() + 2 * weights,
+        "same": same,
+        "fall": dict(zip(TYPES, falls, strict=False)),
+        "bits": {type: mean_bits(type) for type in TYPES},
+        "tensors": len(tensors()),
+        "second": label(most[1]),
+        "least": label(most[-1]),
+        "spread": cost(most[0], "q2_k") / cost(most[-1], "q2_k"),
+        "table_weights": table / weights,
+        "table_cost": cost(TABLE, "q4_k") / predicted(alike("q4_k")),
+        "single_middle": float(np.median(single)),
+        "keys": max(outliers.values()),
+        "ratio_low": min(sums),
+        "ratio_high": max(sums),
+        "spread_byte": max(each) / min(each),
+        "widest": 0.5 * float(np.log2(max(each) / min(each))),
+        "table_type": word(mixed["q4_k"][TABLE]),
+        "coarse": sum(TYPES.index(type) < TYPES.index("q4_k") for type in mixed["q4_k"].values()),
+        "gap": found.loss / found.bound - 1,
+        "kl": kl,
+        "saved": {type: 1 - kl[type] / same[type] for type in TYPES[1:5]},
+        "worth": 0.5 * float(np.log2(same["q4_k"] / kl["q4_k"])),
+        "hand": measured(hand).kl,
+        "hand_saved": 1 - kl[MIX] / measured(hand).kl,
+        "hand_file": file(hand),
+        "raised": label(raised),
+        "better": better,
+        "left": costs.CORRECTED,
+        "file": {type: file(alike(type)) for type in TYPES},
+        "float_file": (lab.MODEL / "model.safetensors").stat().st_size,
         "rest": rest(),
-        "rest_share": rest() / total(dict.fromkeys(kl, 4)),
-        "stored": {b: sum(size(part, b) for part in kl) * 8 / weights for b in WIDTHS},
-        "effective": total(dict.fromkeys(kl, 4)) * 8 / (weights + rest() / 2),
-        "mixed": {3: three.kl, "half": half.kl, 4: four.kl},
-        "mixed_interval": {3: three.interval, 4: four.interval},
-        "mixed_size": {3: total(mixed[0]), "half": total(mixed[1]), 4: total(mixed[2])},
-        "saved": {3: 1 - three.kl / uniform(3).kl, 4: 1 - four.kl / uniform(4).kl},
-        "lazy": lazy.kl,
-        "worth": 0.5 * float(np.log2(uniform(4).kl / four.kl)),
+        "effective": 8 * file(alike("q4_k")) / weights,
         "curve": curve(),
-        "sensitivity": sensitivity(kl),
+        "sensitivity": sensitivity(),
         "additive": adding,
-        "spending": spending(kl, path),
-        "pareto": front(kl, path, mixed),
+        "spending": spending(),
+        "pareto": front(mixed),
     }

@@ -7,16 +7,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from gguf import GGMLQuantizationType, quants
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.authoring import lab
-from bitwright.authoring.figures import Choice, Figure, Steps, explore
+from bitwright.authoring.figures import Choice, Dot, Figure, Slider, Steps, Tick, explore
 from bitwright.authoring.filters import significant
 from bitwright.authoring.trace import run_code
 from bitwright.core import bits
 from bitwright.core.formats import named
+from bitwright.core.measure import Error
 from bitwright.core.qtensor import QTensor
 from bitwright.files.containers.compressed_tensors.layout import Scheme, decode_by_library, unpack
+from bitwright.files.containers.gguf import blocks
 from bitwright.files.containers.nbits.packing import DOMAIN, decode_node
 from bitwright.methods import mse
 
@@ -27,6 +30,8 @@ HALF = 8
 """What is added to a signed code of four bits before it is stored."""
 SOME = 8
 """Codes in one word of 32 bits."""
+SUBS = 8
+"""Sub-blocks of a Q4_K super-block, of GROUP weights each."""
 
 
 def nibble(value: int) -> str:
@@ -116,8 +121,119 @@ for i in range({SOME}):
 
 def gguf(codes: np.ndarray, scale: float) -> bytes:
     """A block of GGUF's Q4_0: a float16 scale, then byte i holds codes i (low half) and i + 16 (high half)."""
-    low, high = codes[: GROUP // 2], codes[GROUP // 2 :]
-    return np.float16(scale).tobytes() + (low | high << 4).tobytes()
+    return np.asarray(blocks.pack(QTensor(named("q4_0"), codes[None], np.array([[scale]], np.float32)))).tobytes()
+
+
+def stored(q: QTensor) -> np.ndarray:
+    """The blocks of a matrix in a type of GGUF, uint8 [rows, bytes]; gguf-py decodes them as we do."""
+    raw = np.asarray(blocks.pack(q))
+    assert np.array_equal(quants.dequantize(raw, GGMLQuantizationType[q.format.name.upper()]), q.decode())
+    return raw
+
+
+def bits_of(byte: int, *parts: tuple[int, str, str]) -> list[dict[str, str]]:
+    """The bits of a byte, the highest first, in parts of (bits, label, tone)."""
+    text, found = f"{byte:08b}", []
+    for count, name, tone in parts:
+        found.append({"label": name, "bits": text[:count], "tone": tone})
+        text = text[count:]
+    return found
+
+
+def superblock(q: QTensor, raw: np.ndarray) -> Figure:
+    """The bytes of one Q4_K super-block that decide the weights of one sub-block."""
+    d, least = (float(x) for x in raw[:4].view(np.float16))
+    halves = raw[:4].view("<u2")
+
+    def small(j: int) -> tuple[int, int, list[dict[str, Any]]]:
+        """A sub-block's six-bit scale and minimum, and the bytes that hold them."""
+
+        def row(at: int, value: str, *parts: tuple[int, str, str]) -> dict[str, Any]:
+            return {"id": f"s{at}", "label": f"byte {at}", "fields": bits_of(int(raw[at]), *parts), "value": value}
+
+        if j < SUBS // 2:
+            scale, minimum = int(raw[4 + j]) & 63, int(raw[8 + j]) & 63
+            return scale, minimum, [
+                row(4 + j, f"scale s = {scale}", (2, "other", "mute"), (6, "s", "quant")),
+                row(8 + j, f"minimum m = {minimum}", (2, "other", "mute"), (6, "m", "good")),
+            ]  # fmt: skip
+        low, first, second = 8 + j, j, 4 + j
+        scale = int(raw[low]) & 15 | int(raw[first]) >> 6 << 4
+        minimum = int(raw[low]) >> 4 | int(raw[second]) >> 6 << 4
+        return scale, minimum, [
+            row(first, "upper bits of s", (2, "s", "quant"), (6, "other", "mute")),
+            row(second, "upper bits of m", (2, "m", "good"), (6, "other", "mute")),
+            row(low, f"s = {scale}, m = {minimum}", (4, "m", "good"), (4, "s", "quant")),
+        ]  # fmt: skip
+
+    def view(block: int) -> dict[str, Any]:
+        j = block - 1
+        scale, minimum, rows = small(j)
+        step, shift = float(q.scale[ROW, j]), float(q.shift[ROW, j])
+        assert step == np.float32(d) * scale and shift == -np.float32(least) * minimum
+        words = [
+            {"id": "d", "label": "bytes 0, 1", "value": f"d = {d:.3g}",
+             "fields": [{"label": "float16", "bits": f"{halves[0]:016b}", "tone": "quant"}]},
+            {"id": "dmin", "label": "bytes 2, 3", "value": f"dmin = {least:.3g}",
+             "fields": [{"label": "float16", "bits": f"{halves[1]:016b}", "tone": "good"}]},
+            *rows,
+        ]  # fmt: skip
+        begin, high = 16 + GROUP * (j // 2), j % 2
+        for i in range(2):
+            weight, code = GROUP * j + i, int(q.codes[ROW, GROUP * j + i])
+            assert code == int(raw[begin + i]) >> 4 * high & 15
+            parts = [(4, f"w{GROUP * (j ^ 1) + i}", "mute"), (4, f"w{weight}", "float")]
+            value = f"{step:.4f} × {code} − {-shift:.4f} = {step * code + shift:.4f}".replace("-", "\u2212")
+            words.append({"id": f"c{i}", "label": f"byte {begin + i}", "value": value,
+                          "fields": bits_of(int(raw[begin + i]), *(parts[::-1] if high else parts))})  # fmt: skip
+        return {
+            "words": words,
+            "say": f"Sub-block {block}: scale {scale} times {d:.3g} is a step of {step:.4f}; minimum {minimum} times "
+            f"{least:.3g} is {-shift:.4f}, which is taken off.",
+            "readouts": [
+                {"label": "Step: d × s", "value": f"{step:.4f}", "tone": "quant"},
+                {"label": "Taken off: dmin × m", "value": f"{-shift:.4f}", "tone": "good"},
+                {"label": "Range", "value": f"{shift:.3f} to {shift + 15 * step:.3f}".replace("-", "\u2212")},
+            ],
+        }
+
+    return explore(view, block=Slider(label="Sub-block", values=tuple(range(1, SUBS + 1)), start=1))
+
+
+def rulers(w: np.ndarray, found: dict[str, QTensor]) -> Figure:
+    """The levels of each sub-block in types of the same size, and where they put its weights."""
+    row, back = w[ROW], {name: q.decode()[ROW] for name, q in found.items()}
+    reach = 1.1 * float(np.abs(row).max())
+
+    def view(block: int, type: str) -> dict[str, Any]:
+        q, here = found[type], slice(GROUP * (block - 1), GROUP * block)
+        scale = float(q.scale[ROW, block - 1])
+        shift = 0.0 if q.shift is None else float(q.shift[ROW, block - 1])
+        levels = scale * np.asarray(q.format.code.values) + shift
+        error = Error.between(row[here], back[type][here])
+        return {
+            "low": -reach,
+            "high": reach,
+            "levels": [Tick(at=float(level), code=str(i) if i in (0, 15) else "") for i, level in enumerate(levels)],
+            "dots": [
+                Dot(id=f"w{i}", at=float(a), to=float(b))
+                for i, (a, b) in enumerate(zip(row[here], back[type][here], strict=True))
+            ],
+            "x": "weight",
+            "say": f"Sub-block {block} in {type.upper()}: sixteen levels {abs(scale):.4f} apart from "
+            f"{levels.min():.3f} to {levels.max():.3f}, {error.sqnr:.1f} dB.".replace("-", "\u2212"),
+            "readouts": [
+                {"label": "Between levels", "value": f"{abs(scale):.4f}", "tone": "quant"},
+                {"label": "SQNR of the sub-block", "value": f"{error.sqnr:.1f} dB", "tone": "error"},
+            ],
+        }
+
+    options = {name: name.upper() for name in found}
+    return explore(
+        view,
+        block=Slider(label="Sub-block", values=tuple(range(1, SUBS + 1)), start=7),
+        type=Choice(label="Type", options=options, start="q4_0"),
+    )
 
 
 def containers(codes: np.ndarray, scale: float, packed: bytes, blob: bytes) -> Figure:
@@ -291,21 +407,25 @@ def numbers() -> dict[str, Any]:
     codes, scale = q.codes[ROW, :GROUP], float(q.scale[ROW, 0])
     as_torch = QTensor(format, torch.from_numpy(q.codes), torch.from_numpy(q.scale))
     scheme = Scheme(format)
-    stored = {part.name.split(".")[-1]: part.tensor for part in scheme.pack("m", as_torch, w.shape[0])}
-    own = unpack(stored, scheme).decode().numpy()
-    theirs = decode_by_library(stored, scheme).float().numpy()
+    parts = {part.name.split(".")[-1]: part.tensor for part in scheme.pack("m", as_torch, w.shape[0])}
+    own = unpack(parts, scheme).decode().numpy()
+    theirs = decode_by_library(parts, scheme).float().numpy()
     answer, reread, blob = runtime_answer(q)
     # The library answers in the scale's own float16: the last bits of a product are rounded there.
     assert np.array_equal(own, q.decode()) and np.array_equal(own.astype(np.float16).astype(np.float32), theirs)
     assert np.array_equal(reread, q.decode()) and np.array_equal(answer, q.decode())
-    packed = stored["weight_packed"].numpy()
-    bytes_ = sum(tensor.numpy().nbytes for tensor in stored.values())
+    packed = parts["weight_packed"].numpy()
+    bytes_ = sum(tensor.numpy().nbytes for tensor in parts.values())
     first = packed.view(np.uint32)[ROW, : GROUP // SOME]
     begin = ROW * w.shape[1] // 2
     damage, broken = flips(q)
     halves = q.codes.reshape(-1, 2)[:, ::-1].reshape(q.shape)
     swapped = lab.quality({LAYER: QTensor(format, halves, q.scale).decode()}, slice(0, 16)).kl
     assert swapped > 50 * damage["exact"]
+    types = {name: mse.quantize(w, named(name)) for name in ("q4_0", "q4_k")}
+    raw = {name: stored(found) for name, found in types.items()}
+    sqnr = {name: Error.between(w, found.decode()).sqnr for name, found in types.items()}
+    assert raw["q4_0"].shape == raw["q4_k"].shape and sqnr["q4_k"] > sqnr["q4_0"]
     return {
         "rows": w.shape[0],
         "columns": w.shape[1],
@@ -315,12 +435,18 @@ def numbers() -> dict[str, Any]:
         "words": packed.shape[1],
         "same": float((answer == q.decode()).mean()),
         "block": len(gguf(codes, scale)),
+        "superblock_bytes": raw["q4_k"].shape[1],
+        "superblock_weights": SUBS * GROUP,
+        "gguf_bits": 8 * raw["q4_k"].size / w.size,
+        "sqnr": sqnr,
         "straddling": sum(i * 3 // 8 != (i * 3 + 2) // 8 for i in range(SOME)),
         "swapped": swapped,
         **damage,
         "packing": packing(codes[:SOME], scale, first[:1].copy()),
         "program": program(int(first[0]), scale),
         "containers": containers(codes, scale, first.tobytes(), blob[begin : begin + GROUP // 2]),
+        "superblock": superblock(types["q4_k"], raw["q4_k"][ROW]),
+        "rulers": rulers(w, types),
         "flips": broken,
         "road": road(),
     }
