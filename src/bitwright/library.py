@@ -252,7 +252,7 @@ def plan(
 
     `options` are those of `bitwright quantize`: bits, format, group, symmetric, method, activations, calib, windows,
     length, heldout, heldout_windows, output (--to), simulate, indivisible, embedding, kv_cache, type, imatrix, size,
-    bpw, max_kl, split_max_size, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in
+    bpw, max_kl, max_shard_size, effort, max_drop, bind and copy_code; they override `recipe`. `max_ram` is a ceiling in
     bytes or as "2GB". Raises InputError's kinds and ResourceError for what could be known to fail; TypeError for an
     option that does not exist.
     """
@@ -291,7 +291,7 @@ OPTIONS = frozenset(
             "size",
             "bpw",
             "max_kl",
-            "split_max_size",
+            "max_shard_size",
             "bind",
             "copy_code",
         ),

@@ -446,10 +446,9 @@ class Recipe(_Table):
     """Fail if more than this share of the decoder blocks' weights would stay float without a rule for it."""
     copy_code: bool = False
     """Copy code that lies beside the model (`*.py`) into the output: whoever trusts it there runs it."""
-    max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
-    """Bytes of a weight file of a folder, at most; a larger tensor has its own."""
-    split_max_size: int | None = Field(None, ge=1_000_000)
-    """Bytes of a GGUF file, at most: a larger output is written as shards. None: one file, whatever its size."""
+    max_shard_bytes: int | None = Field(None, ge=1_000_000)
+    """Bytes of a weight file, at most: a larger output is written as shards, and a larger tensor has its own. None:
+    5 GB in a folder; GGUF is one file, whatever its size."""
 
     @model_validator(mode="after")
     def _rules(self) -> Recipe:

@@ -31,7 +31,7 @@ COUNT = 3
 
 
 def planned(source: Path, out: Path, **recipe: Any) -> Plan:
-    given = {"type": "q8_0", "layer": {"method": "rtn"}, "split_max_size": MOST, **recipe}
+    given = {"type": "q8_0", "layer": {"method": "rtn"}, "max_shard_bytes": MOST, **recipe}
     return jobs.made(source, out, **given)
 
 
@@ -43,7 +43,7 @@ def shards(out: Path) -> list[Path]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo model in one file, `whole.gguf`, and in shards."""
     folder = tmp_path_factory.mktemp("shards")
-    jobs.finish(planned(DEMO, folder / "whole.gguf", split_max_size=None))
+    jobs.finish(planned(DEMO, folder / "whole.gguf", max_shard_bytes=None))
     jobs.finish(planned(DEMO, folder / "cut.gguf"))
     return folder
 
@@ -164,7 +164,7 @@ def test_a_budget_counts_all_shards(tmp_path: Path) -> None:
 
 
 def test_what_fits_is_one_file_as_ever(tmp_path: Path, made: Path) -> None:
-    plan = planned(DEMO, tmp_path / "x.gguf", split_max_size=10 * MOST)
+    plan = planned(DEMO, tmp_path / "x.gguf", max_shard_bytes=10 * MOST)
     assert "1 file of at most 10.0 MB each" in str(library.Planned(plan))
     jobs.finish(plan)
     assert (tmp_path / "x.gguf").read_bytes() == (made / "whole.gguf").read_bytes()
@@ -185,7 +185,7 @@ def test_shards_are_a_source_like_one_file(tmp_path: Path) -> None:
     write.floats(DEMO, tmp_path / "cut.gguf", most=MOST)
     files = shards(tmp_path / "cut.gguf")
     assert len(files) > 3
-    recipe = {"type": "q4_k_m", "split_max_size": None}
+    recipe = {"type": "q4_k_m", "max_shard_bytes": None}
     one, other = (
         planned(tmp_path / "float.gguf", tmp_path / "a.gguf", **recipe),
         planned(files[0], tmp_path / "b.gguf", **recipe),
@@ -222,8 +222,7 @@ def test_shards_run_in_llama_cpp(made: Path, first: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "name", "told"),
     [
-        ({"bits": 4}, "x", r"split_max_size: is for GGUF files\. Leave it out, or give --to gguf"),
-        ({"type": "q8_0", "split_max_size": "large"}, "x.gguf", "--split-max-size: 'large' is not a size"),
+        ({"type": "q8_0", "max_shard_size": "large"}, "x.gguf", "--max-shard-size: 'large' is not a size"),
         ({"type": "q8_0"}, "x-00001-of-00002.gguf", r"is the name of a shard\. Give -o x\.gguf"),
         ({"type": "q8_0"}, "cut.gguf", r"cut-00001-of-00003\.gguf: the output exists, in shards\. Choose another -o"),
     ],
@@ -233,5 +232,12 @@ def test_what_cannot_be_is_said_before_anything_is_written(
 ) -> None:
     shutil.copyfile(first, tmp_path / first.name)
     with pytest.raises(RecipeError, match=told):
-        library.plan(DEMO, tmp_path / name, method="rtn", **{"split_max_size": "1MB", **options})
+        library.plan(DEMO, tmp_path / name, method="rtn", **{"max_shard_size": "1MB", **options})
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+def test_folders_come_in_shards_of_the_same_size(tmp_path: Path) -> None:
+    job = library.plan(DEMO, tmp_path / "out", method="rtn", bits=8, max_shard_size="1MB")
+    files = job.summary["files"]
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert f"  {len(files)} files of at most 1.0 MB each" in str(job)

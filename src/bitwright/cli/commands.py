@@ -34,6 +34,7 @@ from bitwright.cli.options import (
     MaxDrop,
     MaxKl,
     MaxRam,
+    MaxShardSize,
     MethodName,
     MixName,
     Model,
@@ -43,7 +44,6 @@ from bitwright.cli.options import (
     RecipeFile,
     Simulate,
     Size,
-    SplitMaxSize,
     Symmetric,
     Threads,
     WindowCount,
@@ -75,7 +75,7 @@ def plan(
     size: Size = None,
     bpw: Bpw = None,
     max_kl: MaxKl = None,
-    split_max_size: SplitMaxSize = None,
+    max_shard_size: MaxShardSize = None,
     imatrix: ImatrixFile = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
@@ -90,7 +90,7 @@ def plan(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, simulate=simulate, output=output,
         indivisible=indivisible, embedding=embedding, kv_cache=kv_cache, type=type, imatrix=imatrix, size=size, bpw=bpw,
-        max_kl=max_kl, split_max_size=split_max_size, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
+        max_kl=max_kl, max_shard_size=max_shard_size, effort=effort, max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 
     def work(show: Show) -> None:
@@ -125,7 +125,7 @@ def quantize(
     size: Size = None,
     bpw: Bpw = None,
     max_kl: MaxKl = None,
-    split_max_size: SplitMaxSize = None,
+    max_shard_size: MaxShardSize = None,
     imatrix: ImatrixFile = None,
     effort: Effort = None,
     max_drop: MaxDrop = None,
@@ -142,7 +142,7 @@ def quantize(
         bits=bits, format=format_name, group=group, symmetric=symmetric, method=method, activations=activations,
         calib=calib, windows=windows, length=length, heldout=heldout, heldout_windows=heldout_windows,
         simulate=simulate, output=output, indivisible=indivisible, embedding=embedding, kv_cache=kv_cache,
-        type=type, imatrix=imatrix, size=size, bpw=bpw, max_kl=max_kl, split_max_size=split_max_size, effort=effort,
+        type=type, imatrix=imatrix, size=size, bpw=bpw, max_kl=max_kl, max_shard_size=max_shard_size, effort=effort,
         max_drop=max_drop, copy_code=copy_code or None,
     )  # fmt: skip
 

@@ -92,11 +92,11 @@ MixName = Annotated[
     str | None,
     typer.Option("--type", help="GGUF: the mix, as llama.cpp calls it: q4_k_m, q3_k_m, q2_k, ... Implies --to gguf."),
 ]
-SplitMaxSize = Annotated[
+MaxShardSize = Annotated[
     str | None,
     typer.Option(
-        "--split-max-size",
-        help="GGUF: bytes of a file at most, e.g. 2GB; a larger output is written as shards. Default: one file.",
+        help="Bytes of a weight file at most, e.g. 2GB: a larger output is written as shards. "
+        "Default: 5GB in a folder; GGUF is one file."
     ),
 ]
 Size = Annotated[

@@ -40,7 +40,7 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
             raise _elsewhere(kind, able, "--simulate", "output")
         found["output"] = "float"
     keys = COMMON | dict(kind.options)
-    for name in ("size", "split_max_size"):
+    for name in ("size", "max_shard_size"):
         if name in found:
             found[name] = size(found[name], f"--{name.replace('_', '-')}")
     for name, value in found.items():

@@ -112,7 +112,7 @@ def test_a_run_that_writes_a_single_file(studio: Studio) -> None:
 
 
 def test_a_run_that_writes_shards(studio: Studio) -> None:
-    recipe = {"output": "gguf", "layer": {"format": "q8_0", "method": "rtn"}, "split_max_size": 2_000_000}
+    recipe = {"output": "gguf", "layer": {"format": "q8_0", "method": "rtn"}, "max_shard_bytes": 2_000_000}
     id = studio.run(recipe=recipe)
     run = studio.wait(id, "done")
     assert run["certificate"] is True

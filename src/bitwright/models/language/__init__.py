@@ -36,7 +36,7 @@ class Language(Kind):
     shows = frozenset({"nothing", "moments", "samples"})
     tables = (
         "calibration", "indivisible", "embedding", "kv_cache", "type", "imatrix", "budget", "tokenizer_pre", "untie",
-        "max_float_percent", "max_shard_bytes", "split_max_size", "copy_code",
+        "max_float_percent", "max_shard_bytes", "copy_code",
     )  # fmt: skip
     options: ClassVar[Mapping[str, str]] = {
         "calib": "calibration.source",
@@ -54,7 +54,7 @@ class Language(Kind):
         "size": "budget.size",
         "bpw": "budget.bpw",
         "max_kl": "budget.kl",
-        "split_max_size": "split_max_size",
+        "max_shard_size": "max_shard_bytes",
     }
 
     def load(self) -> None:

@@ -67,8 +67,8 @@ def lines(plan: Plan, arch: Architecture, forms: Forms) -> list[str]:
 
 
 def _shards(plan: Plan) -> list[str]:
-    """How many files a GGUF output comes in, where their size is limited, and which are larger all the same."""
-    most = plan.recipe.split_max_size
+    """How many files an output comes in, where their size is limited, and which are larger all the same."""
+    most = plan.recipe.max_shard_bytes
     if most is None:
         return []
     unspent = plan.recipe.budget is not None and plan.spent is None

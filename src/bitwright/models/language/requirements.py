@@ -25,12 +25,6 @@ def require(plan: Plan, arch: Architecture, forms: Forms) -> None:
             foreign=True,
         )
     plan.container.require_together(modules_of(plan, arch), arch.unpacks)
-    if plan.recipe.split_max_size is not None and not plan.container.ending:
-        raise RecipeError(
-            "is for GGUF files", where="split_max_size",
-            fix="Leave it out, or give --to gguf; files of a folder have max_shard_bytes in the recipe",
-            key="split_max_size",
-        )  # fmt: skip
     if forms.weighing is not None:
         _require_weighed(plan)
         plan.notes.append(forms.weighing.note)

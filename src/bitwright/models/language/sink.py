@@ -18,6 +18,9 @@ from bitwright.models.language.arch import Architecture
 from bitwright.models.language.memory import COPY_BYTES
 from bitwright.models.model import Aside, Item, Outcome, Plan, Sink
 
+SHARD = 5_000_000_000
+"""Bytes of a weight file of a folder, at most, unless the recipe says otherwise."""
+
 
 class FolderSink(Sink):
     """The files of `folder`, laid out to the byte before anything is written."""
@@ -36,7 +39,7 @@ class FolderSink(Sink):
         held = plan.container.cache
         self.attentions = [] if held is None else cache.attentions(arch, held)
         self._scales = {cache.aside(one): [Spec(*s) for s in cache.specs(one, held)] for one in self.attentions}
-        self.layout = Layout(self._specs(), plan.recipe.max_shard_bytes)
+        self.layout = Layout(self._specs(), plan.recipe.max_shard_bytes or SHARD)
 
     def _specs(self) -> list[Spec]:
         """Every tensor of the output, in the source's order of files and offsets."""

@@ -170,11 +170,11 @@ class GgufSink(FolderSink):
         chosen = {name: next(iter(found)) for name, found in kinds.items()}
         specs = [Spec(t.name, chosen.get(t.name, GGMLQuantizationType.F32), t.shape) for t in places.targets]
         facts = places.facts(_file_type(plan, specs)) | more
-        self.layout = Layout(plan.out.name, facts, specs, plan.recipe.split_max_size)
+        self.layout = Layout(plan.out.name, facts, specs, plan.recipe.max_shard_bytes)
 
     @property
     def larger(self) -> list[str]:
-        most = self.plan.recipe.split_max_size
+        most = self.plan.recipe.max_shard_bytes
         return [] if most is None else self.layout.larger(most)
 
     def pack(self, item: Item, start: int, outcome: Outcome) -> list[Stored]:

@@ -113,7 +113,7 @@ def test_metadata_that_are_larger_than_a_file_may_be_are_said() -> None:
 
 def test_no_more_shards_are_made_than_can_be_counted() -> None:
     specs = [Spec(f"{i}", F32, (1,)) for i in range(1 << 16)]
-    with pytest.raises(RecipeError, match=r"split_max_size: 65,537 shards of 100 bytes, and GGUF counts to 65,535"):
+    with pytest.raises(RecipeError, match=r"max_shard_bytes: 65,537 shards of 100 bytes, and GGUF counts to 65,535"):
         Layout("out.gguf", FACTS, specs, most=100)
 
 

@@ -114,8 +114,8 @@ class Layout(Reserved):
         found = shards.cut(sizes, (first, other), most, self._align)
         if len(found) > shards.MOST:
             raise RecipeError(
-                f"{len(found):,} shards of {most:,} bytes, and GGUF counts to {shards.MOST:,}", where="split_max_size",
-                fix="Choose a larger size", key="split_max_size",
+                f"{len(found):,} shards of {most:,} bytes, and GGUF counts to {shards.MOST:,}", where="max_shard_bytes",
+                fix="Choose a larger size", key="max_shard_bytes",
             )  # fmt: skip
         for number, chosen in enumerate(found):
             said = (own if number else facts) | self._marks(number, len(found))
