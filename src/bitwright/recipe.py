@@ -359,7 +359,8 @@ class Network(_Table):
     percentile: float = Field(99.99, gt=50, le=100)
     """For the observer "percentile": percent of the values inside the range."""
     storage: Literal["int8", "int4"] = "int8"
-    """Weights of at most 4 bits: a byte each (ONNX Runtime: integer kernels) or packed (half size, float kernels)."""
+    """Weights of at most 4 bits: a byte each (ONNX Runtime: integer kernels) or packed (half size, float kernels).
+    Under a budget they are packed unless this is set."""
     equalize: bool = True
     """Cross-layer equalization across ReLU, sums and pooling, where less noise is predicted."""
     absorb: bool = False
@@ -381,14 +382,15 @@ class Network(_Table):
 
 
 class Budget(_Table):
-    """What the output may take or lose: one of `size`, `bpw` and `kl`. Formats are chosen by what they cost on text."""
+    """What the output may take or lose: one of `size`, `bpw` and `kl`. Formats are chosen by what they cost on data."""
 
     size: int | None = Field(None, gt=0)
     """Bytes of the output's weight files, at most."""
     bpw: Positive | None = None
     """Bits of the output's weight files per parameter of the whole model, at most."""
     kl: Positive | None = None
-    """Nats per token that may be lost, as predicted before anything is solved: the smallest output that keeps to it."""
+    """Nats per token, or per sample of a network that returns class scores, that may be lost, as predicted before
+    anything is solved: the smallest output that keeps to it."""
     formats: tuple[str, ...] | None = None
     """The formats to choose from; None: the container's own."""
 

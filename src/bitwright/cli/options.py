@@ -101,12 +101,14 @@ MaxShardSize = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(help="Budget: bytes of the weight files, e.g. 180MB. Formats are chosen by what they cost on text."),
+    typer.Option(help="Budget: bytes of the weight files, e.g. 180MB. Formats are chosen by what they cost on data."),
 ]
 Bpw = Annotated[float | None, typer.Option(help="Budget: bits per parameter of the whole model, e.g. 3.6.")]
 MaxKl = Annotated[
     float | None,
-    typer.Option(help="Budget: nats per token that may be lost, as predicted; the smallest output is written."),
+    typer.Option(
+        help="Budget: nats per token (or sample) that may be lost, as predicted; the smallest output is written."
+    ),
 ]
 ImatrixFile = Annotated[
     str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,14 @@ from bitwright.core.allocation import Allocation, Option, allocate, frontier
 from bitwright.engine.journal import Journal
 from bitwright.errors import RecipeError
 from bitwright.events import Event, Note
-from bitwright.models.model import Cost, Item, Plan
+from bitwright.models.model import Cost, Fixed, Item, Plan
 from bitwright.recipe import Budget
 from bitwright.words import megabytes, plural
 
 KEPT = "cost:"
 """Begins the journal's names of what parts cost."""
+FIXED = "fixed"
+"""The journal's name of what all choices lose alike."""
 POINTS = 24
 """Points of the frontier that the certificate holds."""
 
@@ -60,14 +62,21 @@ def lines(plan: Plan) -> list[str]:
     least, most = plan.ends
     told = plural(len(choices), plan.model.kind.words.part, plan.model.kind.words.parts)
     return [
-        f"{told} in formats chosen by what they cost on text: {', '.join(names)}",
+        f"{told} in formats chosen by what they cost on {plan.model.kind.words.data}: {', '.join(names)}",
         f"outputs of {_told(plan, least)} to {_told(plan, most)} are possible",
     ]
 
 
 def _ends(plan: Plan) -> tuple[int, int]:
-    """Bytes of the smallest and of the largest output."""
-    return plan.end(min).sink.final_bytes, plan.end(max).sink.final_bytes
+    """Bytes of the smallest and of the largest output. RecipeError where rules contradict one another."""
+    groups = _groups(plan, plan.model.choices(plan))
+    found = []
+    for pick in (min, max):
+        picked = [pick(forms.values(), key=lambda items: _stored(plan, items)) for forms in groups.values()]
+        items = {item.name: item for each in picked for item in each}
+        found.append(replace(plan, items={name: items[name] for name in plan.items}).sink.final_bytes)
+    smallest, largest = sorted(found)
+    return smallest, largest
 
 
 def _told(plan: Plan, size: int) -> str:
@@ -90,15 +99,18 @@ def spend(plan: Plan, data: Any, journal: Journal) -> Generator[Event, None, Pla
     }
     for event in plan.model.costs(plan, data, choices, costs.__contains__):
         if isinstance(event, Cost):
-            costs[event.name] = event.nats
-            journal.keep(f"{KEPT}{event.name}", event.nats)
+            costs[event.name] = event.loss
+            journal.keep(f"{KEPT}{event.name}", event.loss)
+        elif isinstance(event, Fixed):
+            journal.keep(FIXED, event.loss)
         else:
             yield event
     groups = _groups(plan, choices)
     options = {name: _options(plan, forms, costs) for name, forms in groups.items()}
-    chosen = _chosen(plan, budget, groups, options)
+    fixed = float(journal.kept.get(FIXED, 0.0))
+    chosen = _chosen(plan, budget, groups, options, fixed)
     found = _with(plan, groups, chosen)
-    found.spent = _summary(found, plan, groups, options, chosen, costs)
+    found.spent = _summary(found, plan, groups, options, chosen, costs, fixed)
     note = f"{plural(len(groups), 'group')} of {plan.model.kind.words.parts} for {_told(found, found.sink.final_bytes)}"
     yield Note(note)
     return found
@@ -128,41 +140,54 @@ def _options(plan: Plan, forms: Forms, costs: Mapping[str, Mapping[str, float] |
     return [
         Option(
             label,
-            sum(map(plan.stored, items)) / 8,
+            _stored(plan, items) / 8,
             sum((costs[item.name] or {}).get(label, 0.0) for item in items),
         )
         for label, items in forms.items()
     ]
 
 
-def _chosen(plan: Plan, budget: Budget, groups: Mapping[str, Forms], options: Mapping[str, list[Option]]) -> Allocation:
-    """The options to take."""
+def _stored(plan: Plan, items: Sequence[Item]) -> int:
+    """Bits on disk of some parts; those that share a tensor have it once."""
+    return sum(map(plan.stored, {plan.model.tensor(item.part): item for item in items}.values()))
+
+
+def _chosen(
+    plan: Plan, budget: Budget, groups: Mapping[str, Forms], options: Mapping[str, list[Option]], fixed: float
+) -> Allocation:
+    """The options to take, where `fixed` is lost whichever they are."""
     limit = bytes_of(plan, budget)
     if limit is None:
-        return _least_bytes(budget, options, plan.model.spread)
+        return _least_bytes(plan, budget, options, fixed)
+    least = {name: min(each, key=lambda option: (option.loss, option.size)) for name, each in options.items()}
+    finest = Allocation(least, sum(option.loss for option in least.values()))
+    if _with(plan, groups, finest).sink.final_bytes <= limit:
+        return finest
     room = float(limit - _beside(plan, groups))
     while True:
         try:
             found = allocate(options, room)
         except ValueError as error:
-            least = _with(plan, groups, allocate(options, sum(min(o.size for o in each) for each in options.values())))
-            raise _too_small(plan, budget, limit, least.sink.final_bytes) from error
+            small = _with(plan, groups, allocate(options, sum(min(o.size for o in each) for each in options.values())))
+            raise _too_small(plan, budget, limit, small.sink.final_bytes) from error
         over = _with(plan, groups, found).sink.final_bytes - limit
         if over <= 0:
             return found
         room -= over  # what lies between tensors depends on their sizes
 
 
-def _least_bytes(budget: Budget, options: Mapping[str, list[Option]], spread: float) -> Allocation:
+def _least_bytes(plan: Plan, budget: Budget, options: Mapping[str, list[Option]], fixed: float) -> Allocation:
     """The smallest options that lose at most the budget, as surely as is predicted: sizes and losses change places."""
     assert budget.kl is not None
+    spread = plan.model.spread
     turned = {name: [Option(o.label, o.loss, o.size) for o in each] for name, each in options.items()}
     try:
-        found = allocate(turned, budget.kl / spread)
+        found = allocate(turned, budget.kl / spread - fixed)
     except ValueError as error:
-        least = spread * sum(min(o.loss for o in each) for each in options.values())
+        least = spread * (fixed + sum(min(o.loss for o in each) for each in options.values()))
+        sample = plan.model.kind.words.sample
         raise RecipeError(
-            f"the finest formats may lose {least:.3g} nats per token already", where="--max-kl",
+            f"the finest formats may lose {least:.3g} nats per {sample} already", where="--max-kl",
             fix=f"Give at least {1.01 * least:.2g}, or finer formats (budget.formats)", key="budget",
         ) from error  # fmt: skip
     chosen = {name: Option(o.label, o.loss, o.size) for name, o in found.chosen.items()}
@@ -172,7 +197,7 @@ def _least_bytes(budget: Budget, options: Mapping[str, list[Option]], spread: fl
 def _beside(plan: Plan, groups: Mapping[str, Forms]) -> int:
     """Bytes of the output that no choice changes."""
     first = {item.name: item for forms in groups.values() for item in next(iter(forms.values()))}
-    return replace(plan, items=first).sink.final_bytes - sum(map(plan.stored, first.values())) // 8
+    return replace(plan, items=first).sink.final_bytes - _stored(plan, [*first.values()]) // 8
 
 
 def _with(plan: Plan, groups: Mapping[str, Forms], chosen: Allocation) -> Plan:
@@ -188,15 +213,17 @@ def _summary(
     options: Mapping[str, list[Option]],
     chosen: Allocation,
     costs: Mapping[str, Any],
+    fixed: float,
 ) -> dict[str, Any]:
-    """How the budget was spent, for the certificate."""
-    beside, spread = _beside(plan, groups), plan.model.spread
-    steps = list(frontier(options))
+    """How the budget was spent, for the certificate; `fixed` is part of every loss."""
+    spread, loss, steps = plan.model.spread, fixed + chosen.loss, list(frontier(options))
     kept = sorted({round(i * (len(steps) - 1) / (POINTS - 1)) for i in range(POINTS)})
     return {
         "bytes": found.sink.final_bytes,
-        "predicted": {"kl": chosen.loss, "low": chosen.loss / spread, "high": chosen.loss * spread},
-        "bound": chosen.bound,
-        "frontier": [[beside + round(steps[i].size), steps[i].loss] for i in kept],
+        **({"outputs": list(plan.model.judged)} if plan.model.judged else {}),
+        "predicted": {plan.model.measure: loss, "low": loss / spread, "high": loss * spread},
+        "fixed": fixed,
+        "bound": fixed + chosen.bound,
+        "frontier": [[_with(plan, groups, steps[i]).sink.final_bytes, fixed + steps[i].loss] for i in kept],
         "costs": dict(costs),
     }

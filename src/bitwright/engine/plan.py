@@ -119,6 +119,8 @@ def complete(kind: Kind, recipe: Recipe) -> Recipe:
     require_tables(kind, raw, "recipe")
     if "calibration" in kind.tables:
         raw["calibration"] = {"windows": EFFORTS[recipe.effort].windows} | raw.get("calibration", {})
+    if recipe.budget is not None:
+        raw |= {table: {**given, **raw.get(table, {})} for table, given in kind.spending.items()}
     if kind.layer:
         raw["layer"] = Layer.model_validate(dict(kind.layer)).overlaid(raw.get("layer", {})).model_dump()
     return Recipe.model_validate(raw)

@@ -23,7 +23,10 @@ kinds: Registry[Kind] = Registry(
     Kind,
     "bitwright.models",
     "KIND",
-    besides=("demos", "effort", "histogram", "model", "precision", "recovery", "running", "samples", "tasks"),
+    besides=(
+        *("costs", "demos", "effort", "histogram", "ladder", "model", "precision", "recovery", "running"),
+        *("samples", "tasks"),
+    ),
 )
 
 __all__ = ["Kind", "find", "kind_at", "kind_of", "kinds", "open", "require_device", "require_same_kind"]

@@ -72,6 +72,8 @@ class Kind(ABC):
     """Command-line options of this kind alone, and the recipe's keys that they set."""
     layer: ClassVar[Mapping[str, Any]] = {}
     """How its layers are stored unless the recipe says otherwise, where that is not the recipe's own default."""
+    spending: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What a budget takes for granted in its tables unless the recipe says otherwise."""
 
     library: ClassVar[str]
     """The library that loads its models, as the hub calls it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bitwright import machine
 from bitwright.core import formats
@@ -113,10 +113,17 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What formats of one part cost, by name and in nats per token; None where nothing was seen of the part."""
+    """What formats of one part cost, by name and in the unit of its model; None where nothing was seen of the part."""
 
     name: str
-    nats: Mapping[str, float] | None
+    loss: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What the output loses whatever formats its parts have, in the unit of `Cost`: rounded tensors between them."""
+
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -373,6 +380,10 @@ class Model(ABC):
     """What opening it did."""
     independent: bool = False
     """Whether a part's codes stay what they are when another part stays float."""
+    measure: Literal["kl", "noise"] = "kl"
+    """What costs count: nats of KL divergence, or the noise of outputs as a share of their power."""
+    judged: Sequence[str] = ()
+    """The outputs whose noise costs count, each as much as any other."""
     spread: float = 1.0
     """The factor within which losses of outputs are that are predicted from `costs`."""
     unpacks: bool = False
@@ -529,8 +540,11 @@ class Model(ABC):
 
     def costs(
         self, plan: Plan, data: Any, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
-    ) -> Generator[Event | Cost, None, None]:
-        """What the formats among `choices` cost, of all parts that are not `known`."""
+    ) -> Generator[Event | Cost | Fixed, None, None]:
+        """What the formats among `choices` cost, of all parts that are not `known`; first what they all lose alike.
+
+        Where all parts are known, so is that.
+        """
         raise NotImplementedError
 
     @abstractmethod

@@ -19,10 +19,11 @@ from bitwright.methods import registry as methods
 from bitwright.models.demos import digits
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.model import Item
-from bitwright.models.network.curvature import Curvature, scored
+from bitwright.models.network.curvature import Curvature
 from bitwright.models.network.estimate import weighing
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.model import NetworkModel
+from bitwright.models.network.slopes import scored
 from bitwright.words import megabytes
 from tests import jobs, networks
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 
 from bitwright.core.array import Array
 from bitwright.core.stats import Stats
 from bitwright.events import Event, Progress, Started
-from bitwright.methods import Seen, registry
+from bitwright.methods import registry
+from bitwright.models.costs import lies, searched
 from bitwright.models.effort import Effort
 from bitwright.models.language import memory
 from bitwright.models.language.arch import Architecture
@@ -26,7 +26,6 @@ from bitwright.models.language.evaluate import Comparison
 from bitwright.models.language.text import Text
 from bitwright.models.language.turns import Turns
 from bitwright.models.model import Cost, Item, Plan, Turn
-from bitwright.models.recovery import begins
 from bitwright.recipe import Layer
 
 LOOK = 4
@@ -88,14 +87,14 @@ def _nats(plan: Plan, turn: Turn, forms: Sequence[Item]) -> dict[str, float] | N
     if stats is None:
         return None
     found, step = dict.fromkeys((form.format.name for form in forms), 0.0), plan.model.piece_rows(plan, forms[0])
-    search, rounded = registry.get("mse"), [form for form in forms if not _lies(plan, form)]
+    rounded = [form for form in forms if not lies(plan, form)]
     for start in range(0, forms[0].rows, step):
         w = plan.model.rows(forms[0], start, start + step)
         g = turn.curvature(forms[0], start, start + len(w))
         if g is None:  # no gradient reaches these outputs: nothing of them reaches the loss
             continue
         for form in rounded:
-            e = w - search.solve(w, form.format, Seen(stats), search.options()).decode()
+            e = w - searched(w, form, stats)
             found[form.format.name] += _left(plan, form) * second_order(e, stats.hessian, g)
     return found
 
@@ -103,11 +102,6 @@ def _nats(plan: Plan, turn: Turn, forms: Sequence[Item]) -> dict[str, float] | N
 def second_order(e: Array, h: Array, g: Array) -> float:
     """Nats per token that an error e [outputs, inputs] of a matrix costs: tr(G E H E^T) / 2, to second order."""
     return float(((e @ h) * (g @ e)).sum()) / 2
-
-
-def _lies(plan: Plan, form: Item) -> bool:
-    """Whether a matrix lies on a format's lattice, as far as its first rows tell: it costs nothing then."""
-    return begins(partial(plan.model.rows, form), (form.rows, form.columns), form.format)
 
 
 def _left(plan: Plan, form: Item) -> float:
@@ -121,16 +115,15 @@ def _left(plan: Plan, form: Item) -> float:
 
 def _alone(plan: Plan, text: Text, forms: Sequence[Item]) -> Generator[Event, None, Cost]:
     """Of a tensor outside the blocks: what the model loses with it alone rounded."""
-    name, search, found = forms[0].name, registry.get("mse"), {}
+    name, found = forms[0].name, {}
     w = plan.model.rows(forms[0], 0, forms[0].rows)
     p = decoder_of(plan.source)
     try:
         for form in forms:
-            if _lies(plan, form):
+            if lies(plan, form):
                 found[form.format.name] = 0.0
                 continue
-            rounded = search.solve(w, form.format, Seen(), search.options()).decode()
-            q = _rounded(plan, name, rounded)
+            q = _rounded(plan, name, searched(w, form, None))
             try:
                 steps = compare_decoders(
                     p, q, text.calibration[:LOOK], budget=memory.activation_budget(plan) // 2, spill=plan.partial,

@@ -18,7 +18,7 @@ from bitwright.errors import InputError, RecipeError, TensorError
 from bitwright.files.containers import registry as containers
 from bitwright.files.held import Module
 from bitwright.methods import Method, registry
-from bitwright.models.language import ladder
+from bitwright.models import ladder
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.importance import Importance
 from bitwright.models.language.memory import SOLVE
@@ -142,7 +142,7 @@ class Forms:
         recipe, found = plan.recipe, {}
         for name, item in plan.items.items():
             part, names = item.part, [item.format.name]
-            if not _decided(recipe, self.names(part)) and (part.block is not None or self._typed(recipe)):
+            if not ladder.decided(recipe, self.names(part)) and (part.block is not None or self._typed(recipe)):
                 names = ladder.of(recipe, part.columns)
             layers = [self._settled(part, self._ruled(part, recipe, format)) for format in names]
             forms = [item] if len(names) == 1 else [self.item(part, layer, plan) for layer in layers]
@@ -296,11 +296,6 @@ def about_table(part: Matrix, recipe: Recipe) -> Iterator[None]:
         if part.block is None and recipe.embedding != FLOAT and error.key == "layer.format":
             error.key = error.where = "embedding"
         raise
-
-
-def _decided(recipe: Recipe, names: tuple[str, ...]) -> bool:
-    """Whether a rule gives a format to what is called so."""
-    return any("format" in rule.given and any(matches(rule.match, name) for name in names) for rule in recipe.rules)
 
 
 def _reaches(method: Method, part: Matrix) -> bool:

@@ -37,13 +37,17 @@ class Networks(Kind):
     devices = ("cpu",)
     scopes = frozenset({"matrix", "model"})
     shows = frozenset({"nothing", "moments", "samples"})
-    tables = ("data", "network")
+    tables = ("data", "network", "budget")
     options: ClassVar[Mapping[str, str]] = {
         "calib": "data.source",
         "heldout": "data.heldout",
         "activations": "network.activations",
         "bind": "network.bind",
+        "size": "budget.size",
+        "bpw": "budget.bpw",
+        "max_kl": "budget.kl",
     }
+    spending: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": {"storage": "int4"}}
     layer: ClassVar[Mapping[str, Any]] = {
         "format": "int8", "group": "channel", "method": "descent", "options": {"damping": 0.001, "sweeps": 4}
     }  # fmt: skip

@@ -1,15 +1,10 @@
 """Output-side curvature of an ONNX network: what an error at the outputs of its layers costs.
 
-Of every layer G = E[g g^T] over positions is gathered, g = the gradient at its answer [outputs], of random slopes s at
-the network's own answers whose second moment is the Hessian of what the verdict measures there:
-
-    class scores: the KL divergence, diag(p) - p p^T of the network's own p; the same as that of -log p(y), y drawn
-                  from p, but of less variance: s = sqrt(p) v - p (sqrt(p) v), v random signs, one for each class
-    all else:     the squared error, the identity; of several outputs each in shares of its own power: s = v
-
-(Martens, Sutskever and Swersky 2012, https://arxiv.org/abs/1206.6464). An error E of the layer costs about
-tr(G E H E^T) / 2 (Martens and Grosse 2015, https://arxiv.org/abs/1503.05671; of convolutions Grosse and Martens 2016,
-https://arxiv.org/abs/1602.01407). Convolutions of several groups have a G for each; one output alone needs none.
+Of every layer G = E[g g^T] over positions is gathered, g = the gradient at its answer [outputs], of the random slopes
+at the network's own answers that `slopes` tells; squared errors of several outputs count in shares of their own power.
+An error E of the layer costs about tr(G E H E^T) / 2 (Martens and Grosse 2015, https://arxiv.org/abs/1503.05671; of
+convolutions Grosse and Martens 2016, https://arxiv.org/abs/1602.01407). Convolutions of several groups have a G for
+each; one output alone needs none.
 """
 
 from __future__ import annotations
@@ -27,11 +22,8 @@ from bitwright.models.model import Item
 from bitwright.models.network.backward import Backward, Tensors
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Feeds, Session
+from bitwright.models.network.slopes import SCORED, counting, scored, signs
 from bitwright.models.network.unfold import outputs_as_rows
-from bitwright.models.tasks.verdict import FLOOR, probabilities
-
-SCORED = ("classify", "words")
-"""Tasks whose first output holds class scores."""
 
 
 class Curvature:
@@ -44,8 +36,7 @@ class Curvature:
         self._layers = [item.part for item in items if item.part.outputs > item.part.groups]
         self._names = {layer.name for layer in self._layers}
         self._scored = task in SCORED
-        counting = [*graph.outputs][: 1 if self._scored else None]
-        self._outputs = [name for name in counting if graph.outputs[name][0].startswith("float")]
+        self._outputs = counting(graph, task)
         self._sums: dict[str, list[torch.Tensor]] = {}
         self._counts: dict[str, int] = {}
         self._found: dict[str, list[torch.Tensor]] = {}
@@ -92,7 +83,7 @@ class Curvature:
     def _slopes(self, powers: Mapping[str, float], generator: torch.Generator, answers: Tensors) -> Tensors:
         found = {}
         for name, x in answers.items():
-            v = torch.randint(0, 2, x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+            v = signs(x, generator)
             if self._scored:
                 found[name] = scored(x, v)
             elif powers.get(name, 1.0) > 0:
@@ -117,16 +108,3 @@ class Curvature:
         for why in dict.fromkeys(self.absent.values()):
             names = [name for name, reason in self.absent.items() if reason == why]
             yield Note(f"no output curvature for {len(names)} of {len(self._layers)} layers, first {names[0]}: {why}")
-
-
-def scored(x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Slopes at class scores `x` along the last axis, or axis 1 of [samples, classes, 1, ...], from signs `v`."""
-    rows = x.reshape(len(x), -1) if all(size == 1 for size in x.shape[2:]) else x.reshape(-1, x.shape[-1])
-    v = v.reshape(rows.shape)
-    if probabilities(rows.numpy()):
-        found = v / rows.clamp_min(FLOOR).sqrt()
-    else:
-        p = rows.softmax(-1)
-        root = p.sqrt() * v
-        found = root - p * root.sum(-1, keepdim=True)
-    return found.reshape(x.shape)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.core import formats
 from bitwright.core.lattice import found
 from bitwright.core.measure import Usage
+from bitwright.core.observe import Affine
 from bitwright.core.qtensor import QTensor
 from bitwright.errors import RecipeError, about
 from bitwright.events import Event, Progress, Row, Started
@@ -25,11 +27,12 @@ from bitwright.files.layers import Layer, Placement, to_matrix
 from bitwright.files.onnx import decode_layers, files_of, parameters, read, write
 from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
-from bitwright.models import kinds
+from bitwright.models import kinds, ladder
+from bitwright.models.costs import lies
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
-from bitwright.models.model import Copy, Drop, Estimate, Item, Model, Plan, Turn, alike
-from bitwright.models.network import estimate, sensitivity, verify
+from bitwright.models.model import Copy, Cost, Drop, Estimate, Fixed, Item, Model, Plan, Turn, alike
+from bitwright.models.network import costs, estimate, sensitivity, verify
 from bitwright.models.network.axes import opened
 from bitwright.models.network.branches import CONSTANT, require_open
 from bitwright.models.network.curvature import Curvature
@@ -40,6 +43,7 @@ from bitwright.models.network.session import Session
 from bitwright.models.network.settle import Settling, as_before
 from bitwright.models.network.shared import later_uses, require_alike, rounding, turned, uses
 from bitwright.models.network.sink import LayerSink
+from bitwright.models.network.slopes import SCORED, counting
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
 from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
@@ -48,8 +52,8 @@ from bitwright.models.network.walk import Walk
 from bitwright.models.samples.open import Batch, Samples, open_parts
 from bitwright.models.samples.preprocess import Feeding, size_of
 from bitwright.models.tasks.verdict import require_classes
+from bitwright.recipe import Budget, Recipe, Rule
 from bitwright.recipe import Layer as Settings
-from bitwright.recipe import Recipe
 from bitwright.rewrites import Subject, chosen
 from bitwright.words import megabytes, plural
 
@@ -77,8 +81,23 @@ def _read(sink: LayerSink, item: Item) -> None:
     sink.read(item)
 
 
+def _blank(item: Item) -> QTensor:
+    """What takes as many bytes as an item's codes and scales will."""
+    codes = np.zeros((item.rows, item.columns), np.uint8)
+    blocks = item.format.block_count(item.rows, item.columns)
+    shape = (1, 1) if item.format.block == "tensor" else (item.rows, blocks // item.rows)
+    return QTensor(item.format, codes, np.ones(shape, np.float32))
+
+
+def _ruled(recipe: Recipe, format: str) -> Recipe:
+    """The recipe in which every layer gets this format, unless a rule says otherwise."""
+    return recipe.model_copy(update={"rules": (Rule(match="*", format=format), *recipe.rules)})
+
+
 class NetworkModel(Model):
     """A float ONNX file, prepared. Rewrites change its graph: it serves the attempts of one job."""
+
+    spread = costs.SPREAD
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.kind, self.path = kinds.get("network"), path
@@ -96,7 +115,8 @@ class NetworkModel(Model):
         self._observed: Observed | None = None
         self._curvature: Curvature | None = None
         self._batches: list[Batch] = []
-        self._recovered: dict[str, QTensor] = {}
+        self._recovered: dict[str, dict[str, QTensor]] = {}
+        """Codes that weights were decoded from, by weight and format."""
         self._rewritten = False
         self._placements: dict[frozenset[str], Placement] = {}
         self._unplaced: set[str] = set()
@@ -123,6 +143,31 @@ class NetworkModel(Model):
 
     # --- planning
 
+    def container(self, container: Any, recipe: Recipe) -> Any:
+        """As it is; RecipeError where a budget has nothing to choose in it, or names what it does not store."""
+        if recipe.budget is None:
+            return container
+        if container.integer and self.network.target == "gpu":
+            raise RecipeError(
+                "integer layers of TensorRT hold 8 bits per weight, so that a budget has nothing to choose",
+                where="network.target", fix='Leave the budget out, or set target = "x86" or "arm"',
+                key="network.target",
+            )  # fmt: skip
+        if container.integer and self.network.storage != "int4":
+            raise RecipeError(
+                "every code takes a byte, so that a budget has nothing to choose", where="network.storage",
+                fix='Leave it out, or set storage = "int4"', key="network.storage",
+            )  # fmt: skip
+        group, symmetric = recipe.layer.group or "channel", recipe.layer.symmetric
+        for name in recipe.budget.formats or ():
+            try:
+                container.format(name, group=group, symmetric=symmetric, scale="fp32", where="budget.formats")
+            except RecipeError as error:
+                if error.key == "layer.format" and name in formats.families():
+                    error.key = "budget.formats"
+                    raise
+        return container
+
     def parts(self, recipe: Recipe) -> list[Layer]:
         return self.graph.matrices
 
@@ -146,6 +191,11 @@ class NetworkModel(Model):
                 "learned step sizes train every layer in integers", where="method lsq",
                 fix="Leave out max_drop, float layers and activations = none, or choose another method",
                 key="layer.method",
+            )  # fmt: skip
+        if learned and recipe.budget is not None:
+            raise RecipeError(
+                "learned step sizes train every layer at one bit width, and a budget gives each its own",
+                where="method lsq", fix="Choose another --method, or --bits instead of the budget", key="layer.method",
             )  # fmt: skip
         if learned and self.graph.recurrent:
             first = self.graph.recurrent[0]
@@ -185,6 +235,49 @@ class NetworkModel(Model):
             self._placements[kept] = self._place(sorted(kept))
         return self._placements[kept]
 
+    def layer(self, part: Any, recipe: Recipe) -> Settings:
+        """The settings of a part; under a budget with the first of its formats, unless a rule names one."""
+        if recipe.budget is not None:
+            recipe = _ruled(recipe, ladder.of(recipe, part.columns)[0])
+        return super().layer(part, recipe)
+
+    def choices(self, plan: Plan) -> dict[str, list[Item]]:
+        found = {}
+        for name, item in plan.items.items():
+            part, forms = item.part, [item]
+            if not ladder.decided(plan.recipe, self.names(part)):
+                names = ladder.of(plan.recipe, part.columns)
+                layers = [super(NetworkModel, self).layer(part, _ruled(plan.recipe, format)) for format in names]
+                forms = [form for form in (self.item(part, layer, plan) for layer in layers) if isinstance(form, Item)]
+            found[name] = forms
+        return found
+
+    def together(self, plan: Plan) -> list[list[str]]:
+        """Layers of one weight, which is stored once."""
+        return [[item.name for item in items] for items in uses(plan.items).values()]
+
+    def costs(
+        self, plan: Plan, data: Parts | None, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
+    ) -> Generator[Event | Cost | Fixed, None, None]:
+        assert data is not None
+        yield from self._begin(plan, data)
+        if all(map(known, plan.items)):
+            return
+        feeds = [batch.feeds for batch in self._batches]
+        walk = Walk(self.graph, self.placement(plan), self._quantizers(plan), feeds, plan.out.parent)
+
+        def exact(item: Item) -> bool:
+            return self._known(item) is not None
+
+        asked = costs.Costs(plan, self.graph, data[0].task, feeds, choices, known, exact)
+        yield from asked.measure(walk, data[0].first()[0], self._lacking(plan, data[0]))
+
+    def _lacking(self, plan: Plan, samples: Samples) -> str | None:
+        """Why it cannot be learnt how much outputs count; None where it can."""
+        if (needed := estimate.weighing(plan, self.graph, samples)) <= plan.room:
+            return None
+        return f"that needs {megabytes(needed)} of memory, and the limit is {megabytes(plan.room)}"
+
     def item(self, part: Any, layer: Settings, plan: Plan) -> Item | str:
         if layer.activations != "none":
             raise RecipeError(
@@ -208,7 +301,7 @@ class NetworkModel(Model):
                 "layers can be kept float only in integer networks", where="max_drop",
                 fix='Leave it out where activations = "none"', key="max_drop",
             )  # fmt: skip
-        require_alike(plan.items)
+        require_alike(plan.items, formats=plan.recipe.budget is None)
         methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
         if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
             raise RecipeError(
@@ -217,7 +310,13 @@ class NetworkModel(Model):
             )  # fmt: skip
 
     def open_data(self, plan: Plan) -> None:
+        budget = plan.recipe.budget
         data_free = not plan.container.integer and not plan.calibrated and plan.recipe.data.source is None
+        if data_free and budget is not None:
+            raise RecipeError(
+                "a budget is spent by what formats cost on samples, and there are none", where="budget",
+                fix="Give --calib DATA", key="budget",
+            )  # fmt: skip
         if data_free:
             return
         graph = self.graph
@@ -228,6 +327,8 @@ class NetworkModel(Model):
         self.samples = open_parts(plan.recipe.data, graph.inputs, feeding)
         self._require_classes()
         first = self.samples[0]
+        if budget is not None:
+            self._spends(budget, first)
         with about("data.source"):
             floats = [name for name, (dtype, _) in first.inputs.items() if dtype.startswith("float")]
             signals = [name for name in floats if first.axes[name] is not None and name not in self.states]
@@ -252,6 +353,18 @@ class NetworkModel(Model):
                 _ = first.pairs
         plan.notes += plan.effort.notes
 
+    def _spends(self, budget: Budget, samples: Samples) -> None:
+        """Note what costs count on such samples. Raises RecipeError where a KL is bounded that there is not."""
+        scored = samples.task in SCORED
+        if budget.kl is not None and not scored:
+            raise RecipeError(
+                f"bounds the KL of class scores, and samples of task {samples.task!r} are not judged by any",
+                where="--max-kl", key="budget.kl",
+                fix='Give --size or --bpw; or set data.task = "classify" where the first output holds scores',
+            )  # fmt: skip
+        if not scored:
+            self.measure, self.judged = "noise", counting(self.graph, samples.task)
+
     def _require_classes(self) -> None:
         """Raise DataError for labels that the network has no class for, where its scores are [samples, classes]."""
         name, (_, shape) = next(iter(self.graph.outputs.items()))
@@ -268,20 +381,29 @@ class NetworkModel(Model):
             return Effort()
         if not asked.weighing or not any(method.weighs for method in methods):
             return replace(asked, weighing=0)
-        if (needed := estimate.weighing(plan, self.graph, samples[0])) > plan.room:
-            what = f"that needs {megabytes(needed)} of memory, and the limit is {megabytes(plan.room)}"
+        if (what := self._lacking(plan, samples[0])) is not None:
             note = f"all outputs count alike, as weighing them does not fit: {what}"
             return replace(asked, weighing=0, notes=(note,))
         return replace(asked, weighing=len(samples[0]))
 
     def sink(self, plan: Plan) -> LayerSink:
+        folder = plan.partial / f"layers{plan.label}"
+        return LayerSink(plan, folder, self._about(plan) if plan.recipe.budget is None else self._size(plan))
+
+    def _size(self, plan: Plan) -> int:
+        """Bytes of the output, whatever its codes: to the byte once its graph has been rewritten and looked at."""
+        blank = {item.part.weight: _blank(item) for item in plan.items.values()}
+        return int(self._made(plan, blank, self._quantizers(plan)).ByteSize())
+
+    def _about(self, plan: Plan) -> int:
+        """Bytes of the output, about."""
         size, quantized = self.graph.model.ByteSize(), uses(plan.items)
         # A weight that others read, too, or that is returned stays beside its codes.
         readers, pinned = self.graph.consumers, self.graph.pinned
         alone = {w for w, items in quantized.items() if w not in pinned and len(readers[w]) == len(items)}
         saved = sum(4 * i.rows * i.columns * (i.part.weight in alone) - plan.stored(i) // 8 for i in plan.matrices)
         added = NODE * 2 * (len(self.placement(plan).activations) + len(plan.items))
-        return LayerSink(plan, plan.partial / f"layers{plan.label}", size - saved + added)
+        return int(size - saved + added)
 
     def estimate(self, plan: Plan) -> Estimate:
         return estimate.estimate(plan, self.graph, self.samples, self.placement(plan))
@@ -362,18 +484,32 @@ class NetworkModel(Model):
         return None if data is None else data[0].hash
 
     def turns(self, plan: Plan, data: Parts | None, finished: Callable[[str], bool]) -> Iterator[Event | Turn | Copy]:
-        if self._observed is None:
-            yield from self.rewrite(plan, data)
-            self._observed = yield from self._observe(plan)
+        yield from self._begin(plan, data)
         sink = sink_of(plan)
-        sink.placement = self.placement(plan)
-        sink.affines = quantizers(sink.placement, self._observed.values, self.network) if plan.container.integer else {}
+        sink.placement, sink.affines = self.placement(plan), self._quantizers(plan)
         if any(item.method.scope == "model" for item in plan.items.values()):
             yield from self._learned(plan, sink)
         else:
             if self._curvature is None and plan.effort.weighing and not all(map(finished, plan.items)):
                 yield from self._weigh(plan)
             yield from self._walk(plan, sink, finished)
+
+    def _begin(self, plan: Plan, data: Parts | None) -> Iterator[Event]:
+        """Rewrite the graph and look at the values between its layers, once for all that is done with it."""
+        if self._observed is None:
+            yield from self.rewrite(plan, data)
+            self._observed = yield from self._observe(plan)
+
+    def _quantizers(self, plan: Plan) -> dict[str, Affine]:
+        """How tensors between layers are rounded; before they were looked at, as good as any."""
+        placement = self.placement(plan)
+        if not plan.container.integer:
+            return {}
+        if self._observed is None:
+            signed = self.network.target != "x86"
+            # So fine that it saturates where a Relu or Clip does.
+            return dict.fromkeys(placement.activations, Affine(2.0**-10, -LEVELS // 2 if signed else 0, signed=signed))
+        return quantizers(placement, self._observed.values, self.network)
 
     def rewrite(self, plan: Plan, data: Parts | None) -> Iterator[Event]:
         """Read the samples and rewrite the graph as the recipe says: its matrices are then those that are rounded."""
@@ -402,13 +538,22 @@ class NetworkModel(Model):
     def _recover(self, plan: Plan) -> None:
         """Find the codes that weights were decoded from: no rewrite may then take them off their lattice."""
         trained = any(item.method.scope == "model" for item in plan.items.values())  # all of them, together
-        for item in [] if trained else list(plan.items.values()):
-            if item.name in plan.recoverable and item.part.weight not in self._recovered:
-                q = found(self.graph.matrix(item.part), item.format)
-                if q is None:
-                    plan.items[item.name] = item.off_lattice
-                else:
-                    self._recovered[item.part.weight] = q
+        spending = plan.recipe.budget is not None and plan.spent is None
+        forms = [form for each in self.choices(plan).values() for form in each] if spending else [*plan.items.values()]
+        for item in [] if trained else forms:
+            known = self._recovered.get(item.part.weight, {})
+            begun = lies(plan, item) if spending else item.name in plan.recoverable
+            if item.format.name in known or not begun:
+                continue
+            q = found(self.graph.matrix(item.part), item.format)
+            if q is not None:
+                self._recovered[item.part.weight] = {**known, item.format.name: q}
+            elif not spending:
+                plan.items[item.name] = item.off_lattice
+
+    def _known(self, item: Item) -> QTensor | None:
+        """The codes that an item's weight was decoded from, if it was."""
+        return self._recovered.get(item.part.weight, {}).get(item.format.name)
 
     def _observe(self, plan: Plan) -> Generator[Event, None, Observed]:
         """The values of all tensors that are rounded."""
@@ -422,7 +567,7 @@ class NetworkModel(Model):
         """How much the outputs of layers count for what the verdict measures: once for all attempts."""
         assert self.samples is not None
         first, items = self.samples[0], (plan.attempt_of or plan).items.values()
-        weighing = [item for item in items if item.method.weighs and item.part.weight not in self._recovered]
+        weighing = [item for item in items if item.method.weighs and self._known(item) is None]
         self._curvature = Curvature(self.graph, weighing, first.task, plan.recipe.data.seed)
         yield from self._curvature.compute([batch.feeds for batch in self._batches], first.first()[0])
 
@@ -439,7 +584,7 @@ class NetworkModel(Model):
             if item is None:
                 continue
             weight, affine = step.layer.weight, rounding(step.layer, sink.placement, sink.affines)
-            known = self._recovered.get(weight)
+            known = self._known(item)
             if known is not None:
                 item = item.recovered
             if (first := firsts[weight]) == item.name:
@@ -491,13 +636,20 @@ class NetworkModel(Model):
         try:
             for name, bias in sink.biases.items():
                 graph.set_bias(graph.layer(name), bias)
-            made = plan.container.write(graph, sink.placement, sink.weights, sink.affines, self.network)
-            for name, number in self.network.constant.items():
-                made.metadata_props.add(key=f"{CONSTANT}{name}", value=repr(number))
-            return made
+            return self._made(plan, sink.weights, sink.affines)
         finally:
             for name, bias in before.items():
                 graph.set_bias(graph.layer(name), bias)
+
+    def _made(self, plan: Plan, weights: Mapping[str, QTensor], affines: Mapping[str, Affine]) -> Any:
+        """The ONNX model that holds these weights."""
+        made = plan.container.write(self.graph, self.placement(plan), weights, affines, self.network)
+        if plan.recipe.budget is not None:
+            # Raising its operator set for 4 bits adds the shapes of all tensors, which runtimes infer.
+            del made.graph.value_info[:]
+        for name, number in self.network.constant.items():
+            made.metadata_props.add(key=f"{CONSTANT}{name}", value=repr(number))
+        return made
 
     def finish(self, plan: Plan) -> list[Path]:
         return write(self.graph_of(plan), plan.partial / plan.out.name)

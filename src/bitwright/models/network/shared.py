@@ -53,11 +53,12 @@ def turned(layers: Sequence[Layer]) -> dict[str, str]:
     return found
 
 
-def require_alike(items: Mapping[str, Item]) -> None:
-    """Raise RecipeError where two layers of one weight are to be quantized differently."""
+def require_alike(items: Mapping[str, Item], formats: bool = True) -> None:
+    """Raise RecipeError where two layers of one weight are to be quantized differently; `formats` are final."""
     for weight, (first, *others) in uses(items).items():
         for other in others:
-            if (other.format, other.method.name, other.options) != (first.format, first.method.name, first.options):
+            same = not formats or other.format == first.format
+            if not same or (other.method.name, other.options) != (first.method.name, first.options):
                 raise RecipeError(
                     f"{first.name} and {other.name} share the weight {weight}, and rules quantize them differently",
                     where=other.name, fix=f"Match the weight, {weight}", key="rules",

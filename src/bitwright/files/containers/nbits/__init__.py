@@ -24,6 +24,7 @@ class NBits(GraphContainer):
     name = "nbits"
     title = "ONNX with MatMulNBits, weights only"
     integer = False
+    ladder = ("int4", "int8")
 
     def format(
         self,

@@ -33,6 +33,7 @@ class QDQ(GraphContainer):
     name = "qdq"
     title = "ONNX with QuantizeLinear and DequantizeLinear"
     integer = True
+    ladder = ("int4", "int8")
 
     def format(
         self,
@@ -60,7 +61,7 @@ class QDQ(GraphContainer):
     def stored(self, format: Format, recipe: Any) -> Format:
         """Codes of integer kernels take a byte each, however few bits they use, unless `storage` packs them."""
         if recipe.network.storage == "int4" and format.bits <= 4:
-            return format
+            return formats.named("int4_narrow", group=format.block, scale=format.scale.type)
         return formats.named("int8_narrow", group=format.block, scale=format.scale.type)
 
     def write(

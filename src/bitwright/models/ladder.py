@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitwright.core import formats
 from bitwright.core.formats import named
 from bitwright.errors import RecipeError, nearest
 from bitwright.files.containers import registry as containers
-from bitwright.recipe import Recipe
+from bitwright.recipe import Recipe, matches
 
 
 def of(recipe: Recipe, columns: int) -> list[str]:
@@ -30,6 +32,11 @@ def of(recipe: Recipe, columns: int) -> list[str]:
     fitting = [name for name in names if named(name).fits(columns) or named(name, group="channel").fits(columns)]
     # Of formats that take the same room the first: those with finer scales stand before.
     return list({_bits(name, columns): name for name in reversed(fitting)}.values())[::-1]
+
+
+def decided(recipe: Recipe, names: Sequence[str]) -> bool:
+    """Whether a rule gives a format to what is called so."""
+    return any("format" in rule.given and any(matches(rule.match, name) for name in names) for rule in recipe.rules)
 
 
 def _bits(name: str, columns: int) -> int:
