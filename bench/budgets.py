@@ -4,15 +4,16 @@
     python bench/budgets.py FOLDER/NETWORK.onnx --drawn [--share 0.5]
 
 A share is that of the way from the smallest output (all layers int4) to the largest (all int8). With --drawn the
-network is one of bench/real.py's, and gets its samples. Printed are bytes, KL (of class scores) and lowest SQNR on the
-held-out samples, and what the budget predicted. The mixes are int4 for: the first layers, the last ones, the largest,
-those whose weights lose the least (SQNR of their rows at int4), and those that bring back least of the error of the
-output when they alone stay float (as --max-drop ranks layers).
+network is one of bench/real.py's, and gets its samples. Printed are bytes, KL (of class scores), the SQNR that the mean
+noise of the outputs makes (in brackets the lowest of an output) on the held-out samples, and what was predicted. The
+mixes are int4 for: the first layers, the last ones, the largest, those whose weights lose the least (SQNR at int4), and
+those that bring back least of the output's error when they alone stay float (as --max-drop ranks layers).
 """
 
 import argparse
 import math
 import tempfile
+from bisect import bisect_left
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from bitwright.engine.journal import Journal
 from bitwright.engine.write import Writer
 from bitwright.recipe import Recipe
 
-PACKED = {"storage": "int4"}
+WIDE = 1000.0
+"""Bits per parameter that any output keeps to: formats are then those that rules, or `formats`, leave."""
 
 
 def drawn(source, place):
@@ -48,31 +50,32 @@ class Job:
     def __init__(self, source, tables, options, place):
         self.source, self.tables, self.options, self.place, self.made = source, tables, options, place, 0
 
-    def plan(self, **more):
-        """A plan of all layers, with tables or options of its own."""
-        network = {**self.tables.get("network", {}), **PACKED}
-        tables = {**self.tables, "network": network, "rules": more.pop("rules", [])}
+    def plan(self, rules=(), budget=None, **options):
+        """A plan of all layers under a budget: by default a wide one, so that files differ by their codes alone."""
+        tables = {**self.tables, "rules": list(rules), "budget": budget or {"bpw": WIDE}}
         self.made += 1
-        out = self.place / f"{self.made}.onnx"
-        return bitwright.plan(self.source, out, recipe=tables, threads=1, **self.options, **more)
+        return bitwright.plan(
+            self.source, self.place / f"{self.made}.onnx", recipe=tables, threads=1, **self.options, **options
+        )
 
-    def run(self, **more):
+    def run(self, **given):
         """The certificate of such a job."""
-        *_, last = self.plan(**more).run()
+        *_, last = self.plan(**given).run()
         return last.certificate
 
     def mix(self, order, limit):
         """The certificate with int4 for the first layers of `order` that bring the output down to `limit` bytes."""
-        for count in range(1, len(order) + 1):
-            rules = [{"match": name, "format": "int4"} for name in order[:count]]
-            plan = self.plan(bits=8, rules=rules)
-            if plan.job.model._size(plan.job) <= limit:
-                return self.run(bits=8, rules=rules)
-        return None
+
+        def rules(count):
+            return [{"match": name, "format": "int4" if i < count else "int8"} for i, name in enumerate(order)]
+
+        counts = range(len(order) + 1)
+        count = bisect_left(counts, True, key=lambda count: self.plan(rules=rules(count)).job.ends[0] <= limit)
+        return self.run(rules=rules(count))
 
     def ranked(self):
         """Layers by what of the output's error each brings back at int4 when it alone stays float, least first."""
-        plan = self.plan(bits=4).job
+        plan = self.plan(budget={"bpw": WIDE, "formats": ["int4"]}).job
         plan.partial.mkdir()
         list(Writer(plan, Journal(plan.partial, "rank")).run(plan.model.samples))
         steps = plan.model.rank(plan, plan.model.samples)
@@ -87,14 +90,14 @@ def row(name, found):
     """A line of the table."""
     verdict = found["verdict"]
     kl = f"{verdict['kl']:.4f} ± {verdict['kl_interval']:.4f}" if "kl" in verdict else "-"
-    lowest = min(verdict["sqnr_db"].values())
-    predicted = found.get("budget", {}).get("predicted", {})
-    told = f"{predicted['kl']:.4f}" if "kl" in predicted else ""
-    if "noise" in predicted:
-        told = f"{-10 * math.log10(predicted['noise']):.1f} dB"
+    levels = list(verdict["sqnr_db"].values())
+    noise = sum(10 ** (-level / 10) for level in levels) / len(levels)
+    predicted = found["budget"]["predicted"]
+    told = f"KL {predicted['kl']:.4f}" if "kl" in predicted else f"{-10 * math.log10(predicted['noise']):.1f} dB"
     fours = sum(row["format"].startswith("int4") for row in found["rows"])
     print(
-        f"| {name} | {found['output']['bytes']:,} | {fours} of {len(found['rows'])} | {kl} | {lowest:.1f} | {told} |",
+        f"| {name} | {found['output']['bytes']:,} | {fours} of {len(found['rows'])} | {kl} "
+        f"| {-10 * math.log10(noise):.1f} ({min(levels):.1f}) | {told} |",
         flush=True,
     )
 
@@ -107,6 +110,7 @@ def main():
     parser.add_argument("--heldout")
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--drawn", action="store_true")
+    parser.add_argument("--task", help="data.task of drawn samples")
     parser.add_argument("--share", type=float, nargs="+", default=[0.5])
     parser.add_argument("--mixes", type=float, nargs="*", default=[0.5], help="shares at which mixes are run, too")
     args = parser.parse_args()
@@ -118,17 +122,19 @@ def main():
             tables = Recipe.load(args.recipe).model_dump(exclude_unset=True) if args.recipe else {}
             options = {"calib": args.calib, "heldout": args.heldout}
         tables.pop("layer", None)
+        if args.task:
+            tables["data"] = {**tables.get("data", {}), "task": args.task}
         job = Job(args.network, tables, options, place)
-        print("| layers at int4 | bytes | how many | KL | lowest SQNR (dB) | predicted |\n|---|---|---|---|---|---|")
-        ends = [job.run(bits=bits) for bits in (4, 8)]
+        print("| layers at int4 | bytes | how many | KL | SQNR (dB) | predicted |\n|---|---|---|---|---|---|")
+        ends = [job.run(budget={"bpw": WIDE, "formats": [name]}) for name in ("int4", "int8")]
         for name, found in zip(("all", "none"), ends, strict=True):
             row(name, found)
         least, most = (found["output"]["bytes"] for found in ends)
         names = [each["name"] for each in ends[0]["rows"]]
         size = {each["name"]: each["rows"] * each["columns"] for each in ends[0]["rows"]}
-        quiet = {each["name"]: each["sqnr"] for each in ends[0]["rows"]}
+        quiet = {each["name"]: math.inf if each["sqnr"] is None else each["sqnr"] for each in ends[0]["rows"]}
         for share in args.share:
-            found = job.run(size=round(least + share * (most - least)))
+            found = job.run(budget={"size": round(least + share * (most - least))})
             row(f"a budget of {share:.0%}", found)
             if share not in args.mixes:
                 continue
@@ -141,9 +147,7 @@ def main():
                 "the least of --max-drop": job.ranked(),
             }
             for name, order in orders.items():
-                mixed = job.mix(order, limit + (most - least) // 100)
-                if mixed is not None:
-                    row(name, mixed)
+                row(name, job.mix(order, limit + (most - least) // 100))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from bitwright.core.drift import Choice, Drift, aim, describe
+from bitwright.core.drift import Choice, Drift, aim, describe, make_up
 from bitwright.core.stats import Stats
 
 
@@ -103,6 +105,20 @@ def test_matrices_with_inputs_of_their_own_are_fitted_alike() -> None:
         whole, ridge = one + other, choice.ridge * (one + other).stats.hessian.trace() / 6
         exact = W @ whole.cross / whole.stats.n @ np.linalg.inv(whole.stats.hessian + ridge * np.eye(6))
         np.testing.assert_allclose(found, W + choice.share * exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_moments_that_rounding_left_indefinite_say_nothing(convert: Any) -> None:
+    """Inputs that hardly vary, about their mean: one group of two has them, the other is fitted as alone."""
+    halves = [drift(*streams(400, seed)) for seed in (3, 4)]
+    alone, _ = aim(W, (halves[0], halves[1]))
+    bad = np.diag(np.array([1, -3, 1, 1, 1, 1], np.float32)) * 1e-3
+    moments = [np.stack([half.stats.moment, bad]) for half in halves]
+    lost = [np.stack([W @ half.cross, np.zeros((4, 6), np.float32)]) for half in halves]
+    stats = [Stats(400, convert(moment)) for moment in moments]
+    found, _ = make_up(convert(np.stack([W, W])), stats, [[convert(each) for each in lost]])
+    assert np.abs(np.asarray(found[0]) - alone).max() < 0.02 * np.abs(alone).max()
+    assert np.abs(np.asarray(found[1]) - W).max() < 1e-6
 
 
 def test_a_note_says_what_was_chosen() -> None:

@@ -156,7 +156,23 @@ def _factor(hessian: Array, ridge: float, factors: Factors | None, half: int) ->
     xp = namespace(hessian)
     mean = xp.mean(xp.linalg.diagonal(hessian), axis=-1)[..., None, None]
     ridges = xp.where(mean > 0, ridge * mean, xp.ones_like(mean))
-    lower = xp.linalg.cholesky(hessian + ridges * like(np.eye(hessian.shape[-1]), hessian))
+    lower = _lower(hessian, ridges, like(np.eye(hessian.shape[-1]), hessian))
     if factors is not None:
         factors[half, ridge] = lower
     return lower
+
+
+def _lower(hessian: Array, ridges: Array, whole: Array) -> Array:
+    """The lower Cholesky factor of H + ridge I, with larger ridges for those matrices that this leaves indefinite.
+
+    Sums about a mean are differences: of inputs that hardly vary, their rounding is what is left.
+    """
+    xp = namespace(hessian)
+    try:
+        return xp.linalg.cholesky(hessian + ridges * whole)
+    except (np.linalg.LinAlgError, RuntimeError):  # torch's LinAlgError is a RuntimeError
+        if hessian.ndim > 2:
+            return xp.stack([_lower(h, r, whole) for h, r in zip(hessian, ridges, strict=True)])
+        if not bool(xp.all(xp.isfinite(ridges))):
+            raise
+        return _lower(hessian, 2 * ridges, whole)

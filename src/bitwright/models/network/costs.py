@@ -34,6 +34,8 @@ from bitwright.models.samples.preprocess import size_of
 from bitwright.rewrites import chosen
 from bitwright.words import plural
 
+SLOPES = 512
+"""Slopes that are drawn, at least as many as there are samples: of few samples, several each."""
 LOOK = 64
 """Samples on which a layer is measured that has no gradient."""
 
@@ -90,6 +92,7 @@ class Costs:
         self.users = {weight: items for weight, items in users if not all(known(item.name) for item in items)}
         self.forms = {weight: choices[items[0].name] for weight, items in self.users.items()}
         self.errors: dict[str, Errors] = {}
+        self.draws = 1
         self.corrections = [rewrite for rewrite in chosen(plan.recipe.network) if rewrite.correct]
 
     def measure(self, walk: Walk, few: Feeds, lacking: str | None) -> Generator[Event | Cost | Fixed, None, None]:
@@ -153,15 +156,17 @@ class Costs:
         inner = sorted({layer.input for layer in layers.values()} - set(self.graph.inputs))
         session = Session(self.graph.with_outputs(inner), optimize=False, where=self.graph.where)
         generator = torch.Generator().manual_seed(self.plan.recipe.data.seed)
-        for i, feeds in enumerate(self.feeds if layers else ()):
+        sizes = [size_of(dict(feeds), self.graph.axes) for feeds in self.feeds]
+        self.draws = max(1, SLOPES // sum(sizes))
+        for i, (feeds, samples) in enumerate(zip(self.feeds, sizes, strict=True) if layers else ()):
             values = {**feeds, **(session.run(feeds, inner) if inner else {})}
-            samples = size_of(dict(feeds), self.graph.axes)
 
             def found(layer: Layer, g: torch.Tensor, values: Feeds = values, samples: int = samples) -> None:
                 if layer.name in layers:
                     self._add(sums.setdefault(layer.name, _Sums()), layer, g, values[layer.input], samples)
 
-            backward.run(feeds, lambda answers: loss.slopes(answers, generator), found)
+            for _ in range(self.draws):
+                backward.run(feeds, lambda answers: loss.slopes(answers, generator), found)
             yield Progress("measure", i + 1, len(self.feeds), "slopes")
         for name in layers:
             told = sums.get(name)
@@ -185,7 +190,7 @@ class Costs:
             alike = len({len(part) for part in parts}) == 1
             products = sum(parts) if alike else sum(part.sum() for part in parts)
             total += float(torch.as_tensor(products).double().square().sum())
-        return total
+        return total / self.draws
 
     def _centred(self, name: str) -> bool:
         """Whether the mean of a layer's error is taken off by its bias."""
