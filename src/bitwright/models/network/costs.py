@@ -9,8 +9,8 @@ Layers that no gradient is known of are measured: the network runs with each of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from bitwright.methods import Seen
 from bitwright.models.costs import searched
 from bitwright.models.model import Cost, Fixed, Item, Plan
 from bitwright.models.network.backward import Backward
+from bitwright.models.network.estimate import draws
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.session import Feeds, Session
 from bitwright.models.network.settle import Settling
@@ -34,8 +35,8 @@ from bitwright.models.samples.preprocess import size_of
 from bitwright.rewrites import chosen
 from bitwright.words import plural
 
-SLOPES = 512
-"""Slopes that are drawn, at least as many as there are samples: of few samples, several each."""
+TOGETHER = 8
+"""Samples that go back at once, where the network takes any number."""
 LOOK = 64
 """Samples on which a layer is measured that has no gradient."""
 
@@ -48,34 +49,6 @@ SPREAD = 2.0
 
 Errors = dict[str, torch.Tensor]
 """{format: what a weight loses [rows, columns]}; formats that lose nothing are left out."""
-
-
-@dataclass
-class _Sums:
-    """Of one layer, batch by batch: of each format the products g e of every sample, and what a mean takes off them."""
-
-    products: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-    slopes: list[torch.Tensor] = field(default_factory=list)
-    """Sums of g over the positions of every sample, [samples, outputs]."""
-    totals: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Sums of e over all positions, [outputs]."""
-    count: int = 0
-
-    def add(self, g: torch.Tensor, changes: Mapping[str, torch.Tensor], samples: int) -> None:
-        """Count `samples`, from g and the e of each format, each [positions, outputs], sample after sample."""
-        self.slopes.append(g.reshape(samples, -1, g.shape[1]).sum(dim=1))
-        self.count += len(g)
-        for label, e in changes.items():
-            self.products.setdefault(label, []).append((g * e).reshape(samples, -1).sum(dim=1))
-            self.totals[label] = self.totals.get(label, 0.0) + e.sum(dim=0)
-
-    def of(self, label: str, centred: bool) -> list[torch.Tensor]:
-        """The products of every sample; where it is `centred`, the mean of e over all positions costs nothing."""
-        if not centred:
-            return self.products[label]
-        mean = self.totals[label] / self.count
-        pairs = zip(self.products[label], self.slopes, strict=True)
-        return [products - slopes @ mean for products, slopes in pairs]
 
 
 class Costs:
@@ -92,7 +65,6 @@ class Costs:
         self.users = {weight: items for weight, items in users if not all(known(item.name) for item in items)}
         self.forms = {weight: choices[items[0].name] for weight, items in self.users.items()}
         self.errors: dict[str, Errors] = {}
-        self.draws = 1
         self.corrections = [rewrite for rewrite in chosen(plan.recipe.network) if rewrite.correct]
 
     def measure(self, walk: Walk, few: Feeds, lacking: str | None) -> Generator[Event | Cost | Fixed, None, None]:
@@ -106,14 +78,14 @@ class Costs:
         loss = Loss(self.graph, self.task, both[0])
         yield Fixed(sum(loss.between(x, y) for x, y in zip(*both, strict=True)))
         absent = dict.fromkeys((item.name for items in self.users.values() for item in items), lacking or "")
-        sums: dict[str, _Sums] = {}
+        lost: dict[str, dict[str, float]] = {}
         if lacking is None:
-            absent = yield from self._slopes(loss, few, sums)
+            absent = yield from self._slopes(loss, few, lost)
         left = {weight for weight, items in self.users.items() if any(item.name in absent for item in items)}
         yield from self._notes(absent)
         for weight, items in self.users.items():
             if weight not in left:
-                yield from self._told(items, {label: self._sum(items, label, sums) for label in self.errors[weight]})
+                yield from self._told(items, lost[weight])
         yield from self._alone([weight for weight in self.users if weight in left])
 
     def _walk(self, walk: Walk) -> Generator[Event, None, Mapping[str, list[tuple[Answers, Answers]]]]:
@@ -145,56 +117,83 @@ class Costs:
             found[form.format.name] = w - torch.cat(parts)
         return found
 
-    def _slopes(self, loss: Loss, few: Feeds, sums: dict[str, _Sums]) -> Generator[Event, None, dict[str, str]]:
-        """Gather what slopes say of every use of a weight; {layer: why nothing is known of it}."""
+    def _slopes(
+        self, loss: Loss, few: Feeds, lost: dict[str, dict[str, float]]
+    ) -> Generator[Event, None, dict[str, str]]:
+        """Find by slopes what each format of each weight loses; {layer: why nothing is known of it}."""
         # Always from all layers, so that numbers are the same to the bit whichever of them are asked for.
         backward = Backward(self.graph, self.graph.matrices, loss.outputs, few)
         asked = {item.name for items in self.users.values() for item in items}
         absent = {name: why for name, why in backward.absent.items() if name in asked}
         absent |= {n: "a transposed convolution" for n in asked if self.layers[n].op == "ConvTranspose"}
-        layers = {name: self.layers[name] for name in asked if name not in absent}
-        inner = sorted({layer.input for layer in layers.values()} - set(self.graph.inputs))
-        session = Session(self.graph.with_outputs(inner), optimize=False, where=self.graph.where)
+        layers = [self.layers[item.name] for items in self.users.values() for item in items if item.name not in absent]
+        parts = [part for feeds in self.feeds for part in self._split(feeds)] if layers else []
+        means = self._means(parts, [layer for layer in layers if self.corrections and layer.bias is not None])
         generator = torch.Generator().manual_seed(self.plan.recipe.data.seed)
-        sizes = [size_of(dict(feeds), self.graph.axes) for feeds in self.feeds]
-        self.draws = max(1, SLOPES // sum(sizes))
-        for i, (feeds, samples) in enumerate(zip(self.feeds, sizes, strict=True) if layers else ()):
-            values = {**feeds, **(session.run(feeds, inner) if inner else {})}
-
-            def found(layer: Layer, g: torch.Tensor, values: Feeds = values, samples: int = samples) -> None:
-                if layer.name in layers:
-                    self._add(sums.setdefault(layer.name, _Sums()), layer, g, values[layer.input], samples)
-
-            for _ in range(self.draws):
-                backward.run(feeds, lambda answers: loss.slopes(answers, generator), found)
-            yield Progress("measure", i + 1, len(self.feeds), "slopes")
-        for name in layers:
-            told = sums.get(name)
-            if told is None or not all(bool(part.isfinite().all()) for part in told.slopes):
-                absent[name] = "its gradient is not finite"
+        count = draws(sum(samples for _, samples in parts) or 1)
+        for done, ((feeds, samples), inputs) in enumerate(zip(parts, self._inputs(parts, layers), strict=True), 1):
+            # Where a bias is corrected, the mean of e costs nothing.
+            changes = {la.name: self._changes(la, _rows(la, inputs) - means.get(la.name, 0.0)) for la in layers}
+            for _ in range(count):
+                for weight, found in self._products(backward, loss, generator, feeds, samples, changes).items():
+                    sums = lost.setdefault(weight, dict.fromkeys(self.errors[weight], 0.0))
+                    for label, products in found.items():
+                        sums[label] += float(products.double().square().sum()) / count
+            yield Progress("measure", done, len(parts), "slopes")
+        for layer in layers:
+            if not all(map(math.isfinite, lost.setdefault(layer.weight, {"": math.nan}).values())):
+                absent[layer.name] = "its gradient is not finite"
         return absent
 
-    def _add(self, sums: _Sums, layer: Layer, g: torch.Tensor, x: np.ndarray, samples: int) -> None:  # type: ignore[type-arg]
-        rows = unfold(layer, x)
-        assert rows is not None
-        errors = self.errors[layer.weight]
-        changes = {label: multiply(layer, e.numpy(), rows) for label, e in errors.items()}
-        # Where the first axis is another, samples are taken together: random signs keep them apart on average.
-        sums.add(outputs_as_rows(layer, g.numpy()), changes, samples if g.shape[0] % samples == 0 else 1)
+    def _products(
+        self, backward: Backward, loss: Loss, generator: torch.Generator, feeds: Feeds, samples: int,
+        changes: Mapping[str, Errors],
+    ) -> dict[str, Errors]:  # fmt: skip
+        """The sums of g e over all uses of each weight, by format, of every sample, with slopes that are drawn anew."""
+        products: dict[str, list[Errors]] = {}
 
-    def _sum(self, items: Sequence[Item], label: str, sums: Mapping[str, _Sums]) -> float:
-        """The loss of a weight in one format, over all its uses."""
-        total = 0.0
-        told = [sums[item.name].of(label, self._centred(item.name)) for item in items]
-        for parts in zip(*told, strict=True):
-            alike = len({len(part) for part in parts}) == 1
-            products = sum(parts) if alike else sum(part.sum() for part in parts)
-            total += float(torch.as_tensor(products).double().square().sum())
-        return total / self.draws
+        def found(layer: Layer, g: torch.Tensor) -> None:
+            if layer.name in changes:
+                rows = outputs_as_rows(layer, g.numpy())
+                # Where the first axis is another, samples are taken together: random signs keep them apart.
+                count = samples if g.shape[0] % samples == 0 else 1
+                sums = {label: (rows * e).reshape(count, -1).sum(dim=1) for label, e in changes[layer.name].items()}
+                products.setdefault(layer.weight, []).append(sums)
 
-    def _centred(self, name: str) -> bool:
-        """Whether the mean of a layer's error is taken off by its bias."""
-        return bool(self.corrections) and self.layers[name].bias is not None
+        backward.run(feeds, lambda answers: loss.slopes(answers, generator), found)
+        return {weight: {label: _total([one[label] for one in each]) for label in each[0]}
+                for weight, each in products.items()}  # fmt: skip
+
+    def _inputs(self, parts: Sequence[tuple[Feeds, int]], layers: Sequence[Layer]) -> Iterator[Feeds]:
+        """What the layers are fed in the float network, part by part, by the tensor's name."""
+        inner = sorted({layer.input for layer in layers} - set(self.graph.inputs))
+        session = Session(self.graph.with_outputs(inner), optimize=False, where=self.graph.where)
+        for feeds, _ in parts:
+            yield {**feeds, **(session.run(feeds, inner) if inner else {})}
+
+    def _means(self, parts: Sequence[tuple[Feeds, int]], layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+        """The mean of what the matrix of each of these layers multiplies, [groups, 1, columns]."""
+        sums, counts = dict[str, torch.Tensor](), dict.fromkeys((layer.name for layer in layers), 0)
+        for inputs in self._inputs(parts, layers):
+            for layer in layers:
+                rows = _rows(layer, inputs)
+                sums[layer.name] = sums.get(layer.name, 0.0) + rows.sum(dim=1, keepdim=True)
+                counts[layer.name] += rows.shape[1]
+        return {name: total / counts[name] for name, total in sums.items()}
+
+    def _split(self, feeds: Feeds) -> Iterator[tuple[Feeds, int]]:
+        """A batch in parts that take little memory, and the samples of each."""
+        axes = {name: axis for name, axis in self.graph.axes.items() if axis is not None and name in feeds}
+        samples = size_of(dict(feeds), self.graph.axes)
+        sizes = [self.graph.inputs[name][1][axis] for name, axis in axes.items() if name in self.graph.inputs]
+        step = samples if any(size is not None for size in sizes) else TOGETHER
+        for start in range(0, samples, step):
+            chosen = range(start, min(start + step, samples))
+            yield {n: x.take(chosen, axes[n]) if n in axes else x for n, x in feeds.items()}, len(chosen)
+
+    def _changes(self, layer: Layer, rows: torch.Tensor) -> Errors:
+        """e of each format where the matrix of a layer multiplies `rows`, [positions, outputs]."""
+        return {label: multiply(layer, e.numpy(), rows) for label, e in self.errors[layer.weight].items()}
 
     def _told(self, items: Sequence[Item], lost: Mapping[str, float]) -> Iterator[Cost]:
         """The costs of a weight are those of its first layer."""
@@ -234,6 +233,19 @@ class Costs:
                 lost[label] = sum(loss.between(x, y) for x, y in zip(exact, answers, strict=True))
             yield from self._told(items, lost)
             yield Progress("measure", done, len(weights), items[0].name)
+
+
+def _rows(layer: Layer, inputs: Feeds) -> torch.Tensor:
+    """What the matrix of a layer multiplies, [groups, positions, columns]."""
+    rows = unfold(layer, inputs[layer.input])
+    assert rows is not None  # transposed convolutions are measured
+    return rows
+
+
+def _total(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The products of all uses of a weight: of each sample, or of all where one use takes them together."""
+    alike = len({len(part) for part in parts}) == 1
+    return torch.stack([part if alike else part.sum() for part in parts]).sum(dim=0).reshape(-1)
 
 
 def _rounded(w: torch.Tensor, form: Item, seen: Seen) -> torch.Tensor:

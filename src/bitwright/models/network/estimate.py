@@ -15,6 +15,8 @@ from bitwright.models.network.graph import Graph
 from bitwright.models.network.walk import BUDGET
 from bitwright.models.samples.open import Samples
 
+SLOPES = 256
+"""Slopes that are drawn under a budget, at least as many as there are samples: of few samples, several each."""
 ENTRANCE = 0.05
 """Share of a network's products up to which a layer at its entrance stays float."""
 BASE = 392 * machine.MIB
@@ -110,8 +112,19 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     passes = forward * (8 * count + 2 * judged) + moments * count
     # A pass forward, another by torch's functions, and one back.
     passes += 3 * forward * min(plan.effort.weighing, count)
+    if plan.recipe.budget is not None and plan.spent is None:
+        forms = max(map(len, plan.model.choices(plan).values()))
+        # What each form loses; a walk, a pass with each form's errors, and for each slope one forward and one back.
+        needed = weighing(plan, graph, calibration)
+        memory = (max(memory, needed) if needed <= plan.room else memory) + 4 * forms * plan.weights
+        passes += forward * (3 + forms + 3 * draws(count)) * count
     seconds = SECONDS + passes / (rate / 1.5) + solve / (rate / 4)
     return Estimate(memory, seconds)
+
+
+def draws(count: int) -> int:
+    """Slopes that are drawn for each of `count` samples under a budget."""
+    return max(1, SLOPES // count)
 
 
 def weighing(plan: Plan, graph: Graph, samples: Samples) -> int:
