@@ -18,7 +18,7 @@ pytestmark = needs_chromium
 
 LIBRARY = Library(CONTENT, CONTENT)
 LIVE = [slug for slug in LIBRARY.lessons if "live(" in (LIBRARY.lesson_folder(slug) / "numbers.py").read_text("utf-8")]
-TRIED = 60
+TRIED = 30
 """Combinations of the controls that are compared, spread over all of them."""
 
 
@@ -51,6 +51,7 @@ def test_there_are_live_figures() -> None:
     assert "what-one-bit-costs" in LIVE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slug", LIVE)
 def test_the_page_computes_what_the_engine_computes(tab: Look, slug: str) -> None:
     figures = {
