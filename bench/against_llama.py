@@ -15,6 +15,7 @@ built.
 
 import argparse
 import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class Match:
         row = {"peer": quantizer, "type": kind, "date": time.strftime("%Y-%m-%d %H:%M")}
         out = self.file(quantizer, kind)
         for old in self.place.glob(f"{out.stem}.*"):
-            old.unlink()
+            shutil.rmtree(old) if old.is_dir() else old.unlink()  # of a run that was killed there is unfinished work
         try:
             steps = self.quantize(quantizer, kind, out)
             row |= {
