@@ -81,15 +81,20 @@ def test_a_mix_of_a_real_model(text: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.fixture(scope="module")
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    plan = small(DEMO, tmp_path_factory.mktemp("whole") / "whole.gguf", text)
+    jobs.finish(plan)
+    return plan.out
+
+
 @pytest.mark.parametrize("point", [5, 12, 20])
-def test_stopped_and_continued(point: int, text: Path, tmp_path: Path) -> None:
-    whole = small(DEMO, tmp_path / "whole.gguf", text)
-    jobs.finish(whole)
+def test_stopped_and_continued(point: int, whole: Path, text: Path, tmp_path: Path) -> None:
     plan = small(DEMO, tmp_path / "again.gguf", text)
     jobs.stop_after(plan, point)
     assert not plan.out.exists()
     assert isinstance([*run(small(DEMO, tmp_path / "again.gguf", text))][-1], Finished)
-    assert plan.out.read_bytes() == whole.out.read_bytes()
+    assert plan.out.read_bytes() == whole.read_bytes()
     assert not plan.partial.exists()
 
 
