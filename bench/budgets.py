@@ -69,8 +69,10 @@ class Job:
         def rules(count):
             return [{"match": name, "format": "int4" if i < count else "int8"} for i, name in enumerate(order)]
 
-        counts = range(len(order) + 1)
-        count = bisect_left(counts, True, key=lambda count: self.plan(rules=rules(count)).job.ends[0] <= limit)
+        def fits(count):
+            return self.plan(rules=rules(count)).job.ends[0].sink.final_bytes <= limit
+
+        count = bisect_left(range(len(order) + 1), True, key=fits)
         return self.run(rules=rules(count))
 
     def ranked(self):

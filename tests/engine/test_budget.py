@@ -45,7 +45,8 @@ def planned(source: Path, out: Path, text: Path, effort: str = "fast", **recipe:
 
 
 def test_a_size_is_kept_to_and_used(llama: Path, text: Path, tmp_path: Path) -> None:
-    least, most = planned(llama, tmp_path / "a.gguf", text, budget={"bpw": 8}).ends
+    ends = planned(llama, tmp_path / "a.gguf", text, budget={"bpw": 8}).ends
+    least, most = (end.sink.final_bytes for end in ends)
     size = (least + most) // 2
     found = jobs.finish(planned(llama, tmp_path / "out.gguf", text, "default", budget={"size": size}))
     written = (tmp_path / "out.gguf").stat().st_size

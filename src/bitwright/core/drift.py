@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwright.core.array import Array, divide, float32, like, namespace
+from bitwright.core.cholesky import cholesky
 from bitwright.core.stats import Stats
+from bitwright.errors import TensorError
 
 ROWS = 128
 """Rows of a matrix by which ridges and shares are chosen, at most: those of a large one, evenly taken, say the same."""
@@ -168,11 +170,10 @@ def _lower(hessian: Array, ridges: Array, whole: Array) -> Array:
     Sums about a mean are differences: of inputs that hardly vary, their rounding is what is left.
     """
     xp = namespace(hessian)
-    try:
-        return xp.linalg.cholesky(hessian + ridges * whole)
-    except (np.linalg.LinAlgError, RuntimeError):  # torch's LinAlgError is a RuntimeError
-        if hessian.ndim > 2:
+    while (lower := cholesky(hessian + ridges * whole)) is None:
+        if hessian.ndim > 2:  # each as far as it needs
             return xp.stack([_lower(h, r, whole) for h, r in zip(hessian, ridges, strict=True)])
         if not bool(xp.all(xp.isfinite(ridges))):
-            raise
-        return _lower(hessian, 2 * ridges, whole)
+            raise TensorError("the second moments of its inputs are not finite", fix="Keep it float by a rule")
+        ridges = 2 * ridges
+    return lower

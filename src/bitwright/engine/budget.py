@@ -24,8 +24,8 @@ POINTS = 24
 
 def require(plan: Plan) -> None:
     """Find out which outputs are possible; RecipeError where the budget is smaller than the smallest."""
-    least, _ = plan.ends = _ends(plan)
-    budget = plan.recipe.budget
+    plan.ends = _ends(plan)
+    least, budget = plan.ends[0].sink.final_bytes, plan.recipe.budget
     assert budget is not None
     limit = bytes_of(plan, budget)
     if limit is not None and limit < least:
@@ -33,9 +33,10 @@ def require(plan: Plan) -> None:
 
 
 def _too_small(plan: Plan, budget: Budget, limit: int, least: int) -> RecipeError:
+    most = plan.ends[1].sink.final_bytes
     return RecipeError(
         f"the budget is {_told(plan, limit)}, and the smallest output takes {_told(plan, least)}",
-        where=_option(budget), fix=f"Give at least that (at most {_told(plan, plan.ends[1])} is of use)", key="budget",
+        where=_option(budget), fix=f"Give at least that (at most {_told(plan, most)} is of use)", key="budget",
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def final_bytes(plan: Plan) -> int:
     budget = plan.recipe.budget
     if budget is None or plan.spent is not None:
         return plan.sink.final_bytes
-    limit, largest = bytes_of(plan, budget), plan.ends[1]
+    limit, largest = bytes_of(plan, budget), plan.ends[1].sink.final_bytes
     return largest if limit is None else min(limit, largest)
 
 
@@ -59,7 +60,7 @@ def lines(plan: Plan) -> list[str]:
     """What the plan says of a budget that is not spent yet."""
     choices = plan.model.choices(plan)
     names = dict.fromkeys(item.format.name for forms in choices.values() for item in forms)
-    least, most = plan.ends
+    least, most = (end.sink.final_bytes for end in plan.ends)
     told = plural(len(choices), plan.model.kind.words.part, plan.model.kind.words.parts)
     return [
         f"{told} in formats chosen by what they cost on {plan.model.kind.words.data}: {', '.join(names)}",
@@ -67,16 +68,15 @@ def lines(plan: Plan) -> list[str]:
     ]
 
 
-def _ends(plan: Plan) -> tuple[int, int]:
-    """Bytes of the smallest and of the largest output. RecipeError where rules contradict one another."""
+def _ends(plan: Plan) -> tuple[Plan, ...]:
+    """The plans with the smallest and the largest output. RecipeError where rules contradict one another."""
     groups = _groups(plan, plan.model.choices(plan))
     found = []
     for pick in (min, max):
         picked = [pick(forms.values(), key=lambda items: _stored(plan, items)) for forms in groups.values()]
         items = {item.name: item for each in picked for item in each}
-        found.append(replace(plan, items={name: items[name] for name in plan.items}).sink.final_bytes)
-    smallest, largest = sorted(found)
-    return smallest, largest
+        found.append(replace(plan, items={name: items[name] for name in plan.items}))
+    return tuple(sorted(found, key=lambda end: end.sink.final_bytes))
 
 
 def _told(plan: Plan, size: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from bitwright.core.array import Array, contiguous, float32, light, like, namespace
+from bitwright.core.cholesky import cholesky
 from bitwright.core.format import Format
 from bitwright.core.qtensor import QTensor, divisor
 from bitwright.core.stats import Stats
@@ -145,7 +146,7 @@ def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tupl
     used = damping
     while True:
         matrix[natural, natural] = diagonal + used * mean
-        lower = _cholesky(xp.flip(matrix))
+        lower = cholesky(xp.flip(matrix))
         if lower is not None:
             break
         if used >= 1:
@@ -155,16 +156,6 @@ def upper_factor(matrix: Array, damping: float, mean: float, wrong: str) -> tupl
     del lower  # as wide as the layer, squared
     size = xp.asarray(xp.linalg.diagonal(upper), copy=True)
     return upper / size[None, :], size * size, used
-
-
-def _cholesky(matrix: Array) -> Array | None:
-    """The lower Cholesky factor, or None where the matrix is not positive definite."""
-    xp = namespace(matrix)
-    try:
-        lower = xp.linalg.cholesky(matrix)
-    except (np.linalg.LinAlgError, RuntimeError):  # torch's LinAlgError is a RuntimeError
-        return None
-    return lower if bool(xp.all(xp.isfinite(lower))) and bool(xp.all(xp.linalg.diagonal(lower) > 0)) else None
 
 
 def feed_back(w: Array, format: Format, scale: Array, zero: Array | None, factor: Factor) -> Array:

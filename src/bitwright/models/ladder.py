@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from bitwright.core import formats
 from bitwright.core.formats import named
 from bitwright.errors import RecipeError, nearest
 from bitwright.files.containers import registry as containers
+from bitwright.models.model import Item, Plan
 from bitwright.recipe import Recipe, matches
 
 
@@ -34,7 +36,24 @@ def of(recipe: Recipe, columns: int) -> list[str]:
     return list({_bits(name, columns): name for name in reversed(fitting)}.values())[::-1]
 
 
-def decided(recipe: Recipe, names: Sequence[str]) -> bool:
+def choices(
+    plan: Plan, make: Callable[[Any, str], Item | str], chooses: Callable[[Any], bool] = lambda part: True
+) -> dict[str, list[Item]]:
+    """The forms that each part of a plan may have, by its name: those that `make(part, format)` gives.
+
+    Where a rule has decided, or the budget does not choose for a part, there is the one that it has.
+    """
+    found = {}
+    for name, item in plan.items.items():
+        part, forms = item.part, [item]
+        if chooses(part) and not _decided(plan.recipe, plan.model.names(part)):
+            made = [make(part, format) for format in of(plan.recipe, part.columns)]
+            forms = [form for form in made if isinstance(form, Item)]
+        found[name] = forms
+    return found
+
+
+def _decided(recipe: Recipe, names: Sequence[str]) -> bool:
     """Whether a rule gives a format to what is called so."""
     return any("format" in rule.given and any(matches(rule.match, name) for name in names) for rule in recipe.rules)
 

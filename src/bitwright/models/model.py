@@ -251,8 +251,8 @@ class Plan:
     items: dict[str, Item] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    ends: tuple[int, int] = (0, 0)
-    """Bytes of the smallest and of the largest output that a budget can choose."""
+    ends: tuple[Plan, ...] = ()
+    """Those with the smallest and the largest output that a budget can choose; empty without one."""
     spent: Mapping[str, Any] | None = None
     """How the recipe's budget was spent, JSON-able; None before, and where there is none."""
     decided: bool = False
@@ -311,11 +311,6 @@ class Plan:
         items = {name: item for name, item in self.items.items() if name not in gone}
         floats = self.floats | dict.fromkeys(names, why)
         return replace(self, items=items, floats=floats, attempt_of=self.attempt_of or self)
-
-    def end(self, pick: Callable[..., Item]) -> Plan:
-        """The same job with the smallest (`min`) or the largest (`max`) forms that a budget can choose."""
-        choices = self.model.choices(self)
-        return replace(self, items={name: pick(forms, key=self.stored) for name, forms in choices.items()})
 
     @property
     def label(self) -> str:

@@ -139,15 +139,12 @@ class Forms:
         }
 
     def choices(self, plan: Plan) -> dict[str, list[Item]]:
-        recipe, found = plan.recipe, {}
-        for name, item in plan.items.items():
-            part, names = item.part, [item.format.name]
-            if not ladder.decided(recipe, self.names(part)) and (part.block is not None or self._typed(recipe)):
-                names = ladder.of(recipe, part.columns)
-            layers = [self._settled(part, self._ruled(part, recipe, format)) for format in names]
-            forms = [item] if len(names) == 1 else [self.item(part, layer, plan) for layer in layers]
-            found[name] = [form for form in forms if isinstance(form, Item)]
-        return found
+        """See `Model.choices`."""
+
+        def make(part: Matrix, format: str) -> Item | str:
+            return self.item(part, self._settled(part, self._ruled(part, plan.recipe, format)), plan)
+
+        return ladder.choices(plan, make, lambda part: part.block is not None or self._typed(plan.recipe))
 
     def together(self, plan: Plan, modules: Sequence[Module]) -> list[list[str]]:
         if self._typed(plan.recipe):

@@ -72,7 +72,7 @@ def _shards(plan: Plan) -> list[str]:
     if most is None:
         return []
     unspent = plan.recipe.budget is not None and plan.spent is None
-    plans = [plan.end(min), plan.end(max)] if unspent else [plan]
+    plans = plan.ends if unspent else (plan,)
     counts = list(dict.fromkeys(len(sink_of(each).layout.files) for each in plans))
     told = f"{' to '.join(map(str, counts))} file{'s' * (counts != [1])} of at most {megabytes(most)} each"
     return [told, *(() if unspent else sink_of(plan).larger)]

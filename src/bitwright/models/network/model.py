@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.core import formats
 from bitwright.core.lattice import found
 from bitwright.core.measure import Usage
 from bitwright.core.observe import Affine
@@ -27,32 +26,32 @@ from bitwright.files.layers import Layer, Placement, to_matrix
 from bitwright.files.onnx import decode_layers, files_of, parameters, read, write
 from bitwright.files.plain import fingerprint
 from bitwright.methods import registry
-from bitwright.models import kinds, ladder
+from bitwright.models import kinds
 from bitwright.models.costs import lies
 from bitwright.models.effort import EFFORTS, Effort
 from bitwright.models.histogram import Pieces
 from bitwright.models.model import Copy, Cost, Drop, Estimate, Fixed, Item, Model, Plan, Turn, alike
 from bitwright.models.network import costs, estimate, sensitivity, verify
 from bitwright.models.network.axes import opened
-from bitwright.models.network.branches import CONSTANT, require_open
+from bitwright.models.network.branches import CONSTANT
 from bitwright.models.network.curvature import Curvature
+from bitwright.models.network.forms import Forms
 from bitwright.models.network.graph import Graph
 from bitwright.models.network.observe import Observed, observe, quantizers
-from bitwright.models.network.placement import place
 from bitwright.models.network.session import Session
 from bitwright.models.network.settle import Settling, as_before
-from bitwright.models.network.shared import later_uses, require_alike, rounding, turned, uses
+from bitwright.models.network.shared import later_uses, rounding, uses
 from bitwright.models.network.sink import LayerSink
 from bitwright.models.network.slopes import SCORED, counting
 from bitwright.models.network.state import find_states
 from bitwright.models.network.streams import find_streams
-from bitwright.models.network.trial import attempt, require_same, require_signal, require_square
+from bitwright.models.network.trial import attempt, require_same, require_signal
 from bitwright.models.network.verdict import judge, rehearse
 from bitwright.models.network.walk import Walk
 from bitwright.models.samples.open import Batch, Samples, open_parts
 from bitwright.models.samples.preprocess import Feeding, size_of
 from bitwright.models.tasks.verdict import require_classes
-from bitwright.recipe import Budget, Recipe, Rule
+from bitwright.recipe import Budget, Recipe
 from bitwright.recipe import Layer as Settings
 from bitwright.rewrites import Subject, chosen
 from bitwright.words import megabytes, plural
@@ -89,11 +88,6 @@ def _blank(item: Item) -> QTensor:
     return QTensor(item.format, codes, np.ones(shape, np.float32))
 
 
-def _ruled(recipe: Recipe, format: str) -> Recipe:
-    """The recipe in which every layer gets this format, unless a rule says otherwise."""
-    return recipe.model_copy(update={"rules": (Rule(match="*", format=format), *recipe.rules)})
-
-
 class NetworkModel(Model):
     """A float ONNX file, prepared. Rewrites change its graph: it serves the attempts of one job."""
 
@@ -106,6 +100,7 @@ class NetworkModel(Model):
         learned = registry.get(recipe.layer.method).scope == "model"  # which would have nothing to learn there
         wide = self.network.activations != "none" and self.network.target != "gpu" and not learned
         self.graph = Graph.open(path, bind, batch, self.network.constant, wide)
+        self.forms = Forms(self.graph, recipe)
         self.notes = list(self.graph.notes)
         self.notes += [
             f"input {name} counts as {x.flat[0]:g} whatever it is fed" for name, x in self.graph.fixed.items()
@@ -118,9 +113,6 @@ class NetworkModel(Model):
         self._recovered: dict[str, dict[str, QTensor]] = {}
         """Codes that weights were decoded from, by weight and format."""
         self._rewritten = False
-        self._placements: dict[frozenset[str], Placement] = {}
-        self._unplaced: set[str] = set()
-        """Layers that no integer kernel takes wherever the others are."""
 
     @property
     def files(self) -> list[Path]:
@@ -144,117 +136,43 @@ class NetworkModel(Model):
     # --- planning
 
     def container(self, container: Any, recipe: Recipe) -> Any:
-        """As it is; RecipeError where a budget has nothing to choose in it, or names what it does not store."""
-        if recipe.budget is None:
-            return container
-        if container.integer and self.network.target == "gpu":
-            raise RecipeError(
-                "integer layers of TensorRT hold 8 bits per weight, so that a budget has nothing to choose",
-                where="network.target", fix='Leave the budget out, or set target = "x86" or "arm"',
-                key="network.target",
-            )  # fmt: skip
-        if container.integer and self.network.storage != "int4":
-            raise RecipeError(
-                "every code takes a byte, so that a budget has nothing to choose", where="network.storage",
-                fix='Leave it out, or set storage = "int4"', key="network.storage",
-            )  # fmt: skip
-        group, symmetric = recipe.layer.group or "channel", recipe.layer.symmetric
-        for name in recipe.budget.formats or ():
-            try:
-                container.format(name, group=group, symmetric=symmetric, scale="fp32", where="budget.formats")
-            except RecipeError as error:
-                if error.key == "layer.format" and name in formats.families():
-                    error.key = "budget.formats"
-                    raise
+        self.forms.require_spendable(container, recipe)
         return container
+
+    def names(self, part: Any) -> tuple[str, ...]:
+        return self.forms.names(part)
+
+    def layer(self, part: Any, recipe: Recipe) -> Settings:
+        return self.forms.layer(part, recipe)
+
+    def leave(self, chosen: Mapping[str, Settings], recipe: Recipe, container: Any) -> dict[str, str]:
+        """Layers at the entrance, and those that no integer kernel takes."""
+        return self.forms.left(chosen, recipe, container)
+
+    def item(self, part: Any, layer: Settings, plan: Plan) -> Item | str:
+        return self.forms.item(part, layer, plan)
+
+    def choices(self, plan: Plan) -> dict[str, list[Item]]:
+        return self.forms.choices(plan)
+
+    def together(self, plan: Plan) -> list[list[str]]:
+        return self.forms.together(plan)
+
+    def require(self, plan: Plan) -> None:
+        self.forms.require(plan)
+
+    def placement(self, plan: Plan) -> Placement:
+        """Where integers flow in the plan."""
+        return self.forms.placement(plan)
 
     def parts(self, recipe: Recipe) -> list[Layer]:
         return self.graph.matrices
-
-    def names(self, part: Any) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((part.weight, part.name, part.node)))
 
     def tensor(self, part: Any) -> str:
         return str(part.weight)
 
     def known(self) -> Sequence[str]:
         return [name for layer in self.graph.matrices for name in self.names(layer)]
-
-    def leave(self, chosen: Mapping[str, Settings], recipe: Recipe, container: Any) -> dict[str, str]:
-        """Layers at the entrance, and those that no integer kernel takes."""
-        require_open(self.graph.model.graph, str(self.path))
-        integer = bool(container.integer)
-        learned = any(registry.get(layer.method).scope == "model" for layer in chosen.values())
-        kept = [layer.name for layer in self.graph.matrices if layer.name not in chosen]
-        if learned and (kept or not integer or recipe.max_drop is not None):
-            raise RecipeError(
-                "learned step sizes train every layer in integers", where="method lsq",
-                fix="Leave out max_drop, float layers and activations = none, or choose another method",
-                key="layer.method",
-            )  # fmt: skip
-        if learned and recipe.budget is not None:
-            raise RecipeError(
-                "learned step sizes train every layer at one bit width, and a budget gives each its own",
-                where="method lsq", fix="Choose another --method, or --bits instead of the budget", key="layer.method",
-            )  # fmt: skip
-        if learned and self.graph.recurrent:
-            first = self.graph.recurrent[0]
-            raise RecipeError(
-                f"learned step sizes train every layer in integers, but {first.op} cannot learn", where=first.node,
-                fix="Choose another method", key="layer.method",
-            )  # fmt: skip
-        if not integer:
-            why = "MatMulNBits holds matrix products only"
-            return {layer.name: why for layer in self.graph.matrices if layer.op != "MatMul"}
-        found = turned([layer for layer in self.graph.layers if layer.name in chosen])
-        if found and learned:
-            name, why = next(iter(found.items()))
-            raise RecipeError(
-                f"learned step sizes train every layer in integers, but {why}", where=name,
-                fix="Choose another method", key="layer.method",
-            )  # fmt: skip
-        if self.network.entrance == "float" and not learned:
-            why = "at the input: rounding it harms all layers"
-            found |= dict.fromkeys(estimate.entrance(self.graph, kept), why)
-        placement = self._place([*kept, *found])
-        taken = placement.nodes | placement.small | set(found)
-        self._unplaced = {name for name in chosen if name not in taken}
-        reasons = {layer.name: placement.floats.get(layer.node, "") for layer in self.graph.matrices}
-        return found | {name: reasons[name] for name in chosen if name in self._unplaced}
-
-    def _place(self, floats: Sequence[str]) -> Placement:
-        # Packed codes are for size alone: integer kernels take one byte each.
-        return place(self.graph, self.network.target, keep=floats, dynamic=self.network.storage != "int4")
-
-    def placement(self, plan: Plan) -> Placement:
-        """Where integers flow in the plan."""
-        if not plan.container.integer:
-            return Placement(self.network.target, ())
-        kept = frozenset(plan.floats) - self._unplaced
-        if kept not in self._placements:
-            self._placements[kept] = self._place(sorted(kept))
-        return self._placements[kept]
-
-    def layer(self, part: Any, recipe: Recipe) -> Settings:
-        """The settings of a part; under a budget with the first of its formats, unless a rule names one."""
-        if recipe.budget is not None:
-            recipe = _ruled(recipe, ladder.of(recipe, part.columns)[0])
-        return super().layer(part, recipe)
-
-    def choices(self, plan: Plan) -> dict[str, list[Item]]:
-        found = {}
-        for name, item in plan.items.items():
-            part, forms = item.part, [item]
-            if not ladder.decided(plan.recipe, self.names(part)):
-                names = ladder.of(plan.recipe, part.columns)
-                layers = [super(NetworkModel, self).layer(part, _ruled(plan.recipe, format)) for format in names]
-                forms = [form for form in (self.item(part, layer, plan) for layer in layers) if isinstance(form, Item)]
-            found[name] = forms
-        return found
-
-    def together(self, plan: Plan) -> list[list[str]]:
-        """Layers of one weight, which is stored once."""
-        return [[item.name for item in items] for items in uses(plan.items).values()]
 
     def costs(
         self, plan: Plan, data: Parts | None, choices: Mapping[str, list[Item]], known: Callable[[str], bool]
@@ -277,37 +195,6 @@ class NetworkModel(Model):
         if (needed := estimate.weighing(plan, self.graph, samples)) <= plan.room:
             return None
         return f"that needs {megabytes(needed)} of memory, and the limit is {megabytes(plan.room)}"
-
-    def item(self, part: Any, layer: Settings, plan: Plan) -> Item | str:
-        if layer.activations != "none":
-            raise RecipeError(
-                "rounding activations at run time is for language models", where=part.name,
-                fix="Set [network] activations instead", key="layer.activations",
-            )  # fmt: skip
-        format = plan.container.format(
-            layer.format, group=layer.group or "channel", symmetric=layer.symmetric, scale="fp32", where=part.name
-        )
-        if not format.fits(part.columns):
-            raise RecipeError(
-                f"{part.inputs} inputs do not divide by groups of {format.block}", where=part.name,
-                fix='Choose a smaller --group, or format = "float" for it in [[rules]]', key="layer.group",
-            )  # fmt: skip
-        require_square(self.graph.matrix(part), part.name, "weights")
-        return Item(part, format, registry.get(layer.method), layer.options)
-
-    def require(self, plan: Plan) -> None:
-        if plan.recipe.max_drop is not None and not plan.container.integer:
-            raise RecipeError(
-                "layers can be kept float only in integer networks", where="max_drop",
-                fix='Leave it out where activations = "none"', key="max_drop",
-            )  # fmt: skip
-        require_alike(plan.items, formats=plan.recipe.budget is None)
-        methods = {item.method.name for item in plan.items.values() if item.method.scope == "model"}
-        if methods and (len({(i.method.name, i.format, i.options) for i in plan.items.values()}) > 1):
-            raise RecipeError(
-                "learned step sizes train the whole network at one bit width", where=f"method {methods.pop()}",
-                fix="Use it for all layers or none", key="layer.method",
-            )  # fmt: skip
 
     def open_data(self, plan: Plan) -> None:
         budget = plan.recipe.budget
@@ -697,6 +584,6 @@ class NetworkModel(Model):
 
     def rank(self, plan: Plan, data: Parts) -> Generator[Event, None, list[str]]:
         def without(name: str) -> Placement:
-            return self._place([*(frozenset(plan.floats) - self._unplaced), name])
+            return self.forms.placement(plan, besides=(name,))
 
         return sensitivity.rank(plan, self.graph, sink_of(plan), self.graph_of(plan), self._batches, without)
