@@ -82,9 +82,22 @@ class Later(threading.Thread):
             self.found = error
 
 
+class Watched(Pool):
+    """A pool of one that says which zygote it took last: a browser of another test may be below this process, too."""
+
+    taken: pools.Zygote | None = None
+
+    def __init__(self) -> None:
+        super().__init__(TIER, 1)
+
+    def _take(self, needs: str) -> pools.Zygote:
+        self.taken = super()._take(needs)
+        return self.taken
+
+
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    with Pool(TIER, 1) as pool:
+def pool() -> Iterator[Watched]:
+    with Watched() as pool:
         yield pool
 
 
@@ -92,7 +105,7 @@ def zygote(pool: Pool) -> pools.Zygote:
     return pool._free["plain"][-1]
 
 
-def test_a_zygote_serves_many_runs(pool: Pool) -> None:
+def test_a_zygote_serves_many_runs(pool: Watched) -> None:
     first = pool.run(HONEST)
     assert first.answer == {"results": [5]}
     pid = zygote(pool).process.pid
@@ -101,7 +114,7 @@ def test_a_zygote_serves_many_runs(pool: Pool) -> None:
     assert zygote(pool).process.pid == pid
 
 
-def test_torch_is_there_on_demand_and_quiet(pool: Pool) -> None:
+def test_torch_is_there_on_demand_and_quiet(pool: Watched) -> None:
     pytest.importorskip("torch")
     program = "import torch\ndef f(x):\n    return torch.tensor(x).softmax(0)\n"
     run = pool.run(request(program, [0.0, 0.0]), "torch")
@@ -111,7 +124,7 @@ def test_torch_is_there_on_demand_and_quiet(pool: Pool) -> None:
     assert (run.output, run.errors) == ("", "")
 
 
-def test_what_a_run_took_is_measured(pool: Pool) -> None:
+def test_what_a_run_took_is_measured(pool: Watched) -> None:
     run = pool.run(
         request(
             "def f(n):\n    kept = b'x' * n\n    return sum(range(3 * 10**6)) and len(kept)\n",
@@ -123,7 +136,7 @@ def test_what_a_run_took_is_measured(pool: Pool) -> None:
     assert run.wall >= 0.9 * run.cpu
 
 
-def test_owners_take_turns(pool: Pool) -> None:
+def test_owners_take_turns(pool: Watched) -> None:
     """Ten runs of one and one of another: the other waits for one at most, not for ten."""
     order: list[str] = []
     real = pools.Zygote.run
@@ -149,7 +162,7 @@ def test_owners_take_turns(pool: Pool) -> None:
     assert len(order) == 10
 
 
-def test_too_many_are_told_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_are_told_at_once(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MOST_WAITING", 3)
     monkeypatch.setattr(pools, "MOST_OF_ONE", 2)
     pool.warm("plain")
@@ -163,40 +176,40 @@ def test_too_many_are_told_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) 
     until(lambda: len(pool._queue.get("b", ())) == 1)
     with pytest.raises(Busy, match="3 runs are waiting"):
         pool.run(HONEST, owner="c")
-    kill_twice(running, pool)
+    kill_twice(pool)
     for thread in (running, *waiting):
         thread.join(20)
     assert isinstance(running.found, Broken)
     assert all(isinstance(one.found, Run) for one in waiting)
 
 
-def zygote_of(_: Later, pool: Pool, besides: Sequence[int] = ()) -> int:
-    """The process of the zygote that is at work: the child of ours that has a run below it."""
-    found: list[int] = []
+def zygote_of(pool: Watched, besides: Sequence[int] = ()) -> int:
+    """The process of the pool's zygote that is at work, as soon as it has a run below it."""
     depth = 2 if TIER == "A" else 1
 
-    def look() -> bool:
-        found[:] = [pid for pid in below(os.getpid()) if pid not in besides and len(below(pid)) == depth]
-        return bool(found)
+    def at_work() -> bool:
+        pid = pool.taken.process.pid if pool.taken else None
+        return pid is not None and pid not in besides and len(below(pid)) == depth
 
-    until(look)
-    return found[0]
+    until(at_work)
+    assert pool.taken is not None
+    return pool.taken.process.pid
 
 
-def kill_twice(run: Later, pool: Pool) -> list[int]:
+def kill_twice(pool: Watched) -> list[int]:
     """Kill the zygote of a run, and the one that takes over; all the processes that there were."""
     found: list[int] = []
     for _ in range(2):
-        pid = zygote_of(run, pool, found)
+        pid = zygote_of(pool, found)
         found += [pid, *below(pid)]
         os.kill(pid, signal.SIGKILL)
     return found
 
 
-def test_a_zygote_killed_in_the_middle_is_replaced_once(pool: Pool) -> None:
+def test_a_zygote_killed_in_the_middle_is_replaced_once(pool: Watched) -> None:
     """The run is done again by another, and nobody hears of it."""
     run = Later(pool, request("import time\ndef f(x):\n    time.sleep(0.7)\n    return x\n", 3))
-    first = zygote_of(run, pool)
+    first = zygote_of(pool)
     family = below(first)
     os.kill(first, signal.SIGKILL)
     run.join(20)
@@ -205,9 +218,9 @@ def test_a_zygote_killed_in_the_middle_is_replaced_once(pool: Pool) -> None:
     assert gone([first, *family]), "the run of a zygote that is killed ends with it"
 
 
-def test_a_zygote_killed_twice_is_our_fault_and_the_pool_goes_on(pool: Pool) -> None:
+def test_a_zygote_killed_twice_is_our_fault_and_the_pool_goes_on(pool: Watched) -> None:
     run = Later(pool, SLEEPS)
-    family = kill_twice(run, pool)
+    family = kill_twice(pool)
     run.join(20)
     assert isinstance(run.found, Broken)
     assert gone(family)
@@ -215,21 +228,21 @@ def test_a_zygote_killed_twice_is_our_fault_and_the_pool_goes_on(pool: Pool) -> 
     assert len(pool._seats) == 1
 
 
-def test_an_idle_zygote_that_was_killed_is_replaced(pool: Pool) -> None:
+def test_an_idle_zygote_that_was_killed_is_replaced(pool: Watched) -> None:
     pool.run(HONEST)
     os.kill(zygote(pool).process.pid, signal.SIGKILL)
     assert pool.run(HONEST).answer == {"results": [5]}
 
 
-def test_the_inner_process_killed_is_noticed(pool: Pool) -> None:
+def test_the_inner_process_killed_is_noticed(pool: Watched) -> None:
     run = Later(pool, request("import time\ndef f(x):\n    time.sleep(0.7)\n    return x\n", 3))
-    outer = zygote_of(run, pool)
+    outer = zygote_of(pool)
     os.kill(below(outer)[0] if TIER == "A" else outer, signal.SIGKILL)
     run.join(20)
     assert isinstance(run.found, Run)
 
 
-def test_a_zygote_that_does_not_answer_is_given_up(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zygote_that_does_not_answer_is_given_up(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.warm("plain")
     monkeypatch.setattr(pools, "PATIENCE", 0.2)
     held = zygote(pool)
@@ -246,24 +259,26 @@ class Short(Limits):
     wall = 0.2  # type: ignore[assignment]
 
 
-def test_no_descriptor_is_left_over(pool: Pool) -> None:
+def test_no_descriptor_is_left_over(pool: Watched) -> None:
     pool.run(HONEST)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         pool.run(HONEST)
         pool.run(request("import os\ndef f(x):\n    os.write(1, b'x' * 200000)\n", 1))
     run = Later(pool, SLEEPS)
-    kill_twice(run, pool)
+    kill_twice(pool)
     run.join(20)
     assert pool.run(HONEST).answer == {"results": [5]}
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_closing_ends_everything_and_tells_who_waits() -> None:
-    pool = Pool(TIER, 1)
+    pool = Watched()
     pool.run(HONEST)
     running = Later(pool, request("import time\ndef f(x):\n    time.sleep(1)\n    return x\n", 3))
     until(lambda: pool._running == 1)
+    outer = zygote_of(pool)
+    started = [outer, *below(outer)]
     waiting = Later(pool, HONEST)
     until(lambda: pool._queue)
     pool.close()
@@ -272,7 +287,7 @@ def test_closing_ends_everything_and_tells_who_waits() -> None:
     running.join(20)
     assert isinstance(running.found, Run)
     assert running.found.answer == {"results": [3]}
-    assert gone(below(os.getpid()))
+    assert gone(started)
     with pytest.raises(Unavailable):
         pool.run(HONEST)
 
@@ -335,6 +350,6 @@ def test_idle_zygotes_end_but_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
         until(lambda: len(pool._free["plain"]) == 1 and len(pool._seats) == 1)
 
 
-def test_memory_of_the_pool_is_known(pool: Pool) -> None:
+def test_memory_of_the_pool_is_known(pool: Watched) -> None:
     pool.warm("plain")
     assert 3 << 20 < pool.memory() < 100 << 20
