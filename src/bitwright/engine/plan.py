@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,39 +209,43 @@ def _standing(out: Path) -> Path:
 def summary(plan: Plan) -> dict[str, Any]:
     """The plan as plain data for `--json`; every part by the name it has in the certificate."""
     model, estimate = plan.model, plan.estimate
+    choices = model.choices(plan) if plan.unspent else {}
     return {
         "kind": model.kind.name,
         "source": str(plan.source),
         "out": str(plan.out),
         "container": plan.container.name,
         "study": plan.container.study,
-        "quantized": [
-            {
-                "name": item.name,
-                "rows": item.rows,
-                "columns": item.columns,
-                "format": item.words,
-                "method": item.method.name,
-                "note": item.note,
-                "recoverable": item.name in plan.recoverable,
-                "stored_bits": plan.stored(item),
-                "levels": item.format.code.levels,
-                "input_levels": model.input_levels(plan, item),
-            }
-            for item in plan.items.values()
-        ],
+        "quantized": [_row(plan, item, choices.get(item.name, [])) for item in plan.items.values()],
         "kept_float": plan.floats,
         "effort": plan.effort.summary(),
         **model.facts(plan),
         "source_bytes": model.source_bytes,
         "final_bytes": budget.final_bytes(plan),
-        "stored_bits_per_weight": plan.stored_bits,
+        "stored_bits_per_weight": None if plan.unspent else plan.stored_bits,
+        "possible_bytes": [end.sink.final_bytes for end in plan.ends] or None,
         "parameters": model.parameters,
         "bits_per_parameter": 8 * budget.final_bytes(plan) / max(model.parameters, 1),
         "peak_memory_bytes": plan.memory,
         "seconds": estimate.seconds,
         "runtimes": model.runtimes(plan),
         "notes": plan.notes,
+    }
+
+
+def _row(plan: Plan, item: Item, choices: Sequence[Item]) -> dict[str, Any]:
+    """What becomes of a matrix; one that a budget gives its format has none yet, but `formats` to choose from."""
+    found = {"name": item.name, "rows": item.rows, "columns": item.columns, "method": item.method.name}
+    if len(choices) > 1:
+        return {**found, "format": None, "formats": [form.words for form in choices]}
+    return {
+        **found,
+        "format": item.words,
+        "note": item.note,
+        "recoverable": item.name in plan.recoverable,
+        "stored_bits": plan.stored(item),
+        "levels": item.format.code.levels,
+        "input_levels": plan.model.input_levels(plan, item),
     }
 
 
@@ -253,8 +258,7 @@ def lines(plan: Plan) -> list[str]:
     )
     origin = hub.origin(plan.source)
     found = [f"plan: {f'{hub.PREFIX}{origin}' if origin else plan.source} -> {plan.out}"]
-    unspent = plan.recipe.budget is not None and plan.spent is None
-    if unspent:
+    if plan.unspent:
         kinds.clear()
         found += [f"  {line}" for line in budget.lines(plan)]
     for (form, method, there, inputs), count in kinds.items():
@@ -267,7 +271,7 @@ def lines(plan: Plan) -> list[str]:
     found += [f"  {line}" for line in plan.model.lines(plan)]
     before, after = plan.model.source_bytes, budget.final_bytes(plan)
     stored = f"{8 * after / max(plan.model.parameters, 1):.2f} bits per parameter"
-    if not unspent:
+    if not plan.unspent:
         stored += f", {plan.stored_bits:.3f} per quantized weight"
     if plan.container.study:
         stored = f"floats, not {plan.stored_bits:.3f} bits per weight"

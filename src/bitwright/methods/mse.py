@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 from bitwright.core.array import Array, float32, namespace
 from bitwright.core.format import Format
+from bitwright.core.grid import Grid
 from bitwright.core.qtensor import QTensor, divisor, encode
 from bitwright.core.scaling import rows_of
 from bitwright.core.stats import Stats
@@ -20,9 +22,10 @@ CHUNK = 1 << 20
 def quantize(w: Array, format: Format, stats: Stats | None = None, *, steps: int = 10, least: float = 0.5) -> QTensor:
     """Quantize `w` [rows, columns] with searched scales and nearest codes.
 
-    Every block tries `steps` ranges between `least` and 1 times its own and keeps the one that minimises
-    sum_i p_i (w_i - w^_i)^2, where p is E[x^2] of the input (`stats.power`) or 1 without stats. Clipping a few
-    outliers buys all other weights a finer step (the MSE-optimal clipping of Banner et al. 2019, arXiv 1810.05723).
+    Every block tries `steps` ranges between `least` and 1 times its own, wider ones where `shares` says so, and keeps
+    the one that minimises sum_i p_i (w_i - w^_i)^2, where p is E[x^2] of the input (`stats.power`) or 1 without stats.
+    Clipping a few outliers buys all other weights a finer step (the MSE-optimal clipping of Banner et al. 2019, arXiv
+    1810.05723).
     """
     return encode(w, format, *_found(w, format, stats, steps, least))
 
@@ -71,6 +74,22 @@ def _weight(stats: Stats | None, format: Format, shape: tuple[int, int]) -> Arra
     return format.blocks(stats.power[None, :])
 
 
+def shares(grid: Grid, steps: int, least: float) -> list[float]:
+    """The shares of a block's range that are tried: `steps` from 1 down to `least`, then wider ones at this distance.
+
+    Those are for values at unequal distances, which have the widest gap below the outermost: a range may be so wide
+    that its largest weight meets the second largest value, in FP4 the 4 and not the 6 (Cook et al. 2025, arXiv
+    2512.02010).
+    """
+    step = (1 - least) / max(steps - 1, 1)
+    found = [1 - (1 - least) * i / max(steps - 1, 1) for i in range(steps)]
+    if not grid.uniform:
+        *_, second, top = sorted({abs(value) for value in grid.ladder[0].tolist()})
+        wider = math.ceil((top / second - 1) / step)
+        found += [1 + (top / second - 1) * (i + 1) / wider for i in range(wider)]
+    return found
+
+
 def _search(
     x: Array, format: Format, weight: Array | None, outer: tuple[Any, Any], steps: int, least: float
 ) -> tuple[Array | None, ...]:
@@ -78,8 +97,8 @@ def _search(
     xp = namespace(x)
     best: Array = None
     kept: tuple[Array | None, ...] = ()
-    for step in range(steps):
-        scale, zero, shift = _wanted(x, format, 1 - (1 - least) * step / max(steps - 1, 1))
+    for share in shares(format.grid, steps, least):
+        scale, zero, shift = _wanted(x, format, share)
         scale = format.scale.round(scale, outer[0])
         shift = None if format.shift is None else format.shift.round(shift, outer[1])
         error = (_round(x, format, scale, zero, shift) - x) ** 2

@@ -301,6 +301,11 @@ class Plan:
         return needed + max(0, min(spillable, self.room - needed))
 
     @property
+    def unspent(self) -> bool:
+        """Whether formats are still to be chosen by what they cost."""
+        return self.recipe.budget is not None and self.spent is None
+
+    @property
     def trial(self) -> bool:
         """Whether what it makes is only looked at, to find out which parts must stay float."""
         return self.recipe.max_drop is not None and not self.decided

@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import pytest
 
+from bitwright.models import kinds
+from bitwright.studio.workbench.runs import default_name
 from tests import gguf
 from tests.studio.house import CONTENT, DEMO, DIGITS, RTN, Studio
 
@@ -97,6 +99,38 @@ def test_plans(studio: Studio, models: Path) -> None:
     network = plan(studio, models / "nets/DIGITS.ONNX", {"layer": {"format": "int8"}})
     assert network["kind"] == "network"
     assert plan(studio, DIGITS, {})["final_bytes"] == network["final_bytes"]
+
+
+def test_plans_of_budgets_and_mixes(studio: Studio) -> None:
+    """Whatever a budget has yet to choose is said to be open."""
+    found = plan(studio, DEMO, {"budget": {"size": 1_600_000}})
+    least, most = found["possible_bytes"]
+    assert least < found["final_bytes"] == 1_600_000 < most
+    assert found["stored_bits_per_weight"] is None
+    assert {tuple(row["formats"]) for row in found["quantized"] if row["format"] is None} == {
+        ("int4 g128", "int8 channel"),
+    }
+    error = studio.error(
+        studio.client.post("/api/plans", json={"model": str(DEMO), "recipe": {"budget": {"bpw": 1}}}), 400
+    )
+    assert error["key"] == "budget"
+    mixed = plan(studio, DEMO, {"type": "q4_k_m", "output": "gguf"})
+    assert mixed["container"] == "gguf" and mixed["possible_bytes"] is None
+    assert all(row["format"] for row in mixed["quantized"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ({"layer": {"group": 64}}, "demo-model int4 g64 descent"),
+        ({"type": "q4_k_m", "layer": {"method": "rtn"}}, "demo-model q4_k_m rtn"),
+        ({"budget": {"size": 1_600_000}}, "demo-model 1.6 MB descent"),
+        ({"budget": {"bpw": 4.5}}, "demo-model 4.5 bpw descent"),
+        ({"budget": {"kl": 0.01}}, "demo-model KL 0.01 descent"),
+    ],
+)
+def test_a_run_is_called_after_what_is_asked_for(recipe: Any, name: str) -> None:
+    assert default_name(Path("demo-model"), recipe, kinds.get("language")) == name
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_what_is_offered_is_accepted(kind: Any) -> None:
     assert all(method["formats"] for method in found["methods"])
 
 
+def test_budgets_and_mixes_are_offered_where_they_are_taken() -> None:
+    found = choices()
+    spending = {kind: [c["name"] for c in each["containers"] if c["spends"]] for kind, each in found.items()}
+    assert spending == {"language": ["compressed-tensors", "gguf", "float"], "network": ["qdq", "nbits"]}
+    assert "q4_k_m" in found["language"]["mixes"] and found["network"]["mixes"] == []
+    common = {kind: each["settings"]["recipe"] for kind, each in found.items()}
+    assert common["language"]["kv_cache"]["enum"] == ["float", "fp8", "int8", "int4"]
+    assert common["network"]["effort"]["enum"] == ["fast", "default", "best"]
+    assert "kv_cache" not in common["network"]
+
+
 def test_activations_go_with_what_they_share_a_type_with() -> None:
     rounded = {(f["format"], f["activations"]) for f in choices()["language"]["fits"] if f["activations"] != "none"}
     assert {("int8", "int8"), ("fp8", "fp8")} <= rounded

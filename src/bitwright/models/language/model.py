@@ -207,7 +207,7 @@ class LanguageModel(Model):
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         tokens = plan.recipe.calibration.windows * plan.recipe.calibration.length
-        shards = plan.recipe.max_shard_bytes is not None and (plan.recipe.budget is None or plan.spent is not None)
+        shards = plan.recipe.max_shard_bytes is not None and not plan.unspent
         return {
             **outline.cached(plan),
             **self._weighed,

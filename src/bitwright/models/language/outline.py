@@ -71,11 +71,10 @@ def _shards(plan: Plan) -> list[str]:
     most = plan.recipe.max_shard_bytes
     if most is None:
         return []
-    unspent = plan.recipe.budget is not None and plan.spent is None
-    plans = plan.ends if unspent else (plan,)
+    plans = plan.ends if plan.unspent else (plan,)
     counts = list(dict.fromkeys(len(sink_of(each).layout.files) for each in plans))
     told = f"{' to '.join(map(str, counts))} file{'s' * (counts != [1])} of at most {megabytes(most)} each"
-    return [told, *(() if unspent else sink_of(plan).larger)]
+    return [told, *(() if plan.unspent else sink_of(plan).larger)]
 
 
 def _kept(plan: Plan, arch: Architecture) -> list[str]:

@@ -112,7 +112,7 @@ def estimate(plan: Plan, graph: Graph, samples: tuple[Samples, ...] | None, plac
     passes = forward * (8 * count + 2 * judged) + moments * count
     # A pass forward, another by torch's functions, and one back.
     passes += 3 * forward * min(plan.effort.weighing, count)
-    if plan.recipe.budget is not None and plan.spent is None:
+    if plan.unspent:
         forms = max(map(len, plan.model.choices(plan).values()))
         # What each form loses; a walk, a pass with each form's errors, and for each slope one forward and one back.
         needed = weighing(plan, graph, calibration)

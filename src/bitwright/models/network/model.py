@@ -425,17 +425,18 @@ class NetworkModel(Model):
     def _recover(self, plan: Plan) -> None:
         """Find the codes that weights were decoded from: no rewrite may then take them off their lattice."""
         trained = any(item.method.scope == "model" for item in plan.items.values())  # all of them, together
-        spending = plan.recipe.budget is not None and plan.spent is None
-        forms = [form for each in self.choices(plan).values() for form in each] if spending else [*plan.items.values()]
+        forms = [*plan.items.values()]
+        if plan.unspent:
+            forms = [form for each in self.choices(plan).values() for form in each]
         for item in [] if trained else forms:
             known = self._recovered.get(item.part.weight, {})
-            begun = lies(plan, item) if spending else item.name in plan.recoverable
+            begun = lies(plan, item) if plan.unspent else item.name in plan.recoverable
             if item.format.name in known or not begun:
                 continue
             q = found(self.graph.matrix(item.part), item.format)
             if q is not None:
                 self._recovered[item.part.weight] = {**known, item.format.name: q}
-            elif not spending:
+            elif not plan.unspent:
                 plan.items[item.name] = item.off_lattice
 
     def _known(self, item: Item) -> QTensor | None:

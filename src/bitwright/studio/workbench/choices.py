@@ -18,12 +18,16 @@ from bitwright.core.scaling import Block
 from bitwright.errors import RecipeError
 from bitwright.files import containers
 from bitwright.files.container import Container
+from bitwright.files.containers.gguf.mixes import MIXES
 from bitwright.methods import Method
 from bitwright.models import Kind, kinds
 from bitwright.recipe import TABLES, Layer, Recipe
 
 GROUPS: tuple[Block, ...] = (16, 32, 64, 128, 256, "channel", "tensor")
 """Weights that share a scale, as people choose them; a recipe may name any number."""
+
+COMMON = ("effort", "max_drop", "output")
+"""Keys of a recipe beside its tables that every kind of model uses."""
 
 Table = dict[str, Any]
 
@@ -49,16 +53,24 @@ def _of(kind: Kind) -> Table:
         "title": kind.title,
         "words": kind.words._asdict(),
         "containers": [
-            {"name": c.name, "title": c.title, "study": c.study, "integer": getattr(c, "integer", False)} for c in held
+            {
+                "name": c.name, "title": c.title, "study": c.study, "integer": getattr(c, "integer", False),
+                "spends": bool(c.ladder),
+            }
+            for c in held
         ],
+        "mixes": [*MIXES] if "type" in kind.tables else [],
         "formats": [
             {"name": name, "title": families[name].titles[name], "family": families[name].title, **_looks(name)}
             for name in names
         ],
         "methods": [found for method in able if (found := _method(method, fits))["formats"]],
         "fits": fits,
-        "settings": {key: _schema(TABLES[key]) for key in kind.tables if key in TABLES},
-        "defaults": recipe.model_dump(mode="json", include={"layer", "max_drop", "output", *kind.tables}),
+        "settings": {
+            "recipe": {key: setting for key, setting in _schema(Recipe).items() if key in {*COMMON, *kind.tables}},
+            **{key: _schema(TABLES[key]) for key in kind.tables if key in TABLES},
+        },
+        "defaults": recipe.model_dump(mode="json", include={"layer", *COMMON, *kind.tables}),
     }  # fmt: skip
 
 

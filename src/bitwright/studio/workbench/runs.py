@@ -35,6 +35,7 @@ from bitwright.studio.workbench.progress import Progress
 from bitwright.studio.workbench.table import change, table
 from bitwright.studio.workbench.topic import Event, Told, Topic
 from bitwright.studio.workbench.uploads import Uploads
+from bitwright.words import megabytes
 
 KIND = "quantize"
 ATTEMPTS = 5
@@ -369,6 +370,18 @@ def default_name(model: Path, recipe: Event, kind: Kind) -> str:
     given = recipe.get("layer", {})
     layer, group = Layer.model_validate(dict(kind.layer)).overlaid(given), given.get("group")
     stem = model.name.removesuffix(model.suffix if kind.ending else "")
-    words = [model.parent.name if stem == "model" else stem, layer.format]
-    words += [f"g{group}" if isinstance(group, int) else group] if group else []
+    words = [model.parent.name if stem == "model" else stem]
+    if recipe.get("type"):
+        words.append(recipe["type"])
+    elif recipe.get("budget"):
+        words.append(_limit(recipe["budget"]))
+    else:
+        words += [layer.format, *([f"g{group}" if isinstance(group, int) else group] if group else [])]
     return " ".join([*words, layer.method])
+
+
+def _limit(budget: Event) -> str:
+    """What a recipe's budget limits, in two words."""
+    if budget.get("size"):
+        return megabytes(budget["size"])
+    return f"{budget['bpw']:g} bpw" if budget.get("bpw") else f"KL {budget['kl']:g}"

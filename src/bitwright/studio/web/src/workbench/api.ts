@@ -37,9 +37,9 @@ export interface RunInFull extends Run { rows: Row[]; notes: string[]; certifica
 
 export interface Plan {
   kind?: Kind;
-  quantized: { name: string; rows: number; columns?: number; format: string; method: string; note?: string | null; stored_bits?: number; levels?: number; input_levels?: number | null }[];
+  quantized: { name: string; rows: number; columns?: number; format: string | null; formats?: string[]; method: string; note?: string | null; stored_bits?: number; levels?: number; input_levels?: number | null }[];
   copied?: string[]; kept_float: Record<string, string>; activations?: string[];
-  source_bytes: number; final_bytes: number; stored_bits_per_weight?: number; peak_memory_bytes?: number; seconds?: number;
+  source_bytes: number; final_bytes: number; possible_bytes?: number[] | null; stored_bits_per_weight?: number | null; bits_per_parameter?: number; peak_memory_bytes?: number; seconds?: number;
   runtimes?: string[]; notes: string[];
 }
 export interface Matrix {

@@ -10,13 +10,25 @@ export interface Method { name: string; title: string; source: string; needs: st
 /** What can be chosen for one kind of model; defaults come first. */
 export interface Choices {
   title: string; words: Record<"whole" | "part" | "parts" | "data" | "sample" | "drop", string>;
-  containers: { name: string; title: string; study: boolean; integer: boolean }[];
+  containers: { name: string; title: string; study: boolean; integer: boolean; spends: boolean }[];
+  /** llama.cpp's mixes, where a model of this kind can be written as GGUF. */
+  mixes: string[];
   formats: { name: string; title: string; family: string; bits: number; levels: number[] | null }[];
   methods: Method[]; fits: Fit[]; settings: Record<string, Record<string, Setting>>; defaults: Table;
 }
 export type Value = string | number | boolean | null | unknown[];
 export type Table = { [key: string]: unknown };
 export type Options = Record<string, Value>;
+
+/** What a budget limits, as the recipe calls it. */
+export const LIMITS = ["size", "bpw", "kl"] as const;
+export type Limit = (typeof LIMITS)[number];
+/** What gives matrices their formats. */
+export type Spending = "same" | "budget" | "mix";
+export const limitOf = (o: Options): Limit | undefined => LIMITS.find((each) => (o[`budget.${each}`] ?? null) !== null);
+export const spendingOf = (o: Options): Spending => (o["type"] ? "mix" : limitOf(o) ? "budget" : "same");
+/** Options that choose one format for all. */
+const FORMAT = ["layer.format", "layer.group", "layer.symmetric", "layer.activations"];
 
 /** A table's values by their whole keys: `layer.format`. */
 export function flat(table: Table, prefix = ""): Options {
@@ -61,6 +73,7 @@ export function recipe(c: Choices, o: Options): Table {
   for (const [key, value] of Object.entries({ ...o, output: fit.container === c.containers[0]!.name ? null : fit.container })) {
     const option = /^layer\.options\.(.*)/.exec(key)?.[1];
     const always = key === "layer.format" || key === "layer.group" || key === "layer.method";
+    if (spendingOf(o) !== "same" && FORMAT.includes(key)) continue;
     if (value === null || (option && !own[option]) || (!always && JSON.stringify(value) === JSON.stringify(usual[key] ?? own[option ?? ""]?.default))) continue;
     const path = key.split(".");
     const last = path.pop()!;
@@ -71,6 +84,6 @@ export function recipe(c: Choices, o: Options): Table {
 
 /** An error beside its option: without the name of the recipe's key, which the option has already. */
 export function told({ text, fix }: Problem): string {
-  const what = text.replace(/^recipe: [\w.]+( '[^']*')?: /, "");
+  const what = text.replace(/^(recipe: [\w.]+( '[^']*')?|--[\w-]+): /, "");
   return [what.charAt(0).toUpperCase() + what.slice(1), fix?.startsWith("Correct it, or leave it out") ? "" : fix].filter(Boolean).join(" ");
 }

@@ -50,12 +50,16 @@ export function when(value: string | number | null | undefined): string {
   return date.toLocaleString("en-GB", today ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 }
 
-/** A recipe in a few words: `int4 g128 descent`. */
+/** A recipe in a few words: `int4 g128 descent`, `q4_k_m descent`, `3.2 MB descent`. */
 export function recipeWords(run: Pick<Run, "recipe">): string {
   const layer = (run.recipe["layer"] ?? {}) as { format?: string; group?: number | string; method?: string; symmetric?: boolean; activations?: string };
   const network = (run.recipe["network"] ?? {}) as { activations?: string };
   const group = layer.group === undefined || layer.group === null ? "" : typeof layer.group === "number" ? `g${layer.group}` : layer.group;
   const activations = layer.activations && layer.activations !== "none" ? `${layer.activations} activations` : network.activations === "none" ? "weights only" : "";
+  const budget = run.recipe["budget"] as { size?: number | null; bpw?: number | null; kl?: number | null } | null | undefined;
+  const limit = budget && (budget.size ? bytes(budget.size) : budget.bpw ? `${budget.bpw} bits per parameter` : `KL ${budget.kl}`);
+  const chosen = (run.recipe["type"] as string | null | undefined) ?? limit;
+  if (chosen) return [chosen, layer.method].filter(Boolean).join(" · ");
   return [layer.format, group, layer.symmetric === false ? "zero point" : "", layer.method, activations].filter(Boolean).join(" · ");
 }
 
