@@ -105,6 +105,14 @@ class Finished(Event):
 
 
 @dataclass(frozen=True)
+class Member(Event):
+    """What a run that is one of several says: `of` is its event as JSON, or an "error" with its kind and text."""
+
+    name: str
+    of: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Finding(Event):
     """One check and its result: `good`, or None where there is no verdict, and what was found."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,15 +27,17 @@ from bitwright.engine.options import make_recipe, size
 from bitwright.engine.push import Push
 from bitwright.engine.push import prepare as prepare_push
 from bitwright.errors import InputError, ModelError, RecipeError
-from bitwright.events import Event, Finding, Finished, Note, Precision, Progress, Row, plain
+from bitwright.events import Event, Finding, Finished, Member, Note, Precision, Progress, Row, plain
 from bitwright.files.plain import require_new
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
 from bitwright.models.running import Asked
 from bitwright.recipe import Recipe
+from bitwright.words import aligned
 
 if TYPE_CHECKING:
     from bitwright.engine.speed import Speed
+    from bitwright.engine.sweep.plan import Sweep
     from bitwright.models.model import Model, Plan
 
 Source = str | Path
@@ -76,6 +78,68 @@ class Planned:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A planned sweep, of which `workers` members run at once."""
+
+    job: Sweep
+    workers: int
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Plain data: every member with its output, size in bytes, memory in bytes and time in seconds."""
+        from bitwright.engine.sweep.plan import summary
+
+        return summary(self.job)
+
+    def run(self) -> Generator[Event, None, Swept]:
+        """Run what is not there yet; what came of all. Stop at any event: the same call continues from there."""
+        from bitwright.engine.sweep.run import run
+
+        failed = {}
+        for event in run(self.job, self.workers):
+            if isinstance(event, Member) and event.of["event"] == "error":
+                failed[event.name] = event.of["text"]
+            yield event
+        outs = {member.name: member.out for member in self.job.members if member.name not in failed}
+        return Swept({name: kind_of(out).standing(out) for name, out in outs.items()}, failed)
+
+    def __str__(self) -> str:
+        from bitwright.engine.sweep.plan import lines
+
+        return "\n".join(lines(self.job))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What came of a sweep: outputs by the names of their recipes, and why there is none of the others."""
+
+    outs: dict[str, Path]
+    failed: dict[str, str]
+
+    @cached_property
+    def report(self) -> Report:
+        """The report on all outputs, by size and quality."""
+        return report(*self.outs.values())
+
+    @property
+    def best(self) -> list[str]:
+        """The names of those that no other beats in both size and quality."""
+        marks = reports.front(self.report.certificates) if self.outs else []
+        return [name for name, best in zip(self.outs, marks, strict=True) if best]
+
+    def __str__(self) -> str:
+        lines = []
+        if self.outs:
+            head, rows = reports.summary(self.report.certificates)
+            rows = [
+                ("*" if name in self.best else "", name, *row[1:]) for name, row in zip(self.outs, rows, strict=True)
+            ]
+            lines = [*aligned([("", *head), *rows]), "* none of the others is as small and as good"]
+            lines.append(reports.ranking(self.report.certificates))
+        return "\n".join([*lines, *(f"failed: {name}: {why}" for name, why in self.failed.items())])
 
 
 @dataclass(frozen=True)
@@ -324,6 +388,48 @@ def quantize(
                 finished = event
     assert finished is not None  # it comes last
     return Result(Path(finished.out), finished.certificate)
+
+
+def plan_sweep(
+    model: Source,
+    out: Source,
+    recipes: Sequence[Source] | Mapping[str, Recipe],
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+) -> PlannedSweep:
+    """Plan every one of `recipes` on `model`: TOML files, each with a recipe or a `[grid]` of them, or recipes by name.
+
+    `out` is the folder of the outputs. `workers` run at once (default: as many as there are processors for `threads`
+    each). Raises what `plan` raises, and RecipeError for files that are no recipes or outputs of others in the way.
+    """
+    source = find(model)
+    kind_of(source).load()
+    from bitwright.engine.sweep import plan as planning
+    from bitwright.engine.sweep.recipes import read
+
+    made = recipes if isinstance(recipes, Mapping) else read([Path(path) for path in recipes])
+    job = planning.make(source, Path(out), made, threads=threads, max_ram=size(max_ram), device=device)
+    return PlannedSweep(job, workers or max(1, (os.cpu_count() or 1) // threads))
+
+
+def sweep(
+    model: Source,
+    out: Source,
+    recipes: Sequence[Source] | Mapping[str, Recipe],
+    *,
+    watch: Watch = None,
+    **options: Any,
+) -> Swept:
+    """Quantize `model` by several recipes, side by side; arguments and `options` are those of `plan_sweep`.
+
+    However it was stopped, the same call continues, and makes nothing twice. A recipe that fails is told in `failed`.
+    """
+    job = plan_sweep(model, out, recipes, **options)
+    with closing(_Watcher(watch)) as watcher:
+        return _drain(job.run(), watcher)
 
 
 def measure(

@@ -465,13 +465,7 @@ class Recipe(_Table):
     @classmethod
     def loads(cls, text: str, where: str = "recipe") -> Recipe:
         """A recipe from TOML text; RecipeError names the key, and the nearest known one."""
-        try:
-            raw = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"not valid TOML ({error})", where=where, fix="Correct the line named") from error
-        except RecursionError as error:
-            raise RecipeError("nested too deep", where=where, fix="Write plain tables") from error
-        return cls.read(raw, where)
+        return cls.read(_parsed(text, where), where)
 
     @classmethod
     def read(cls, raw: dict[str, Any], where: str) -> Recipe:
@@ -484,11 +478,7 @@ class Recipe(_Table):
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """A recipe from a TOML file."""
-        try:
-            text = read_text(path).removeprefix("\ufeff")  # some editors write this mark
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"cannot be read ({why(error)})", where=str(path), fix="Give a TOML recipe") from error
-        return cls.loads(text, str(path))
+        return cls.read(tables(path), str(path))
 
     def dumps(self) -> str:
         """The recipe as TOML, every value spelled out."""
@@ -507,6 +497,25 @@ class Recipe(_Table):
             if any(matches(rule.match, name) for name in names):
                 layer, named = layer.overlaid(rule.given), True
         return layer, named
+
+
+def tables(path: Path) -> dict[str, Any]:
+    """What stands in a TOML file, as plain tables; RecipeError where it cannot be read."""
+    try:
+        text = read_text(path).removeprefix("\ufeff")  # some editors write this mark
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot be read ({why(error)})", where=str(path), fix="Give a TOML recipe") from error
+    return _parsed(text, str(path))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    """TOML as plain tables."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"not valid TOML ({error})", where=where, fix="Correct the line named") from error
+    except RecursionError as error:
+        raise RecipeError("nested too deep", where=where, fix="Write plain tables") from error
 
 
 def _any_of(names: list[str], options: dict[str, Any], number: int) -> None:

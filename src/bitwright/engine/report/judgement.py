@@ -180,6 +180,19 @@ def _cost(certificate: Certificate) -> float:
     return math.inf if math.isnan(value) else value
 
 
+def front(certificates: list[Certificate]) -> list[bool]:
+    """Whether each is a best buy: none of the others is as small and as good, and better in one of the two.
+
+    What was not measured is none.
+    """
+    points = [(int(c["output"]["bytes"]), _cost(c)) for c in certificates]
+
+    def beaten(size: int, cost: float) -> bool:
+        return any(s <= size and c <= cost and (s, c) != (size, cost) for s, c in points)
+
+    return [math.isfinite(cost) and not beaten(size, cost) for size, cost in points]
+
+
 def summary(certificates: list[Certificate]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """A table of several: its head, and a row for each; a column for every measure that decides or tells the most."""
     cells = [{m.label: m for m in (*measures(c), *speed(c))} for c in certificates]

@@ -1,0 +1,1 @@
+"""Several recipes on one model: planned together, run side by side, compared."""
