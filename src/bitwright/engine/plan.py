@@ -38,13 +38,15 @@ def make(
     *,
     max_ram: int | None = None,
     device: str = "cpu",
+    shared: Path | None = None,
     check_out: bool = True,
     needs_data: bool = True,
 ) -> Plan:
     """Decide everything about quantizing the model at `source` into `out`; nothing is written.
 
-    `needs_data` False leaves samples unread that were not named yet, `check_out` False the output unchecked. Raises
-    ModelError, FileError, RecipeError, TensorError, DataError or ResourceError for what could be known to fail.
+    In the folder `shared` several runs on one model keep what they learn of it. `needs_data` False leaves samples
+    unread that were not named yet, `check_out` False the output unchecked. Raises ModelError, FileError, RecipeError,
+    TensorError, DataError or ResourceError for what could be known to fail.
     """
     kind = kind_of(source)
     require_device(kind, device)
@@ -60,7 +62,7 @@ def make(
         )  # fmt: skip
     model = kind.open(source, recipe, device)
     container = model.container(container, recipe)
-    plan = Plan(model, out, recipe, container, max_ram, notes=list(model.notes))
+    plan = Plan(model, out, recipe, container, max_ram, shared, notes=list(model.notes))
     parts = model.parts(recipe)
     _require_patterns(plan)
     settings = {part.name: model.layer(part, recipe) for part in parts}

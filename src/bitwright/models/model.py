@@ -248,6 +248,8 @@ class Plan:
     container: Any
     """A `files.container.Container`: of tensors or of a graph, as the kind of model wants it."""
     ceiling: int | None = None
+    shared: Path | None = None
+    """A folder where runs of several recipes on one model keep what they learn of it; None: each for itself."""
     items: dict[str, Item] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

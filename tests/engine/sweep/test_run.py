@@ -71,6 +71,24 @@ def test_several_at_once_make_what_single_runs_make(
     assert again == [], "nothing was left to do"
 
 
+def test_what_all_learn_alike_is_learnt_once(home: Path, tmp_path: Path) -> None:
+    calibration = {**TEXT, "source": str(home / "some.txt")}
+    layers = [{"format": "int4", "group": 32}, {"format": "int3", "group": 32}, {"format": "int8", "group": "channel"}]
+    given = {
+        layer["format"]: Recipe.read({"layer": layer, "calibration": calibration, "output": "float"}, "test")
+        for layer in layers
+    }
+    seen: list[Event] = []
+    swept = bw.sweep(home / "model", tmp_path / "out", given, workers=2, watch=seen.append)
+    members = [event for event in seen if isinstance(event, Member)]
+    learners = [event.name for event in members if "back through block" in event.of.get("label", "")]
+    assert len(set(learners)) == 1, "one passed back"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["int3", "int4", "int8"]
+    for name, recipe in given.items():
+        alone = bw.quantize(home / "model", tmp_path / "alone" / name, recipe=recipe, threads=1)
+        assert alone.certificate["output"]["sha256"] == hashes(swept.outs[name])
+
+
 def test_stopped_at_any_event_it_goes_on(home: Path, singles: dict[str, dict[str, str]], tmp_path: Path) -> None:
     for least in (1, 12, 40):
         job = library.plan_sweep(home / "model", tmp_path / "out", recipes(home), workers=2)

@@ -45,7 +45,9 @@ def work(job: dict[str, Any], out: IO[str]) -> None:
 
     torch.set_num_threads(job["threads"])
     recipe = Recipe.model_validate(job["recipe"])
-    plan = planning.make(source, Path(job["out"]), recipe, max_ram=job["max_ram"], device=job["device"])
+    plan = planning.make(
+        source, Path(job["out"]), recipe, max_ram=job["max_ram"], device=job["device"], shared=Path(job["shared"])
+    )
     for event in run(plan, restart=True):
         _say(out, event.json())
 

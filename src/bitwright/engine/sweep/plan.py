@@ -45,6 +45,11 @@ class Sweep:
     max_ram: int | None = None
     device: str = "cpu"
 
+    @property
+    def shared(self) -> Path:
+        """Where members keep what they learn of the model, for each other, until all are done."""
+        return self.out / ".shared"
+
 
 def make(
     source: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def run(sweep: Sweep, workers: int) -> Iterator[Event]:
                 yield Told(process.member.name, event)
             busy = ", ".join(one.member.name for one in working)
             yield Progress("sweep", finished + sum(one.share for one in working), total, busy)
+        shutil.rmtree(sweep.shared, ignore_errors=True)
     finally:
         for process in working:
             process.stop()
@@ -82,7 +84,7 @@ class _Process:
         )  # fmt: skip
         job = {
             "source": str(self.sweep.source), "out": str(self.member.out), "threads": self.sweep.threads,
-            "max_ram": self.sweep.max_ram, "device": self.sweep.device,
+            "max_ram": self.sweep.max_ram, "device": self.sweep.device, "shared": str(self.sweep.shared),
             "recipe": self.member.recipe.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
         assert self._process.stdin is not None

@@ -11,11 +11,13 @@ computed again, now with a graph, and its inputs are replaced by their gradients
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,12 +63,14 @@ class Curvature:
         budget: int,
         seed: int,
         rows: Callable[[Item], int],
+        shared: bool = False,
     ) -> None:
         """`windows` int64 [count, length] are the text, `items` what to gather for: those outside blocks have none.
 
         Of G only the squares of `rows(item)` outputs that are solved together are kept. `budget` bounds the hidden
         states in memory, in bytes; the rest spills below `folder`, where finished blocks are kept as well.
-        `seed` decides the labels, whatever the batches are.
+        `seed` decides the labels, whatever the batches are. In a `shared` folder each job has one of its own, which one
+        process makes and others find.
         """
         self.arch, self.windows, self.absent = arch, windows, dict[str, str]()
         self._device, self._folder, self._budget, self._seed = device, folder, budget, seed
@@ -78,6 +82,10 @@ class Curvature:
         self._lowest = min((block for block, held in self._items.items() if held), default=arch.count)
         self._sizes = [sum(entry.size for entry in arch.tensors_of(block)) for block in range(arch.count)]
         self._batches = batches(windows, max(1, GRAPH_TOKENS // windows.shape[1]))
+        self._lock: Path | None = None
+        if shared:
+            named = hashlib.sha256(json.dumps([self._job, sorted(self._rows.items())]).encode()).hexdigest()[:16]
+            self._folder, self._lock = folder / named, folder / f"{named}.lock"
 
     @property
     def _job(self) -> str:
@@ -94,6 +102,14 @@ class Curvature:
         then names matrices without G, and why; notes tell of them. Raises ModelError where logits are not finite,
         TensorError where weights are not.
         """
+        with ExitStack() as stack:
+            if self._lock is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(self._lock.open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)  # another process may be at it
+            yield from self._compute(progress)
+
+    def _compute(self, progress: Callable[[float, str], Progress]) -> Generator[Event, None, None]:
         job, first = self._job, self.arch.count
         while first > self._lowest and self._is_kept(first - 1, job):
             first -= 1

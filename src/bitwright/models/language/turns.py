@@ -131,7 +131,10 @@ class Turns:
         plan, seed = self.plan, self.plan.recipe.calibration.seed
         windows = data.calibration[: plan.effort.weighing]
         items, budget = [i for i in plan.items.values() if i.method.weighs], memory.activation_budget(plan)
-        job = curvature.Curvature(self.arch, self.device, windows, items, plan.partial, budget, seed, self._rows)
+        job = curvature.Curvature(
+            self.arch, self.device, windows, items, plan.shared or plan.partial, budget, seed, self._rows,
+            shared=plan.shared is not None,
+        )  # fmt: skip
         yield from job.compute(self._progress)
         of = lru_cache(maxsize=1)(job.of)
 
