@@ -29,7 +29,7 @@ MB = 10**6
 CEILING = 740 * MB
 """Of this, Python, torch, transformers and compressed-tensors take about 420 MB before there is any model."""
 WIDTH, INNER, HEADS, LAYERS, VOCABULARY = 768, 1536, 12, 192, 1024
-WINDOWS, LENGTH = 4, 32
+WINDOWS, LENGTH = 4, 16
 BLOCK = {
     **{f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in "qkvo"},
     "mlp.gate_proj": (INNER, WIDTH),
