@@ -11,7 +11,7 @@ import bitwright
 from bitwright import machine
 from bitwright.engine import card, journal, partial
 from bitwright.engine.write import Writer
-from bitwright.events import Event, Progress, Started, plain
+from bitwright.events import Event, Finished, Progress, Started, plain
 from bitwright.files import hub
 from bitwright.files.plain import hashes
 from bitwright.models import precision
@@ -69,10 +69,11 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
         )
 
 
-def publish(plan: Plan, certificate: dict[str, Any]) -> None:
+def publish(plan: Plan, certificate: dict[str, Any]) -> Finished:
     """Give the output, certificate and card their final names, durably; remove what only resuming needs last."""
     written = json.dumps(certificate, indent=1, allow_nan=False, default=float) + "\n"
     plan.model.seal(plan, written, card.of(plan, certificate, written))
     for name in (journal.NAME, partial.MARK):
         (plan.partial / name).unlink(missing_ok=True)
     plan.model.publish(plan)
+    return Finished(str(plan.model.written(plan)), certificate)

@@ -8,22 +8,37 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from bitwright.engine.journal import Journal
 from bitwright.engine.report.certificate import read
 from bitwright.errors import BitwrightError, RecipeError
-from bitwright.models.model import Plan
+from bitwright.models.kind import Kind
 
 MARK = "bitwright.lock"
 """Says that the folder is ours; it holds the id of the process that writes, or wrote, there, and its lock."""
 
 
-def require_ours(plan: Plan) -> None:
+class Job(Protocol):
+    """What is worked on: a plan, or a stage."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def out(self) -> Path: ...
+    @property
+    def partial(self) -> Path: ...
+    @property
+    def asked(self) -> str:
+        """SHA-256 of what was asked for: a recipe, or a stage's settings."""
+
+
+def require_ours(job: Job) -> None:
     """RecipeError where something else lies in the place of unfinished work, or another process works there."""
-    folder = plan.partial
+    folder = job.partial
     if not os.path.lexists(folder):
         return
-    if folder.is_symlink() or not folder.is_dir() or not _ours(plan):
+    if folder.is_symlink() or not folder.is_dir() or not _ours(job):
         what = "is in the way: Bitwright keeps unfinished work there, and this is something else"
         raise RecipeError(what, where=str(folder), fix="Move it, or choose another -o")
     if (folder / MARK).is_file():
@@ -34,20 +49,20 @@ def require_ours(plan: Plan) -> None:
             os.close(file)
 
 
-def _ours(plan: Plan) -> bool:
+def _ours(job: Job) -> bool:
     """Whether what is there comes from a run: nothing yet, our mark, our journal, or this job with its certificate."""
-    folder = plan.partial
+    folder = job.partial
     if (folder / MARK).is_file() or Journal.begun(folder) or not any(folder.iterdir()):
         return True
     return any(
-        _sealed(path, plan) for path in (*folder.glob("*certificate.json"), plan.model.kind.certificate(plan.out))
+        _sealed(path, job) for path in (*folder.glob("*certificate.json"), job.kind.certificate(job.out))
     )
 
 
-def _sealed(certificate: Path, plan: Plan) -> bool:
-    """Whether a certificate is of this recipe: a run that was stopped between its last steps left it."""
+def _sealed(certificate: Path, job: Job) -> bool:
+    """Whether a certificate is of this job: a run that was stopped between its last steps left it."""
     try:
-        return bool(read(certificate)["recipe"]["sha256"] == plan.recipe.hash)
+        return bool(read(certificate)["recipe"]["sha256"] == job.asked)
     except BitwrightError:
         return False
 

@@ -12,7 +12,7 @@ from typing import Any
 from bitwright import machine
 from bitwright.engine import budget
 from bitwright.engine.options import require_tables
-from bitwright.engine.partial import require_ours
+from bitwright.engine.partial import Job, require_ours
 from bitwright.errors import BitwrightError, RecipeError, ResourceError, nearest
 from bitwright.files import hub
 from bitwright.files.containers import registry as containers
@@ -177,19 +177,23 @@ def _require_some(plan: Plan) -> None:
 
 def require_out(plan: Plan) -> None:
     """Raise where the output cannot be written: wrongly named, there already, in a folder that is closed or full."""
-    out = plan.out
-    plan.model.kind.require_name(out, plan.container.ending)
+    plan.kind.require_name(plan.out, plan.container.ending)
+    require_place(plan, budget.final_bytes(plan))
+
+
+def require_place(job: Job, needed: int) -> None:
+    """Raise where an output of `needed` bytes cannot be written: there already, in a folder that is closed or full."""
+    out = job.out
     require_new(out)
-    for name in (plan.partial.name, plan.model.kind.certificate(out).name):
+    for name in (job.partial.name, job.kind.certificate(out).name):
         if len(os.fsencode(name)) > NAME:
             raise RecipeError("the name is too long for what lies beside it", where=str(out), fix="Choose a shorter -o")
     base = _standing(out)
-    require_ours(plan)
+    require_ours(job)
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         raise ResourceError("the output folder cannot be written", where=str(base), fix="Choose another -o")
     free = shutil.disk_usage(base).free
-    held = sum(p.stat().st_blocks * 512 for p in plan.partial.rglob("*")) if plan.partial.is_dir() else 0
-    needed = budget.final_bytes(plan)
+    held = sum(p.stat().st_blocks * 512 for p in job.partial.rglob("*")) if job.partial.is_dir() else 0
     if needed > free + held:
         raise ResourceError(
             f"the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free",

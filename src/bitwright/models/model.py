@@ -268,6 +268,16 @@ class Plan:
         return self.model.effort(self) if self.attempt_of is None else self.attempt_of.effort
 
     @property
+    def kind(self) -> Kind:
+        """The model's."""
+        return self.model.kind
+
+    @property
+    def asked(self) -> str:
+        """SHA-256 of the recipe."""
+        return self.recipe.hash
+
+    @property
     def source(self) -> Path:
         """The float model's path."""
         return self.model.path
