@@ -13,7 +13,7 @@ ROOT = Path(bitwright.__file__).parent
 LIBRARY = {"authoring.folder", "authoring.kept", "authoring.library", "authoring.problems"}
 """The modules of authoring that the web process reads: they compute nothing."""
 BASE = {"errors", "events", "words", "plugins", "registry", "machine", "parallel", "libraries", "core"}
-ENGINE = {*BASE, "methods", "rewrites", "files", "recipe", "models", "engine"}
+ENGINE = {*BASE, "methods", "rewrites", "files", "recipe", "stages", "models", "engine"}
 DESCRIBED = {
     *("core.format", "core.formats", "core.scaling", "files.container", "files.containers", "methods"),
     *("models.Kind", "models.kind_at", "models.kind_of", "models.kinds"),
@@ -33,14 +33,15 @@ BELOW: dict[str, set[str]] = {
     "rewrites": {"errors", "registry", "core"},
     "files": {"errors", "words", "registry", "core"},
     "recipe": {"errors", "core", "methods", "rewrites", "files"},
-    "models": {*BASE, "methods", "rewrites", "files", "recipe"},
+    "stages": {"errors", "recipe"},
+    "models": {*BASE, "methods", "rewrites", "files", "recipe", "stages"},
     "engine": ENGINE - {"engine"},
     "library": ENGINE,
     "judge": set(),
     **{module: {"errors", "judge", *LIBRARY} for module in LIBRARY},
     "authoring": {*ENGINE, "judge", *LIBRARY},
     "content": {*ENGINE, "authoring"},
-    "studio": {"errors", "events", "words", "registry", "recipe", "judge", *LIBRARY, *DESCRIBED},
+    "studio": {"errors", "events", "words", "registry", "recipe", "stages", "judge", *LIBRARY, *DESCRIBED},
     "studio.worker": {*ENGINE, "judge", "authoring", "studio"},
     "__main__": {"cli"},
     "cli": {*ENGINE, "library", "judge", "authoring", "studio"},

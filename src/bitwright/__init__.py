@@ -13,14 +13,29 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitwright.library import check, imatrix, measure, open, plan, push, quantize, report, run, sweep  # noqa: A004
+    from bitwright.library import (  # noqa: A004
+        check,
+        imatrix,
+        measure,
+        open,
+        plan,
+        prune,
+        push,
+        quantize,
+        report,
+        run,
+        sweep,
+    )
 
 # From 1.29 on ONNX Runtime reports every session to its makers, with the model's name and hashes; a process that opened
 # hundreds of them waits for the upload when it exits. It reads this when it is first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "imatrix", "measure", "open", "plan", "push", "quantize", "report", "run", "sweep"]
+__all__ = [
+    *("__version__", "check", "imatrix", "measure", "open", "plan", "prune", "push", "quantize", "report", "run"),
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jinja2 import TemplateError
 
 from bitwright.engine import report as reports
-from bitwright.engine.options import make_recipe, size
+from bitwright.engine.options import make_recipe, make_settings, size
 from bitwright.engine.push import Push
 from bitwright.engine.push import prepare as prepare_push
 from bitwright.errors import InputError, ModelError, RecipeError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bitwright.engine.speed import Speed
     from bitwright.engine.sweep.plan import Sweep
     from bitwright.models.model import Model, Plan
+    from bitwright.models.stage import Stage
 
 Source = str | Path
 Recipes = Recipe | Source | Mapping[str, Any]
@@ -143,8 +144,37 @@ class Swept:
 
 
 @dataclass(frozen=True)
+class Staged:
+    """A planned stage: everything is decided, nothing is written. `run` does the work."""
+
+    job: Stage
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Plain data: what becomes of the model, sizes in bytes, memory in bytes, time in seconds, runtimes, notes."""
+        from bitwright.engine.stages.plan import summary
+
+        found: dict[str, Any] = plain(summary(self.job))
+        return found
+
+    def run(self, *, restart: bool = False) -> Iterator[Event]:
+        """Run it, event by event; the last is `Finished`. See `Planned.run`."""
+        from bitwright.engine.stages.run import run
+
+        return run(self.job, restart=restart)
+
+    def __str__(self) -> str:
+        from bitwright.engine.stages.plan import lines
+
+        return "\n".join(lines(self.job))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclass(frozen=True)
 class Result:
-    """A quantized model: its path, of one in shards that of the first, and its certificate."""
+    """A quantized model, or what a stage made: its path, of one in shards that of the first, and its certificate."""
 
     out: Path
     certificate: dict[str, Any]
@@ -379,7 +409,11 @@ def quantize(
 
     However it was stopped, the same call continues. `watch` gets every event.
     """
-    job = plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **options)
+    return _finish(plan(model, out, recipe=recipe, max_ram=max_ram, device=device, threads=threads, **options), watch)
+
+
+def _finish(job: Planned | Staged, watch: Watch) -> Result:
+    """Run a job to its end."""
     finished: Finished | None = None
     with closing(_Watcher(watch)) as watcher:
         for event in job.run():
@@ -430,6 +464,53 @@ def sweep(
     job = plan_sweep(model, out, recipes, **options)
     with closing(_Watcher(watch)) as watcher:
         return _drain(job.run(), watcher)
+
+
+def plan_stage(
+    stage: str,
+    model: Source,
+    out: Source | None = None,
+    *,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,
+) -> Staged:
+    """Plan a stage, such as "prune": decide everything, write nothing.
+
+    `options` are those of the stage's command. Without `out` only what can be known without a place for it is looked
+    at. Raises InputError's kinds and ResourceError for what could be known to fail, RecipeError for an option that does
+    not exist.
+    """
+    source = find(model)
+    kind = kind_of(source)
+    settings = make_settings(stage, options)
+    capped = _prepare(kind, threads)
+    from bitwright.engine.stages import plan as planning
+
+    target = kind.beside(source, kind.ending) if out is None else Path(out)
+    job = planning.make(source, target, settings, max_ram=size(max_ram), device=device, check_out=out is not None)
+    job.notes += capped
+    return Staged(job)
+
+
+def prune(
+    model: Source,
+    out: Source,
+    *,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    watch: Watch = None,
+    **options: Any,
+) -> Result:
+    """Take channels, groups of attention heads and layers out of `model`, fit what remains, and write it to `out`.
+
+    `options` are those of `bitwright prune`: keep (a share of the blocks' parameters) or params, cut, multiple,
+    importance, repair, calib, windows, length, heldout, heldout_windows, seed, max_shard_size and copy_code. However it
+    was stopped, the same call continues. `watch` gets every event. Raises what `plan_stage` and `quantize` raise.
+    """
+    return _finish(plan_stage("prune", model, out, max_ram=max_ram, device=device, threads=threads, **options), watch)
 
 
 def measure(

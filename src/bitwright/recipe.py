@@ -111,11 +111,13 @@ def _there(source: str) -> bool:
     return source in (WRITTEN, BROUGHT) or os.path.exists(os.path.expanduser(source))
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of settings: nothing unknown is taken."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Layer(_Table):
+class Layer(Table):
     """How a set of matrices is stored, and which method quantizes them."""
 
     format: str = "int4"
@@ -154,7 +156,7 @@ class Layer(_Table):
         return Layer.model_validate(values | given | {"options": kept | given.get("options", {})})
 
 
-class Rule(_Table):
+class Rule(Table):
     """Overrides for the matrices whose name matches `match` (a glob over tensor names); later rules win."""
 
     match: str
@@ -196,7 +198,7 @@ def _options(method: str, value: Any) -> Options:
         raise PydanticCustomError("options", "options of {method}", context) from error
 
 
-class Calibration(_Table):
+class Calibration(Table):
     """The text used for calibration and for the verdict."""
 
     source: Sources = [WRITTEN]
@@ -220,7 +222,7 @@ class Calibration(_Table):
         return [Share.read(text).source for text in self.source] == [WRITTEN]
 
 
-class Picture(_Table):
+class Picture(Table):
     """How an image file becomes a network's input: (pixel * scale - mean) / std for each channel."""
 
     size: tuple[Side, Side] | None = None
@@ -244,7 +246,7 @@ class Picture(_Table):
     """Standard deviation: one number per channel, or one for all; empty: 1."""
 
 
-class Sound(_Table):
+class Sound(Table):
     """How a PCM WAV file becomes a network's input."""
 
     rate: int | None = Field(None, ge=1)
@@ -274,7 +276,7 @@ class Sound(_Table):
     """Normalize each clip's waveform or features to mean 0 and standard deviation 1."""
 
 
-class Detection(_Table):
+class Detection(Table):
     """How boxes are read from a detector's outputs. Without `boxes` they are final: the network suppresses itself."""
 
     boxes: Literal["xyxy", "xywh", "cxcywh"] | None = None
@@ -308,7 +310,7 @@ class Detection(_Table):
         return self
 
 
-class Match(_Table):
+class Match(Table):
     """How embeddings are judged: by pairs of samples that are of one identity or of two."""
 
     output: str | None = None
@@ -317,7 +319,7 @@ class Match(_Table):
     """A text file of pairs: two names of samples and 1 or 0 in each line; None: drawn from the labels by `seed`."""
 
 
-class Data(_Table):
+class Data(Table):
     """The samples that calibrate a network's activations, and those for its verdict."""
 
     source: Annotated[str | None, BeforeValidator(_single)] = None
@@ -347,7 +349,7 @@ class Data(_Table):
     match: Match = Match()
 
 
-class Network(_Table):
+class Network(Table):
     """How the activations and biases of an ONNX network become integers, and which rewrites are done first."""
 
     activations: Literal["int8", "none"] = "int8"
@@ -381,7 +383,7 @@ class Network(_Table):
     """The output that a state input takes its next value from, where it is not found; "none": it is no state."""
 
 
-class Budget(_Table):
+class Budget(Table):
     """What the output may take or lose: one of `size`, `bpw` and `kl`. Formats are chosen by what they cost on data."""
 
     size: int | None = Field(None, gt=0)
@@ -403,7 +405,7 @@ class Budget(_Table):
         return self
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that decides the bytes of the output, besides the model itself.
 
     >>> Recipe.loads('[layer]\\nformat = "int8"\\ngroup = "channel"').layer.format
@@ -473,7 +475,7 @@ class Recipe(_Table):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            raise _explain(error, where) from error
+            raise explain(error, where, cls) from error
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
@@ -537,8 +539,8 @@ def matches(pattern: str, name: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.removesuffix(".weight"), pattern)
 
 
-def _explain(error: ValidationError, where: str) -> RecipeError:
-    """The first problem pydantic found, in one line."""
+def explain(error: ValidationError, where: str, whole: type[Table]) -> RecipeError:
+    """The first problem that pydantic found in `whole`, in one line."""
     first: Any = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     known: list[str] | None = None
@@ -552,7 +554,7 @@ def _explain(error: ValidationError, where: str) -> RecipeError:
         return RecipeError(first["msg"], where=f"{where}: {key}", fix=first["ctx"]["fix"], key=key)
     if first["type"] == "extra_forbidden":
         if known is None:
-            owner = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), Recipe)
+            owner = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), whole)
             known = list(owner.model_fields)
         fix = MOVED.get(key) or (nearest(path[-1], known) if known else "Leave it out: the method has no options")
         return RecipeError(f"unknown option {path[-1]!r}", where=f"{where}: {key}", fix=fix, key=key)

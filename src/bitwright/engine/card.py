@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from bitwright.engine.report.certificate import (
     lint,
     saved,
     short_scheme,
+    stages,
 )
 from bitwright.engine.report.certificate import scheme as scheme_of
 from bitwright.engine.report.certificate import words as words_of
@@ -30,7 +32,9 @@ from bitwright.engine.report.text import cell, table
 from bitwright.files import hub, sidecars
 from bitwright.files.folder import read_config
 from bitwright.files.plain import read, why
+from bitwright.models.kind import Kind
 from bitwright.models.model import Plan
+from bitwright.models.stage import Stage
 
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "pipeline_tag")
 """Metadata of the source that hold for its copy too; figures (`model-index`) do not."""
@@ -44,28 +48,60 @@ class Source(NamedTuple):
     fault: str = ""
 
 
+class Made(NamedTuple):
+    """What a card is of: an output in a repository of its own, where `here` is what it is called.
+
+    `tags` say how it was made, `relation` what it is to its source, in the hub's words, and `by` whatever else does;
+    `loads` are the runtimes that load it, `usage` the programs for some of them.
+    """
+
+    kind: Kind
+    source: Path
+    out: Path
+    here: str
+    tags: tuple[str, ...]
+    relation: str
+    by: Mapping[str, str]
+    loads: list[str]
+    usage: Mapping[str, tuple[str, str]]
+
+
 def of(plan: Plan, certificate: Certificate, written: str) -> str:
     """The card of a finished plan; `written` is the certificate as its file has it.
 
     Another run of the same plan gives the same card, but for the certificate's hash: times are left out.
     """
+    single = plan.kind.ending or plan.container.ending
+    here = plan.model.written(plan).name if single else "."  # a file by its name; a folder from within
+    made = Made(
+        plan.kind, plan.source, plan.out, here, ("quantized", plan.container.name), "quantized",
+        {"quantized_by": "Bitwright"}, plan.model.runtimes(plan), plan.container.usage(here, plan.unpacks),
+    )  # fmt: skip
+    return _card(made, {key: value for key, value in certificate.items() if key != "speed"}, written)
+
+
+def of_stage(stage: Stage, certificate: Certificate, written: str) -> str:
+    """The card of a finished stage; see `of`. To the hub whatever has weights of its own is a finetuned model."""
+    made = Made(
+        stage.kind, stage.source, stage.out, ".", (stage.name,), "finetune", {}, stage.runtimes(), stage.usage()
+    )
+    return _card(made, certificate, written)
+
+
+def _card(made: Made, certificate: Certificate, written: str) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
-    certificate = {key: value for key, value in certificate.items() if key != "speed"}
-    source = read_source(plan.model.kind.source_card(plan.source))
-    base, named = base_model(plan.source, source.metadata)
-    kind, about = plan.model.kind, source.metadata
-    loads = plan.model.runtimes(plan)
-    single = kind.ending or plan.container.ending
-    here = plan.model.written(plan).name if single else "."  # a file by its name; a folder from within
-    known = {key: value for key in KEPT if (value := plain(about.get(key)))}
-    tags = [tag for tag in _list(plain(about.get("tags"))) if tag != "quantized"]
+    kind = made.kind
+    source = read_source(kind.source_card(made.source))
+    base, named = base_model(made.source, source.metadata)
+    known = {key: value for key in KEPT if (value := plain(source.metadata.get(key)))}
+    tags = [tag for tag in _list(plain(source.metadata.get("tags"))) if tag not in made.tags]
     metadata = ModelCardData(
         base_model=base,
-        base_model_relation="quantized",
+        base_model_relation=made.relation,
         library_name=kind.library,
-        tags=[*tags, "quantized", plan.container.name, "bitwright"],
-        quantized_by="Bitwright",
+        tags=[*tags, *made.tags, "bitwright"],
+        **made.by,
         **{"pipeline_tag": kind.pipeline or None, **known},
     )
     template = resources.files("bitwright.engine").joinpath("card.md.j2").read_text("utf-8")
@@ -82,13 +118,13 @@ def of(plan: Plan, certificate: Certificate, written: str) -> str:
         remedy=None if certificate["verdict"] else words_of(certificate).remedy,
         done=[cell(line) for line in _done(certificate)],
         figures=_figures(certificate),
-        runtimes=[cell(line) for line in loads],
-        usage=_usage(plan, loads, here),
-        papers=[path.name for path in sidecars.papers(plan.source)],
+        runtimes=[cell(line) for line in made.loads],
+        usage=_usage(made),
+        papers=[path.name for path in sidecars.papers(made.source)],
         license=known.get("license"),
-        certificate=certificate_path(plan.out).name,
+        certificate=certificate_path(made.out).name,
         digest=hashlib.sha256(written.encode()).hexdigest(),
-        here=here,
+        here=made.here,
         fault=cell(source.fault),
         kept=source.text.strip(),
     )
@@ -145,7 +181,9 @@ def base_model(path: Path, metadata: dict[str, Any]) -> tuple[str | list[str] | 
 def _done(certificate: Certificate) -> list[str]:
     """What was done, a line each."""
     weights, bits = certificate["quantized_weights"], certificate["stored_bits_per_weight"]
-    lines = [f"{scheme_of(certificate)}: {bits:.3f} stored bits per weight, over {weights:,} weights"]
+    lines = [line for stage in stages(certificate) for line in (stage["words"], *stage["lines"])]
+    if certificate["rows"]:
+        lines.append(f"{scheme_of(certificate)}: {bits:.3f} stored bits per weight, over {weights:,} weights")
     lines += [f"{len(names):,} stay float: {reason} ({words.some(names, 3)})" for reason, names in floats(certificate)]
     for name, part in data(certificate).items():
         called = f"{'calibration' if name == 'calibration' else 'held-out'} {words_of(certificate).data}"
@@ -169,8 +207,7 @@ def _figures(certificate: Certificate) -> str:
     return table(("Measure", "Float", "This model", "95 % interval, and of what"), rows)
 
 
-def _usage(plan: Plan, loads: list[str], here: str) -> list[tuple[str, str, str]]:
-    """(runtime, language, program) for each runtime that the container promises."""
-    known = plan.container.usage(here, plan.unpacks)
-    promised = [line for line in loads if not line.startswith("not ")]
-    return [(name, *told) for name, told in known.items() if any(re.search(rf"\b{name}\b", p) for p in promised)]
+def _usage(made: Made) -> list[tuple[str, str, str]]:
+    """(runtime, language, program) for each runtime that is promised."""
+    promised = [line for line in made.loads if not line.startswith("not ")]
+    return [(name, *told) for name, told in made.usage.items() if any(re.search(rf"\b{name}\b", p) for p in promised)]

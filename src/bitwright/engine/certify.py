@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import bitwright
@@ -44,12 +45,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "study": plan.container.study,
                 "decoder": plan.container.decoders(),
                 "runtimes": model.runtimes(plan),
-                "source": {
-                    "folder": hub.title(plan.source),
-                    **({"hub": str(origin)} if (origin := hub.origin(plan.source)) else {}),
-                    "sha256": sources.result(),
-                    "bytes": model.source_bytes,
-                },
+                "source": {**origin(plan.source), "sha256": sources.result(), "bytes": model.source_bytes},
                 "output": {"sha256": outputs.result(), "bytes": sum(file.stat().st_size for file in files)},
                 "effort": plan.effort.summary(),
                 **({} if plan.spent is None else {"budget": plan.spent}),
@@ -67,6 +63,12 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "histogram": model.histogram(plan, worst.name, BINS),
             }
         )
+
+
+def origin(source: Path) -> dict[str, str]:
+    """What a source is called, and where it was downloaded from."""
+    found = hub.origin(source)
+    return {"folder": hub.title(source), **({"hub": str(found)} if found else {})}
 
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> Finished:

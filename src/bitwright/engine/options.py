@@ -9,10 +9,11 @@ from typing import Any
 
 from bitwright import methods
 from bitwright.core import formats
-from bitwright.errors import RecipeError
+from bitwright.errors import RecipeError, nearest
 from bitwright.files.containers import registry as containers
 from bitwright.models import Kind, kinds
 from bitwright.recipe import Layer, Recipe
+from bitwright.stages import STAGES, Settings
 
 COMMON = {"effort": "effort", "max_drop": "max_drop", "output": "output"}
 """Options for every kind of model, and the recipe's keys that they mean."""
@@ -67,6 +68,36 @@ def make_recipe(kind: Kind, recipe: Recipe | Path | str | Mapping[str, Any] | No
     if raw.get("budget") is not None:
         _require_free(raw, found)
     return Recipe.read(raw, "options")
+
+
+TEXT = ("windows", "length", "heldout", "heldout_windows", "seed")
+"""Options of stages that say what text is read, beside `calib`."""
+
+
+def make_settings(stage: str, given: Mapping[str, Any]) -> Settings:
+    """The settings of a stage by its name, from the options that were `given`; None and empty lists are not.
+
+    RecipeError for an option or a stage that does not exist.
+    """
+    if stage not in STAGES:
+        raise RecipeError(f"no stage is called {stage!r}", where="stage", fix=nearest(stage, STAGES))
+    table = STAGES[stage]
+    found = {name: value for name, value in given.items() if value is not None and value != []}
+    calibration = {name: found.pop(name) for name in TEXT if name in found}
+    calibration |= {"source": found.pop("calib")} if "calib" in found else {}
+    if "max_shard_size" in found:
+        found["max_shard_bytes"] = size(found.pop("max_shard_size"), "--max-shard-size")
+    if isinstance(found.get("params"), str):
+        found["params"] = count(found["params"], "--params")
+    return table.read({**found, **({"calibration": calibration} if calibration else {})}, stage)
+
+
+def count(text: str, where: str) -> int:
+    """A number from text such as 100M, 1.5B, 20k or 1000000; RecipeError for anything else, said of option `where`."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmb]?)\s*", text.lower())
+    if match is None:
+        raise RecipeError(f"{text!r} is not a number of parameters", where=where, fix="Write for example 100M or 1.5B")
+    return int(float(match[1]) * 1000 ** " kmb".index(match[2] or " "))
 
 
 def _require_mixed(layer: Mapping[str, Any], given: Mapping[str, Any]) -> None:

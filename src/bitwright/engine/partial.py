@@ -54,9 +54,7 @@ def _ours(job: Job) -> bool:
     folder = job.partial
     if (folder / MARK).is_file() or Journal.begun(folder) or not any(folder.iterdir()):
         return True
-    return any(
-        _sealed(path, job) for path in (*folder.glob("*certificate.json"), job.kind.certificate(job.out))
-    )
+    return any(_sealed(path, job) for path in (*folder.glob("*certificate.json"), job.kind.certificate(job.out)))
 
 
 def _sealed(certificate: Path, job: Job) -> bool:

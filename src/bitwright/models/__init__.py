@@ -25,7 +25,7 @@ kinds: Registry[Kind] = Registry(
     "KIND",
     besides=(
         *("costs", "demos", "effort", "histogram", "ladder", "model", "precision", "recovery", "running"),
-        *("samples", "tasks"),
+        *("samples", "stage", "tasks"),
     ),
 )
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from bitwright.errors import RecipeError
 from bitwright.methods.method import Method, Needs, Scope
 from bitwright.models.running import Asked, Gauge, Runner, Task
 from bitwright.recipe import Recipe
+from bitwright.stages import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +113,14 @@ class Kind(ABC):
     @abstractmethod
     def open(self, path: Path, recipe: Recipe, device: str = "cpu") -> Any:
         """The float model at `path`, a `models.model.Model`. Raises ModelError, FileError or TensorError."""
+
+    def stage(self, settings: Settings, source: Path, out: Path, ceiling: int | None, device: str) -> Any:
+        """A stage on the float model at `source`, a `models.stage.Stage`; RecipeError where this kind has no such.
+
+        `ceiling` is a limit of memory in bytes. Raises what `open` raises besides.
+        """
+        what = f"{self.title} have no stage {settings.stage!r} yet"
+        raise RecipeError(what, where=str(source), fix="Give a language model")
 
     @abstractmethod
     def output(self, recipe: Recipe, out: Path | None = None) -> str:

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bitwright.errors import ModelError
 from bitwright.files.plain import hashes, parse, read_text, why
 from bitwright.files.plain import read as read_bytes
 from bitwright.models import Kind, kind_of, kinds
 from bitwright.models.kind import Words
-from bitwright.words import entropy, levels, number, one_line, plural, summed
+from bitwright.words import entropy, levels, millions, number, one_line, plural, summed
 
 Certificate = dict[str, Any]
 
@@ -139,6 +139,27 @@ class _Row(_Table):
     input_entropy: float | None = None
 
 
+class _Size(_Table):
+    parameters: int
+    blocks: int
+    bytes: int
+
+
+class _Part(_Table):
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+class _Stage(_Table):
+    name: str
+    words: str
+    lines: list[str]
+    before: _Size
+    after: _Size
+    tables: list[_Part]
+
+
 class _Form(_Table):
     """What every certificate has, of any kind of model."""
 
@@ -146,11 +167,18 @@ class _Form(_Table):
     output: _Files
     recipe: _Recipe
     runtimes: list[str] = []  # absent in earlier certificates
-    rows: list[_Row] = Field(min_length=1)
+    rows: list[_Row]
+    stages: list[_Stage] = []  # absent where a model was quantized
     verdict: dict[str, Any] | None
     notes: list[str]
     stored_bits_per_weight: float
     quantized_weights: int
+
+    @model_validator(mode="after")
+    def _of_something(self) -> _Form:
+        if not self.rows and not self.stages:
+            raise ValueError("neither rows nor stages")
+        return self
 
 
 # --- rows
@@ -242,9 +270,16 @@ def saved(certificate: Certificate) -> str:
     return f"{100 * abs(1 - ratio):.0f} % {'smaller' if ratio < 1 else 'larger'}"
 
 
+def stages(certificate: Certificate) -> list[Certificate]:
+    """What was done to the model besides quantizing it, in order."""
+    return certificate.get("stages") or []
+
+
 def bits_told(certificate: Certificate) -> str:
     """Bits per parameter of the whole model, which earlier certificates lack, and per quantized weight."""
     whole, each = certificate.get("bits_per_parameter"), certificate["stored_bits_per_weight"]
+    if not certificate["rows"]:
+        return f"{millions(certificate['parameters'])} parameters"
     if certificate.get("study"):
         return f"a study copy: floats, not {each:.3f} bits per weight"
     if whole is None:
@@ -254,6 +289,8 @@ def bits_told(certificate: Certificate) -> str:
 
 def scheme(certificate: Certificate) -> str:
     """Formats and methods with the parts each took, the most used first: `int4 g128 by descent (35 matrices)`."""
+    if not certificate["rows"]:
+        return short_scheme(certificate)
     found = Counter((row["format"], row["method"]) for row in certificate["rows"]).most_common()
     told = ", ".join(f"{form} by {method} ({count})" for (form, method), count in found)
     if len(found) == 1:
@@ -264,7 +301,9 @@ def scheme(certificate: Certificate) -> str:
 
 
 def short_scheme(certificate: Certificate) -> str:
-    """The most used format and method, how many others there are, and the activations."""
+    """The most used format and method, how many others there are, and the activations; or what stages did."""
+    if not certificate["rows"]:
+        return ", ".join(stage["words"] for stage in stages(certificate))
     found = Counter((row["format"], row["method"]) for row in certificate["rows"]).most_common()
     (form, method), _ = found[0]
     told = f"{form} by {method}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")

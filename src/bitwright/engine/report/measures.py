@@ -13,11 +13,23 @@ from bitwright.engine.report.certificate import (
     kind,
     module,
     saved,
+    stages,
     words,
     worst,
 )
 from bitwright.models.kind import Fact
-from bitwright.words import apart, entropy, levels, megabytes, milliseconds, plural, share, titles, without_unit
+from bitwright.words import (
+    apart,
+    entropy,
+    levels,
+    megabytes,
+    millions,
+    milliseconds,
+    plural,
+    share,
+    titles,
+    without_unit,
+)
 
 
 def measures(certificate: Certificate) -> list[Fact]:
@@ -79,16 +91,10 @@ def speed(certificate: Certificate) -> list[Fact]:
 def facts(certificate: Certificate) -> list[Fact]:
     """The key figures, for Markdown and HTML; an interval stands with the detail."""
     before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
-    bits, weights = certificate["stored_bits_per_weight"], certificate["quantized_weights"]
     found = [
         Fact("Size", *without_unit(megabytes(before), megabytes(after)), saved(certificate), "quant"),
-        Fact(
-            "Stored bits",
-            "",
-            f"{bits:.3f}",
-            f"per weight, over {_millions(weights)} quantized weights{_study(certificate)}",
-            "quant",
-        ),
+        *_parameters(certificate),
+        *_stored(certificate),
         *_whole(certificate),
         *_precision(certificate),
         *_spread(measures(certificate)),
@@ -103,6 +109,22 @@ def facts(certificate: Certificate) -> list[Fact]:
     if certificate["peak_memory_bytes"]:
         found.append(Fact("Peak memory", "", megabytes(certificate["peak_memory_bytes"]), "of the whole run"))
     return found
+
+
+def _parameters(certificate: Certificate) -> Iterable[Fact]:
+    """What stages left of the parameters; nothing where there was none."""
+    done = stages(certificate)
+    if done:
+        before, after = done[0]["before"], done[-1]["after"]
+        kept = f"{100 * after['blocks'] / max(before['blocks'], 1):.1f} % of those in the blocks"
+        yield Fact("Parameters", millions(before["parameters"]), millions(after["parameters"]), kept, "quant")
+
+
+def _stored(certificate: Certificate) -> Iterable[Fact]:
+    """Bits of quantized weights, where there are such."""
+    if certificate["rows"]:
+        over = f"per weight, over {millions(certificate['quantized_weights'])} quantized weights{_study(certificate)}"
+        yield Fact("Stored bits", "", f"{certificate['stored_bits_per_weight']:.3f}", over, "quant")
 
 
 def _study(certificate: Certificate) -> str:
@@ -136,11 +158,7 @@ def _whole(certificate: Certificate) -> list[Fact]:
     bits, count = certificate.get("bits_per_parameter"), certificate.get("parameters", 0)
     if bits is None:
         return []
-    return [Fact("Whole model", "", f"{bits:.3f}", f"bits per parameter, over {_millions(count)} parameters", "quant")]
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
+    return [Fact("Whole model", "", f"{bits:.3f}", f"bits per parameter, over {millions(count)} parameters", "quant")]
 
 
 def _spread(found: Iterable[Fact]) -> Iterable[Fact]:

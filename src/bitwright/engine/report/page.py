@@ -26,6 +26,7 @@ from bitwright.engine.report.certificate import (
     runtimes,
     scheme,
     short_scheme,
+    stages,
     weight_entropy,
     weight_levels,
     words,
@@ -66,7 +67,7 @@ FUNCTIONS = (
     ),
     *(measures, megabytes, milliseconds, module, plural, proofs, readers, remarks, leaves_out_activations, unjudged),
     *(pictures, runtimes, scheme, share, short_scheme, some, source, words),
-    *(frontier, spending),
+    *(frontier, spending, stages),
     *(input_levels, rounds_inputs, weight_entropy, weight_levels),
 )
 """What the template calls."""

@@ -28,6 +28,7 @@ from bitwright.engine.report.certificate import (
     runtimes,
     saved,
     scheme,
+    stages,
     weight_entropy,
     weight_levels,
     words,
@@ -58,7 +59,8 @@ def verdict_lines(certificate: Certificate) -> list[str]:
     lines += [
         *map(_on, beside(certificate)),
         f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {bits_told(certificate)}",
-        f"Format      {scheme(certificate)}",
+        f"{'Format' if certificate['rows'] else 'Done':<12}{scheme(certificate)}",
+        *(f"{'':<12}{line}" for stage in stages(certificate) for line in stage["lines"][:2]),
         *_levels(certificate),
     ]
     if (spent := spending(certificate)) is not None:
@@ -159,6 +161,25 @@ def _markdown_one(certificate: Certificate) -> list[str]:
     reasons = [f"{len(names):,} float: {why} ({some(names, 6)})" for why, names in floats(certificate)]
     if reasons:
         blocks.append(_list(reasons))
+    for stage in stages(certificate):
+        blocks.append(_list([f"{stage['name']}: {line}" for line in stage["lines"]]))
+        blocks += [_folded(part["title"], tuple(part["head"]), part["rows"]) for part in stage["tables"]]
+    if certificate["rows"]:
+        blocks.append(_rows(certificate))
+    seen = [
+        f"{name} {called.data}: {line}"
+        for name, p in data(certificate).items()
+        for line in [*lint(certificate, p), *remarks(p)]
+    ]
+    if seen:
+        blocks.append(_list(seen))
+    blocks.append("\n".join(f"- {cell(what)} `{digest}`" for what, digest in proofs(certificate)))
+    return blocks
+
+
+def _rows(certificate: Certificate) -> str:
+    """All parts, each with its format and its error."""
+    called = words(certificate)
     inputs = rounds_inputs(certificate)
     head = (
         *(called.part.capitalize(), "Format", "Method", "Shape", "Bits per weight", "Levels", "Entropy"),
@@ -181,16 +202,12 @@ def _markdown_one(certificate: Certificate) -> list[str]:
         for r in certificate["rows"]
     ]
     total = plural(len(rows), called.part, called.parts)
-    blocks.append(f"<details><summary>All {total}</summary>\n\n{table(head, rows)}\n\n</details>")
-    seen = [
-        f"{name} {called.data}: {line}"
-        for name, p in data(certificate).items()
-        for line in [*lint(certificate, p), *remarks(p)]
-    ]
-    if seen:
-        blocks.append(_list(seen))
-    blocks.append("\n".join(f"- {cell(what)} `{digest}`" for what, digest in proofs(certificate)))
-    return blocks
+    return _folded(f"All {total}", head, rows)
+
+
+def _folded(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table that opens on a click."""
+    return f"<details><summary>{cell(title)}</summary>\n\n{table(head, rows)}\n\n</details>"
 
 
 def cell(text: str) -> str:

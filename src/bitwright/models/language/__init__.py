@@ -14,6 +14,7 @@ from bitwright.models.language import facts
 from bitwright.models.language.runtimes import GAUGES, runtime_for
 from bitwright.models.running import Asked, Runner, Task
 from bitwright.recipe import Recipe
+from bitwright.stages import Prune, Settings
 
 if TYPE_CHECKING:
     from bitwright.events import Event
@@ -76,6 +77,13 @@ class Language(Kind):
         from bitwright.models.language.model import LanguageModel
 
         return LanguageModel(path, recipe, device)
+
+    def stage(self, settings: Settings, source: Path, out: Path, ceiling: int | None, device: str) -> Any:
+        if isinstance(settings, Prune):
+            from bitwright.models.language.pruning.stage import Pruning
+
+            return Pruning(self, source, out, settings, ceiling, device)
+        return super().stage(settings, source, out, ceiling, device)
 
     def output(self, recipe: Recipe, out: Path | None = None) -> str:
         single = recipe.type is not None or (out is not None and gguf.is_gguf(out))

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -52,6 +52,17 @@ class Matrix:
     def module(self) -> str:
         """The name without `.weight`: what runtimes call the layer."""
         return self.name.removesuffix(".weight")
+
+
+class Placed(Protocol):
+    """What has a matrix for its part: an item of a plan, or one of whatever else works on matrices."""
+
+    @property
+    def part(self) -> Any: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
 
 
 @dataclass

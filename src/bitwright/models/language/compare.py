@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from bitwright.models.language.blocks import Decoder, read_as
 from bitwright.models.language.cache import read_back
 from bitwright.models.language.evaluate import Comparison, compare
 from bitwright.models.language.memory import CACHED
-from bitwright.models.language.text import read_heldout, require_fit
+from bitwright.models.language.text import Text, read_heldout, require_fit
 from bitwright.parallel import in_order
 
 
@@ -108,6 +109,22 @@ def compare_decoders(
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         yield Progress(phase, done, total, "comparing on held-out text")
+
+
+def compare_on_text(
+    a: Path, b: Path, text: Text, budget: int, more: Mapping[str, Any]
+) -> Generator[Event, None, dict[str, Any]]:
+    """The verdict on a written folder `b`: on the held-out windows of a job's text, and on each further source.
+
+    `budget` bounds the hidden states in memory, in bytes; the rest spills below `b`. `more` is said of it besides.
+    """
+    comparison = yield from compare_folders(a, b, text.heldout, budget=budget, spill=b, phase="certify")
+    verdict: dict[str, Any] = {**comparison.summary(), **more}
+    others: list[dict[str, Any]] = []
+    for source, windows in text.others.items():
+        comparison = yield from compare_folders(a, b, windows, budget=budget, spill=b, phase="certify")
+        others.append({"source": source, **comparison.summary()})
+    return verdict | ({"others": others} if others else {})
 
 
 def compare_on(a: Path, b: Path, heldout: str, count: int, length: int) -> Generator[Event, None, Comparison]:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -34,13 +34,12 @@ from bitwright.files.plain import fingerprint
 from bitwright.files.safetensors import Entry, read_bytes, read_header, view_bytes
 from bitwright.machine import exhausted
 from bitwright.models.language.activations import Activations
-from bitwright.models.language.arch import Architecture
+from bitwright.models.language.arch import Architecture, Placed
 from bitwright.models.language.blocks import Decoder, Passage, Unchained, distribution, release
 from bitwright.models.language.data import hash_ids
 from bitwright.models.language.evaluate import batches
 from bitwright.models.language.memory import GRAPH_TOKENS, LOGITS, POSITIONS
 from bitwright.models.language.watch import Watch, addresses
-from bitwright.models.model import Item
 
 KEPT = ".curvature-"
 """How names of files begin that keep finished blocks, and the gradient that goes on below them."""
@@ -58,11 +57,11 @@ class Curvature:
         arch: Architecture,
         device: str,
         windows: torch.Tensor,
-        items: list[Item],
+        items: Sequence[Placed],
         folder: Path,
         budget: int,
         seed: int,
-        rows: Callable[[Item], int],
+        rows: Callable[[Any], int],
         shared: bool = False,
     ) -> None:
         """`windows` int64 [count, length] are the text, `items` what to gather for: those outside blocks have none.
@@ -74,7 +73,7 @@ class Curvature:
         """
         self.arch, self.windows, self.absent = arch, windows, dict[str, str]()
         self._device, self._folder, self._budget, self._seed = device, folder, budget, seed
-        self._items: dict[int, list[Item]] = {block: [] for block in range(arch.count)}
+        self._items: dict[int, list[Placed]] = {block: [] for block in range(arch.count)}
         for item in items:
             if item.part.block is not None:
                 self._items[item.part.block].append(item)

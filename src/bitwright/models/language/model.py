@@ -23,8 +23,7 @@ from bitwright.models.histogram import Pieces
 from bitwright.models.language import cache, costs, curvature, memory, outline, requirements, sensitivity, text, verify
 from bitwright.models.language.arch import Architecture, Matrix
 from bitwright.models.language.calibration import Calibration
-from bitwright.models.language.compare import compare_folders
-from bitwright.models.language.evaluate import Comparison
+from bitwright.models.language.compare import compare_on_text
 from bitwright.models.language.forms import FLOAT, Forms
 from bitwright.models.language.importance import gather
 from bitwright.models.language.mixture import shares_of
@@ -273,13 +272,9 @@ class LanguageModel(Model):
         verdict: dict[str, Any] | None = None
         if data is not None:
             rounded = any(item.activations != "none" for item in plan.items.values())
-            comparison = yield from self._compare(plan, data.heldout)
-            verdict = {**comparison.summary(), "rounded_inputs": rounded, **outline.cached(plan)}
-            others: list[dict[str, Any]] = []
-            for source, windows in data.others.items():
-                comparison = yield from self._compare(plan, windows)
-                others.append({"source": source, **comparison.summary()})
-            verdict |= {"others": others} if others else {}
+            more = {"rounded_inputs": rounded, **outline.cached(plan)}
+            budget = memory.activation_budget(plan) // 2
+            verdict = yield from compare_on_text(self.path, plan.partial, data, budget, more)
         return {
             "text": data.summary if data else None,
             **self._weighed,
@@ -300,15 +295,6 @@ class LanguageModel(Model):
             return (yield from gather(self.forms.places, walk, self.parts(plan.recipe), length, dataset))
         finally:
             walk.decoder.close()
-
-    def _compare(self, plan: Plan, windows: torch.Tensor) -> Generator[Event, None, Comparison]:
-        """The source and the partial output on held-out windows."""
-        budget = memory.activation_budget(plan) // 2
-        return (
-            yield from compare_folders(
-                self.path, plan.partial, windows, budget=budget, spill=plan.partial, phase="certify"
-            )
-        )
 
     def pair(self, plan: Plan, name: str) -> Pieces:
         sink, item, source = sink_of(plan), plan.items[name], self.arch.checkpoint

@@ -159,14 +159,19 @@ class FolderSink(Sink):
 
     def require_intact(self, sums: Mapping[str, int]) -> None:
         """Raise CertificationError where a file's header or a tensor is not what was written."""
-        damaged = [file for file in self.layout.files if not self.layout.intact(self.folder, file)]
-        damaged = damaged or [n for n in self.layout.place if self.layout.checksum(self.folder, n) != sums.get(n)]
-        if damaged:
-            raise CertificationError(
-                "the bytes on disk are not those that were written",
-                where=damaged[0],
-                fix="The disk or memory may be faulty; run the same command again: it writes them anew",
-            )
+        require_intact(self.layout, self.folder, sums)
+
+
+def require_intact(layout: Layout, folder: Path, sums: Mapping[str, int]) -> None:
+    """Raise CertificationError where a file's header or a tensor in `folder` is not what was written."""
+    damaged = [file for file in layout.files if not layout.intact(folder, file)]
+    damaged = damaged or [n for n in layout.place if layout.checksum(folder, n) != sums.get(n)]
+    if damaged:
+        raise CertificationError(
+            "the bytes on disk are not those that were written",
+            where=damaged[0],
+            fix="The disk or memory may be faulty; run the same command again: it writes them anew",
+        )
 
 
 def sink_of(plan: Plan) -> FolderSink:

@@ -309,6 +309,20 @@ class Twin(Stream):
         """What rows from `start` on were aimed at, and in words how; else `w` and None. To be asked once."""
         return self._targets.pop((item.name, start), (w, None))
 
+    def halves(self, name: str) -> tuple[Drift, Drift] | None:
+        """What each half of the batches says of a matrix's inputs, and what they lost; None where they saw too little.
+
+        The record of what a block adds to its stream is there where both streams hold it.
+        """
+        leader, found = self.leader.get(name, name), []
+        for half in (0, 1):
+            sums, stats = self._sums.get((leader, half)), self._halves.get((leader, half))
+            if sums is None or stats is None:
+                return None
+            cross = sums.cross if sums.paired and sums.cross is not None else torch.zeros_like(stats.moment)
+            found.append(Drift(stats, cross, self._residuals.get((name, half)) if name in self._whole else None))
+        return found[0], found[1]
+
     def _drift(self, name: str, leader: str, half: int, start: int, stop: int) -> Drift | None:
         sums, stats = self._sums.get((leader, half)), self._halves.get((leader, half))
         if sums is None or stats is None or sums.cross is None or not sums.paired:

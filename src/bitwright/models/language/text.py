@@ -116,46 +116,72 @@ def require_length(config: Any, folder: Path, length: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Order:
+    """What text a job needs: `calibration` says of what sources and how much.
+
+    `used` and `judged` are the windows that the model writes itself; `widths` are the inputs of the narrowest and the
+    widest matrix that look at calibration text. Text of the model's own is kept in `folder`, within `room` bytes of
+    memory.
+    """
+
+    calibration: Calibration
+    used: int
+    judged: int
+    widths: Mapping[str, int]
+    folder: Path
+    room: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Order:
+        """That of a plan."""
+        return cls(plan.recipe.calibration, *written(plan), widths(plan), plan.partial, plan.room)
+
+
 def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, None, Text | None]:
     """Read or write the text that `plan` needs; None for a data-free job without any text. Raises DataError.
 
     Yields progress only where the model writes its own text.
     """
-    c = plan.recipe.calibration
     if not evaluates(plan):
         yield Note(
             "no text given: the verdict will compare weights and logits, not perplexity (give --calib or --heldout)"
         )
         return None
-    used, judged = written(plan)
+    return (yield from gather(Order.of(plan), arch, device))
+
+
+def gather(order: Order, arch: Architecture, device: str) -> Generator[Event, None, Text]:
+    """Read or write text; see `prepare`."""
+    c, used, judged, source = order.calibration, order.used, order.judged, arch.checkpoint.folder
     ids, seen = torch.empty(0, c.length, dtype=torch.int64), {}
     parts: dict[str, Windows] = {}
     held: dict[str, Windows] = {}
     if used:
-        whole = yield from _write(plan, arch, device, c, used + judged)
-        ids, seen = whole[:used], _own(whole[:used], c) | _columns(plan, whole[:used])
+        whole = yield from _write(order, arch, device, used + judged)
+        ids, seen = whole[:used], _own(whole[:used], c) | _columns(order, whole[:used])
         for warning in seen["warnings"]:
             yield Note(f"calibration: warning: {warning}")
         if judged:
             return Text(ids, whole[used:], summary={"calibration": seen, "heldout": _own(whole[used:], c)})
-    tokenizer = load_tokenizer(plan.source)
+    tokenizer = load_tokenizer(source)
     if not c.own:
         with about("calibration.source"):
-            parts, held = _cut_sources(plan.source, c, tokenizer)
+            parts, held = _cut_sources(source, c, tokenizer)
         ids = _mix(parts)
-        seen = _mixture(parts, ids, c, _columns(plan, ids))
+        seen = _mixture(parts, ids, c, _columns(order, ids))
         for line in _told(parts, seen):
             yield Note(f"calibration: {line}")
     with about("calibration.heldout"):
-        for source in c.heldout or ():
-            held[source] = read_heldout(plan.source, source, c.heldout_windows, c.length, tokenizer)
+        for name in c.heldout or ():
+            held[name] = read_heldout(source, name, c.heldout_windows, c.length, tokenizer)
     del tokenizer
     release()
-    kinds = parts if widths(plan) else {}  # text that no method looks at makes nothing in domain
-    facts = {source: _heldout_facts(windows, ids, kinds) for source, windows in held.items()}
+    kinds = parts if order.widths else {}  # text that no method looks at makes nothing in domain
+    facts = {name: _heldout_facts(windows, ids, kinds) for name, windows in held.items()}
     called = dict(zip(held, titles(held), strict=True))
-    for source, found in facts.items():
-        which = f"held-out {called[source]}" if len(held) > 1 else "held-out"
+    for name, found in facts.items():
+        which = f"held-out {called[name]}" if len(held) > 1 else "held-out"
         for warning in found["warnings"]:
             yield Note(f"{which}: warning: {warning}")
         if (share := found["seen"]) > SEEN:
@@ -165,7 +191,7 @@ def prepare(plan: Plan, arch: Architecture, device: str) -> Generator[Event, Non
     summary = {"calibration": seen} if seen else {}
     summary |= {"heldout" if i == 1 else f"heldout {i}": found for i, found in enumerate(facts.values(), 1)}
     first, *others = held
-    return Text(ids, held[first].ids, {called[source]: held[source].ids for source in others}, summary)
+    return Text(ids, held[first].ids, {called[name]: held[name].ids for name in others}, summary)
 
 
 def _heldout_facts(windows: Windows, ids: torch.Tensor, parts: Mapping[str, Windows]) -> dict[str, Any]:
@@ -245,9 +271,9 @@ def _names(sources: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _columns(plan: Plan, ids: torch.Tensor) -> dict[str, Any]:
+def _columns(order: Order, ids: torch.Tensor) -> dict[str, Any]:
     """How many tokens calibration windows have per input column, with a warning where those are few."""
-    tokens, wide = ids.numel(), widths(plan)
+    tokens, wide = ids.numel(), order.widths
     per = {name: {"inputs": size, "tokens": tokens / size} for name, size in wide.items()}
     few = [tell_columns(tokens, wide, ids.shape[1])] if few_columns(tokens, wide) else []
     return {"per_column": per, "warnings": few}
@@ -264,16 +290,14 @@ def _own(ids: torch.Tensor, c: Calibration) -> dict[str, Any]:
     return {"source": "self", "sha256": hash_ids(ids), "windows": len(ids), "length": c.length, "seed": c.seed}
 
 
-def _write(
-    plan: Plan, arch: Architecture, device: str, c: Calibration, count: int
-) -> Generator[Event, None, torch.Tensor]:
+def _write(order: Order, arch: Architecture, device: str, count: int) -> Generator[Event, None, torch.Tensor]:
     """`count` windows of the model's own text; needs the whole model in memory."""
-    kept = plan.partial / OWN
+    c, kept = order.calibration, order.folder / OWN
     held = torch.load(kept, weights_only=True) if kept.exists() else {}
     ids, key = held.get("ids"), _own_key(arch, device, c, count)
     if ids is None or held["key"] != key:
         needed = machine.BASE + 2 * arch.checkpoint.size
-        ceiling = plan.room
+        ceiling = order.room
         if needed > ceiling:
             raise DataError(
                 f"the model cannot write its own calibration text in {ceiling / machine.MIB:.0f} MiB "
@@ -282,14 +306,14 @@ def _write(
                 fix="Give text with --calib FILE, or use --method rtn",
                 key="calibration.source",
             )
-        require_length(arch.config.get_text_config(), plan.source, c.length)
+        require_length(arch.config.get_text_config(), arch.checkpoint.folder, c.length)
         # A damaged weight is named here; the text would only show that there is one.
         for name, entry in arch.checkpoint.tensors.items():
             for start, piece in arch.checkpoint.chunks(name, max(1, CHECK_BYTES // max(entry.row_size, 1))):
                 require_finite(f"{entry.path}: {name}", piece, start)
         yield Started("write", f"{count} windows of calibration text, by the model itself")
         ids = yield from _sample(arch, device, c, count)
-        plan.partial.mkdir(parents=True, exist_ok=True)
+        order.folder.mkdir(parents=True, exist_ok=True)
         torch.save({"key": key, "ids": ids}, kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").rename(kept)
     return ids  # type: ignore[no-any-return]

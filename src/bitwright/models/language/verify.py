@@ -131,13 +131,13 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     gc.collect()  # a model refers to itself
     release()
     try:
-        ours = _answers(decoder_of(plan.partial, exact=not dequantized, rounded=False), ids)
+        ours = answers(decoder_of(plan.partial, exact=not dequantized, rounded=False), ids)
         divergence = float(kl(theirs, ours).max())
         if caches:
             found["rounded"] = "keys and values"
             if any(item.activations != "none" for item in plan.items.values()):
                 found["rounded"] = "activations, keys and values"
-            apart = float(kl(rounded, _answers(decoder_of(plan.partial, exact=True), ids)).mean())
+            apart = float(kl(rounded, answers(decoder_of(plan.partial, exact=True), ids)).mean())
             if not apart <= max(LOGIT_TOLERANCE, found["activations_kl"] * SHARE):
                 raise CertificationError(
                     f"transformers rounds {found['rounded']} differently: its answers are {apart:.2g} nats off, and "
@@ -155,7 +155,7 @@ def load_as_user(plan: Plan, arch: Architecture, text: Text | None) -> dict[str,
     return {**found, "max_kl": divergence}
 
 
-def _answers(decoder: Decoder, ids: torch.Tensor) -> torch.Tensor:
+def answers(decoder: Decoder, ids: torch.Tensor) -> torch.Tensor:
     """The logits of a decoder, block by block."""
     passage = Passage(ids)
     hidden = decoder.enter(passage)

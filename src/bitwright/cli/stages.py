@@ -1,0 +1,86 @@
+"""The commands that make a float model of a float model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bitwright.cli.app import Show, app, guarded
+from bitwright.cli.commands import do_quantize, found, show_plan
+from bitwright.cli.options import (
+    Calib,
+    CopyCode,
+    Device,
+    Heldout,
+    HeldoutCount,
+    Json,
+    Length,
+    MaxRam,
+    MaxShardSize,
+    Out,
+    Threads,
+    WindowCount,
+)
+
+Float = Annotated[str, typer.Argument(help="A float model folder, or hub:OWNER/NAME[@REVISION] to download one.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of whatever is drawn. Default 0.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")]
+
+
+@app.command()
+def prune(
+    model: Float,
+    out: Out,
+    keep: Annotated[
+        float | None, typer.Option(help="The share of the decoder blocks' parameters to keep, at most: 0.8.")
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Parameters of the whole output, at most, instead of --keep: 100M.")
+    ] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="What may go: width, heads, layers, or several, as in width,heads.")
+    ] = None,
+    multiple: Annotated[
+        int | None, typer.Option(help="The MLP's width stays a multiple of 64 or 32. Default 64.")
+    ] = None,
+    importance: Annotated[
+        str | None, typer.Option(help="What goes first: elimination, taylor or activation. Default: elimination.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair/--no-repair", help="Fit what remains to the float layers' answers.")
+    ] = True,
+    calib: Calib = None,
+    windows: WindowCount = None,
+    length: Length = None,
+    heldout: Heldout = None,
+    heldout_windows: HeldoutCount = None,
+    seed: Seed = None,
+    max_shard_size: MaxShardSize = None,
+    copy_code: CopyCode = False,
+    plan: PlanOnly = False,
+    max_ram: MaxRam = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Take channels, heads or layers out of a language model: smaller and faster. If interrupted, it continues."""
+    given: dict[str, Any] = dict(
+        keep=keep, params=params, cut=None if cut is None else [part.strip() for part in cut.split(",")],
+        multiple=multiple, importance=importance, repair=repair, calib=calib, windows=windows, length=length,
+        heldout=heldout, heldout_windows=heldout_windows, seed=seed, max_shard_size=max_shard_size,
+        copy_code=copy_code or None,
+    )  # fmt: skip
+
+    def work(show: Show) -> None:
+        from bitwright import library
+
+        job = library.plan_stage(
+            "prune", found(show, model), out, max_ram=max_ram, device=device, threads=threads, **given
+        )
+        if plan:
+            show_plan(job, show)
+        else:
+            do_quantize(show, job)
+
+    guarded(as_json, work, resume=True, out=out)

@@ -1,0 +1,76 @@
+"""What decides the bytes of a stage's output: settings of what makes a float model of a float model.
+
+They are tables as a recipe has them, as strict, and with its words for text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from bitwright.recipe import Calibration, Table, explain
+
+
+class Settings(Table):
+    """What all stages are told."""
+
+    stage: ClassVar[str]
+    """The stage's name, which is also the command's."""
+
+    calibration: Calibration = Calibration()
+    """The text that it learns from, and that for the verdict."""
+    copy_code: bool = False
+    """Copy code that lies beside the model (`*.py`) into the output: whoever trusts it there runs it."""
+    max_shard_bytes: int | None = Field(None, ge=1_000_000)
+    """Bytes of a weight file, at most: a larger output is written as shards. None: 5 GB."""
+
+    @classmethod
+    def read(cls, raw: dict[str, Any], where: str) -> Self:
+        """Settings from plain tables; RecipeError names `where` and the key."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise explain(error, where, cls) from error
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the stage's name and the canonical JSON form."""
+        text = json.dumps([self.stage, self.model_dump(mode="json")], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Prune(Settings):
+    """Whole channels, heads and layers of a language model are taken out; what remains makes up for them."""
+
+    stage = "prune"
+
+    keep: float | None = Field(None, gt=0, lt=1)
+    """The share of the decoder blocks' parameters that is kept, at most."""
+    params: int | None = Field(None, gt=0)
+    """Parameters of the whole output, at most, instead of `keep`."""
+    cut: tuple[Literal["width", "heads", "layers"], ...] = Field(("width", "heads"), min_length=1)
+    """What may be taken out: channels of the MLP, groups of attention heads that share keys and values, whole layers.
+    """
+    multiple: Literal[32, 64] = 64
+    """The width of the MLP stays a multiple of this, so that groups of so many weights fit."""
+    importance: Literal["elimination", "taylor", "activation"] = "elimination"
+    """What goes first: that which costs the output least once the others have made up for it; that by whose own loss it
+    changes least (Taylor); or the smallest activations (Minitron)."""
+    repair: bool = True
+    """Fit the remaining weights, by least squares, to what the float layers answer."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Prune:
+        given = [key for key in ("keep", "params") if getattr(self, key) is not None]
+        if len(given) != 1:
+            fix = "Give one of keep and params (--keep 0.8, --params 100M)"
+            raise PydanticCustomError("unknown", "{count} targets", {"count": len(given), "fix": fix})
+        return self
+
+
+STAGES: dict[str, type[Settings]] = {table.stage: table for table in (Prune,)}
+"""The stages, by name."""
