@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from bitwright.recipe import Calibration, Table, explain
@@ -43,6 +43,17 @@ class Settings(Table):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+Part = Literal["width", "heads", "layers"]
+
+
+def _parted(value: Any) -> Any:
+    """Words between commas, each once, in the order in which they are known."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not set(words) <= set(get_args(Part)):
+        return words
+    return [part for part in get_args(Part) if part in words]
+
+
 class Prune(Settings):
     """Whole channels, heads and layers of a language model are taken out; what remains makes up for them."""
 
@@ -52,7 +63,7 @@ class Prune(Settings):
     """The share of the decoder blocks' parameters that is kept, at most."""
     params: int | None = Field(None, gt=0)
     """Parameters of the whole output, at most, instead of `keep`."""
-    cut: tuple[Literal["width", "heads", "layers"], ...] = Field(("width", "heads"), min_length=1)
+    cut: Annotated[tuple[Part, ...], Field(min_length=1), BeforeValidator(_parted)] = ("width", "heads")
     """What may be taken out: channels of the MLP, groups of attention heads that share keys and values, whole layers.
     """
     multiple: Literal[32, 64] = 64

@@ -66,7 +66,7 @@ def prune(
 ) -> None:
     """Take channels, heads or layers out of a language model: smaller and faster. If interrupted, it continues."""
     given: dict[str, Any] = dict(
-        keep=keep, params=params, cut=None if cut is None else [part.strip() for part in cut.split(",")],
+        keep=keep, params=params, cut=cut,
         multiple=multiple, importance=importance, repair=repair, calib=calib, windows=windows, length=length,
         heldout=heldout, heldout_windows=heldout_windows, seed=seed, max_shard_size=max_shard_size,
         copy_code=copy_code or None,
