@@ -551,7 +551,7 @@ def explain(error: ValidationError, where: str, whole: type[Table]) -> RecipeErr
         path += [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "unknown":
-        return RecipeError(first["msg"], where=f"{where}: {key}", fix=first["ctx"]["fix"], key=key)
+        return RecipeError(first["msg"], where=f"{where}: {key}" if key else where, fix=first["ctx"]["fix"], key=key)
     if first["type"] == "extra_forbidden":
         if known is None:
             owner = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), whole)

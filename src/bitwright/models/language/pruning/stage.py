@@ -54,21 +54,12 @@ class Pruning(FolderStage):
         network = build(self.anatomy.config(self.config()), torch.float32, self.source)
         shapes = {name: tuple(param.shape) for name, param in network.state_dict().items()}
         for spec in self.specs():
-            found = shapes.get(self._param(spec.name))
+            found = shapes.get(self.arch.targets.get(spec.name, spec.name))
             if found is not None and found != spec.shape:
                 raise ModelError(
                     f"transformers would make {spec.name} {list(found)} where {list(spec.shape)} remain",
                     where=str(self.source), fix="Leave out --cut heads or --cut width", foreign=True,
                 )  # fmt: skip
-
-    def _param(self, stored: str) -> str:
-        """The parameter of the pruned network that a stored tensor becomes."""
-        source = self._sources[stored]
-        param = self.arch.targets.get(source, source)
-        old, new = self.arch.block_of(param), self.arch.block_of(stored)
-        if old is None or new is None:
-            return param
-        return param.replace(f"{self.arch.blocks}.{old}.", f"{self.arch.blocks}.{new}.", 1)
 
     # --- the plan
 
@@ -146,30 +137,21 @@ class Pruning(FolderStage):
 
     # --- what is written
 
-    @cached_property
-    def _sources(self) -> dict[str, str]:
-        """The stored tensors of the output, and those of the source that they are made of. Blocks are numbered anew.
-
-        Which blocks they are is known once they are chosen: here the first stand for them, as all are alike.
-        """
-        return dict(self._renamed(list(range(self.shape.layers))))
-
-    def _renamed(self, layers: list[int]) -> Iterator[tuple[str, str]]:
-        """(stored name of the output, of the source) where these blocks stay."""
+    def _renamed(self, layers: list[int]) -> Iterator[tuple[str, str, int | None]]:
+        """(name in the output, in the source, block) of each stored tensor where these blocks stay, numbered anew."""
         for name in self.arch.checkpoint.tensors:
-            param = self.arch.targets.get(name)
-            block = None if param is None else self.arch.block_of(param)
+            block = self.arch.block_of(self.arch.targets.get(name, ""))
             if block is None:
-                if self.arch.beyond.get(name) is None or self.shape.layers == self.full.layers:
-                    yield name, name
+                if name not in self.arch.beyond or self.shape.layers == self.full.layers:
+                    yield name, name, None
             elif block in layers:
-                yield name.replace(f".{block}.", f".{layers.index(block)}.", 1), name
+                yield name.replace(f".{block}.", f".{layers.index(block)}.", 1), name, block
 
     def specs(self) -> list[Spec]:
+        """The first blocks stand for those that stay, as all are alike."""
         found = []
-        for stored, name in self._sources.items():
-            entry, param = self.arch.checkpoint.entry(name), self.arch.targets.get(name)
-            block = None if param is None else self.arch.block_of(param)
+        for stored, name, block in self._renamed(list(range(self.shape.layers))):
+            entry = self.arch.checkpoint.entry(name)
             found.append(Spec(stored, entry.dtype, entry.shape if block is None else self._shape(name, block)))
         return found
 
@@ -199,8 +181,9 @@ class Pruning(FolderStage):
         windows, budget = data.calibration, max(16 * machine.MIB, self.room - self.estimate.needed)
         layers = yield from self._layers(windows, budget, record)
         self._chosen = layers
-        names = {source: stored for stored, source in self._renamed(layers)}
-        yield from copy_rest(self, record, {n for n in self.layout.place if self.arch.block_of(n) is not None})
+        renamed = list(self._renamed(layers))
+        names = {source: stored for stored, source, block in renamed if block is not None}
+        yield from copy_rest(self, record, {*names.values()})
         if all(f"{BLOCK}{block}" in record.done for block in layers):
             return
         g = yield from self._weigh(windows, budget, layers)
