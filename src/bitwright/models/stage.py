@@ -81,6 +81,12 @@ class Stage(ABC):
         """Bytes of memory that the job may take."""
         return self.ceiling or machine.default_ceiling()
 
+    @property
+    def memory(self) -> int:
+        """Bytes at the heaviest moment, what is kept only where there is room for it included."""
+        needed, _, spillable = self.estimate
+        return needed + max(0, min(spillable, self.room - needed))
+
     # --- planning
 
     @property

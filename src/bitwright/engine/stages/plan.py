@@ -55,7 +55,7 @@ def summary(stage: Stage) -> dict[str, Any]:
         **stage.facts(),
         "source_bytes": stage.before.bytes,
         "final_bytes": stage.after.bytes,
-        "peak_memory_bytes": stage.estimate.needed,
+        "peak_memory_bytes": stage.memory,
         "seconds": stage.estimate.seconds,
         "runtimes": stage.runtimes(),
         "notes": stage.notes,
@@ -68,7 +68,7 @@ def lines(stage: Stage) -> list[str]:
     found = [f"plan: {f'{hub.PREFIX}{origin}' if origin else stage.source} -> {stage.out}, {stage.words}"]
     found += [f"  {line}" for line in stage.lines()]
     found.append(f"  {change(stage.before, stage.after)}")
-    memory, seconds = stage.estimate.needed / 1e6, stage.estimate.seconds
+    memory, seconds = stage.memory / 1e6, stage.estimate.seconds
     found.append(f"  memory: about {memory:,.0f} MB; time: about {seconds:,.0f} s on this machine")
     found.append(f"  loads in: {'; '.join(stage.runtimes())}")
     return found + [f"  note: {note}" for note in stage.notes]
