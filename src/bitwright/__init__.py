@@ -13,11 +13,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitwright.library import (  # noqa: A004
+    from bitwright.library import (
         check,
         imatrix,
         measure,
-        open,
+        open,  # noqa: A004
         plan,
         prune,
         push,
@@ -33,7 +33,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [
-    *("__version__", "check", "imatrix", "measure", "open", "plan", "prune", "push", "quantize", "report", "run"),
+    "__version__",
+    "check",
+    "imatrix",
+    "measure",
+    "open",
+    "plan",
+    "prune",
+    "push",
+    "quantize",
+    "report",
+    "run",
     "sweep",
 ]
 
