@@ -66,8 +66,8 @@ class Prune(Settings):
     cut: Annotated[tuple[Part, ...], Field(min_length=1), BeforeValidator(_parted)] = ("width", "heads")
     """What may be taken out: channels of the MLP, groups of attention heads that share keys and values, whole layers.
     """
-    multiple: Literal[32, 64] = 64
-    """The width of the MLP stays a multiple of this, so that groups of so many weights fit."""
+    multiple: Literal[32, 64, 128, 256] = 64
+    """The width of the MLP stays a multiple of this, so that groups of so many weights fit; GGUF's K types want 256."""
     importance: Literal["elimination", "taylor", "activation"] = "elimination"
     """What goes first: that which costs the output least once the others have made up for it; that by whose own loss it
     changes least (Taylor); or the smallest activations (Minitron)."""

@@ -42,7 +42,7 @@ def prune(
         str | None, typer.Option(help="What may go: width, heads, layers, or several, as in width,heads.")
     ] = None,
     multiple: Annotated[
-        int | None, typer.Option(help="The MLP's width stays a multiple of 64 or 32. Default 64.")
+        int | None, typer.Option(help="The MLP's width stays a multiple of 32, 64, 128 or 256. Default 64.")
     ] = None,
     importance: Annotated[
         str | None, typer.Option(help="What goes first: elimination, taylor or activation. Default: elimination.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -231,9 +232,14 @@ def _tokenizer(plan: Plan, arch: Architecture) -> tuple[int, int]:
     """Bytes that the tokenizer takes while it is read, where it is, and those of them that do not come back."""
     if not evaluates(plan) and not plan.container.ending:  # GGUF files hold it
         return 0, 0
-    if plan.source.is_file():
+    return tokenizer_memory(plan.source, arch)
+
+
+def tokenizer_memory(source: Path, arch: Architecture) -> tuple[int, int]:
+    """Bytes that a model's tokenizer takes while it is read, and those of them that do not come back."""
+    if source.is_file():
         return TOKEN * arch.vocabulary, TOKEN_HOLES * arch.vocabulary
-    file = plan.source / "tokenizer.json"
+    file = source / "tokenizer.json"
     size = file.stat().st_size if file.exists() else 0
     return TOKENIZER * size, HOLES * size
 
