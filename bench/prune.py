@@ -145,38 +145,48 @@ def speeds(folders, ids):
     return [tuple(statistics.median(column) for column in zip(*times, strict=True)) for times in found]
 
 
-def rows(job, keeps):
-    """Prune in all ways, and judge."""
-    yield ["kept", "way", "of the blocks", "KL on docs", "on WikiText", "perplexity", "reads tok/s", "writes tok/s"]
-    ids = token_windows(job.model, job.calibration, job.windows, job.length)
+def rows(job, keeps, home, ids):
+    """Prune in all ways, and judge; what Bitwright made stays below `home`."""
+    yield ["kept", "way", "of the blocks", "KL on docs", "on WikiText", "perplexity"]
     whole = share(load(job.model))
     for keep in keeps:
-        with tempfile.TemporaryDirectory() as folder:
-            home, ways = Path(folder), {}
-            for name, more in (("Bitwright", ()), ("Bitwright, cut alone", ("--no-repair",))):
-                ways[name] = home / f"way{len(ways)}"
-                bitwright(job, ways[name], keep, *more)
-            width = load(ways["Bitwright"]).config.intermediate_size
-            for name, scores in (("Wanda, in columns", wanda), ("magnitude", magnitude)):
-                ways[name] = home / f"way{len(ways)}"
-                narrow(job, ways[name], ids, width, scores)
-            ways["ShortGPT, in blocks"] = home / f"way{len(ways)}"
-            shallow(job, ways["ShortGPT, in blocks"], ids, round(keep * load(job.model).config.num_hidden_layers))
-            measured_speeds = speeds([job.model, *ways.values()], ids)
-            if keep == keeps[0]:
-                reads, writes = measured_speeds[0]
-                yield ["", "the float model", "100 %", "", "", "", f"{reads:.0f}", f"{writes:.1f}"]
-            for (name, out), (reads, writes) in zip(ways.items(), measured_speeds[1:], strict=True):
-                found = judge(job, out, sys.executable)
-                part = f"{100 * share(load(out)) / whole:.1f} %"
-                change = f"{found['perplexity_float']:.2f} → {found['perplexity']:.2f}"
-                figures = [f"{found['kl']:.4f} ± {1.96 * found['kl_se']:.4f}", f"{found['kl_elsewhere'][0]:.4f}"]
-                yield [f"{keep:.0%}".replace("%", " %"), name, part, *figures, change, f"{reads:.0f}", f"{writes:.1f}"]
+        ways = {}
+        for name, more in (("Bitwright", ()), ("Bitwright, cut alone", ("--no-repair",))):
+            ways[name] = home / f"{keep}-{len(ways)}"
+            bitwright(job, ways[name], keep, *more)
+        width = load(ways["Bitwright"]).config.intermediate_size
+        for name, scores in (("Wanda, in columns", wanda), ("magnitude", magnitude)):
+            ways[name] = home / f"{keep}-{len(ways)}"
+            narrow(job, ways[name], ids, width, scores)
+        ways["ShortGPT, in blocks"] = home / f"{keep}-{len(ways)}"
+        shallow(job, ways["ShortGPT, in blocks"], ids, round(keep * load(job.model).config.num_hidden_layers))
+        for name, out in ways.items():
+            found = judge(job, out, sys.executable)
+            part = f"{100 * share(load(out)) / whole:.1f} %"
+            change = f"{found['perplexity_float']:.2f} → {found['perplexity']:.2f}"
+            figures = [f"{found['kl']:.4f} ± {1.96 * found['kl_se']:.4f}", f"{found['kl_elsewhere'][0]:.4f}"]
+            yield [f"{keep:.0%}".replace("%", " %"), name, part, *figures, change]
+
+
+def paces(job, keeps, home, ids):
+    """How fast the float model and each of Bitwright's is."""
+    yield ["kept", "reads tokens per second", "writes tokens per second"]
+    found = speeds([job.model, *(home / f"{keep}-0" for keep in keeps)], ids)
+    for keep, (reads, writes) in zip((1, *keeps), found, strict=True):
+        yield [f"{keep:.0%}".replace("%", " %"), f"{reads:.0f}", f"{writes:.1f}"]
+
+
+def tell(table):
+    """Print a table as its rows come."""
+    for i, cells in enumerate(table):
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        if i == 0:
+            print("|" + "---|" * len(cells), flush=True)
 
 
 @torch.no_grad()
 def main():
-    """Print the table as its rows come."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Job.model)
     parser.add_argument("--keep", default="0.8,0.6", help="shares of the blocks' parameters")
@@ -185,10 +195,12 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     job = Job(args.model, elsewhere=TEXT / "wikitext2-valid.txt", windows=args.windows, judged=args.judged)
-    for i, cells in enumerate(rows(job, [float(part) for part in args.keep.split(",")])):
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-        if i == 0:
-            print("|" + "---|" * len(cells), flush=True)
+    ids = token_windows(job.model, job.calibration, job.windows, job.length)
+    keeps = [float(part) for part in args.keep.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        tell(rows(job, keeps, Path(folder), ids))
+        print()
+        tell(paces(job, keeps, Path(folder), ids))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def begin(source: Path, text: Path, out: Path) -> subprocess.Popen[str]:
-    words = ["prune", str(source), "--keep", "0.6", "--cut", "width,heads,layers", "--multiple", "32", "--windows", "8"]
+    words = ["prune", str(source), "--keep", "0.3", "--cut", "width,heads,layers", "--multiple", "32", "--windows", "8"]
     words += ["--calib", str(text), "--length", "32", "--heldout-windows", "2", "--threads", "1", "-o", str(out)]
     return subprocess.Popen(
         [sys.executable, "-m", "bitwright", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

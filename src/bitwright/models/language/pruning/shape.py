@@ -22,6 +22,14 @@ class Shape(NamedTuple):
     layers: int
 
 
+COSTS = Shape(1, 8, 13)
+"""What each kind of cut costs, times the square of the share that it takes of its kind.
+
+Measured on docs18m after fitting: .6 of the channels .053 nats per token, half of the groups of heads .29, two of five
+blocks .30. Per square of the share that is .15, 1.2 and 1.9.
+"""
+
+
 def whole(anatomy: Anatomy) -> Shape:
     """The source's."""
     return Shape(anatomy.width, anatomy.groups, anatomy.arch.count)
@@ -54,7 +62,7 @@ def target(anatomy: Anatomy, settings: Prune, outside: int) -> int:
 
 
 def choose(anatomy: Anatomy, settings: Prune, most: int) -> Shape:
-    """The shape with at most `most` parameters in its blocks whose cuts are the most even: by the sum of their squares.
+    """The shape with at most `most` parameters in its blocks that costs least by `COSTS`.
 
     Channels fill up what groups and blocks leave. RecipeError where a layer would be left empty, with the shapes that
     there are.
@@ -72,11 +80,12 @@ def choose(anatomy: Anatomy, settings: Prune, most: int) -> Shape:
                 found.append(shape)
     if not found:
         raise _none(anatomy, settings, most)
-    return min(found, key=lambda shape: (_unevenness(shape, full), -parameters(anatomy, shape)))
+    return min(found, key=lambda shape: (cost(shape, full), -parameters(anatomy, shape)))
 
 
-def _unevenness(shape: Shape, full: Shape) -> float:
-    return sum((1 - part / of) ** 2 for part, of in zip(shape, full, strict=True))
+def cost(shape: Shape, full: Shape) -> float:
+    """What a shape is taken to cost, in units of losing all channels."""
+    return sum(per * (1 - part / of) ** 2 for per, part, of in zip(COSTS, shape, full, strict=True))
 
 
 def _none(anatomy: Anatomy, settings: Prune, most: int) -> RecipeError:
