@@ -134,7 +134,7 @@ def test_the_mean_slope_is_the_full_one() -> None:
     """Many draws: gradient and loss of stored shares, averaged, against those of the whole distribution."""
     teacher, student = logits(7, rows=4, words=64)
     n, rng = 20_000, np.random.default_rng(3)
-    p = d.probabilities(torch.from_numpy(teacher))
+    p = torch.from_numpy(softmax(teacher, 1.0)).float()
     z = torch.from_numpy(student).requires_grad_()
     total, slopes, squares = torch.zeros(4), torch.zeros(4, 64), torch.zeros(4, 64)
     for row in range(4):

@@ -60,11 +60,6 @@ def entropy(logits: Array, temperature: float = 1.0) -> Array:
     return -(temperature**2) * xp.sum(p * xp.where(p > 0, log_p, xp.zeros_like(p)), axis=-1)
 
 
-def probabilities(logits: Array, temperature: float = 1.0) -> Array:
-    """p [..., words], float32."""
-    return namespace(logits).exp(_log_softmax(logits, temperature))
-
-
 def draw(p: Array, count: int, uniform: Array) -> tuple[Array, Array]:
     """`count` words of each row of `p` [rows, words], and weights [rows, count] whose mean over draws is p.
 
@@ -106,14 +101,15 @@ def in_units(weights: Array, uniform: Array) -> Array:
 def _threshold(p: Array, count: int) -> Array:
     """t [rows] with sum min(1, p / t) = count: all that is left over, divided among the draws that are left over."""
     xp = namespace(p)
-    largest, whole = xp.astype(_largest(p, count), xp.float64), xp.sum(p, axis=-1, keepdims=True, dtype=xp.float64)
-    before = xp.concat([xp.zeros_like(whole), xp.cumulative_sum(largest, axis=-1)[:, :-1]], axis=-1)
-    draws = xp.astype(count - xp.arange(count), xp.float64)
-    level = xp.maximum(whole - before, xp.zeros_like(before)) / draws
-    # The first level that the next largest word does not exceed; the last, where rounding hides it.
-    fits = largest <= level
-    place = xp.argmax(xp.astype(fits, xp.int8), axis=-1)
-    place = xp.where(xp.any(fits, axis=-1), place, xp.full_like(place, count - 1))
+    wide = xp.astype(p, xp.float64)
+    largest = _largest(wide, count)
+    last = largest[:, -1:]
+    # What is not among the largest, added up by itself: as a difference from 1 a small rest would be lost.
+    ties = xp.count_nonzero(wide == last, axis=-1) - xp.count_nonzero(largest == last, axis=-1)
+    rest = xp.sum(xp.where(wide < last, wide, xp.zeros_like(wide)), axis=-1) + last[:, 0] * xp.astype(ties, xp.float64)
+    left = rest[:, None] + xp.flip(xp.cumulative_sum(xp.flip(largest, axis=-1), axis=-1), axis=-1)
+    level = left / xp.astype(count - xp.arange(count), xp.float64)
+    place = xp.argmax(xp.astype(largest <= level, xp.int8), axis=-1)  # the first that the next largest does not exceed
     found = xp.take_along_axis(level, place[:, None], axis=-1)[:, 0]
     return xp.maximum(found, xp.full_like(found, TINY))
 

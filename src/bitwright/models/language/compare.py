@@ -20,7 +20,9 @@ from bitwright.models.language.text import Text, read_heldout, require_fit
 from bitwright.parallel import in_order
 
 
-def decoder_of(folder: Path, *, exact: bool = False, rounded: bool = True, like: Decoder | None = None) -> Decoder:
+def decoder_of(
+    folder: Path, *, exact: bool = False, rounded: bool = True, like: Decoder | None = None, device: str = "cpu"
+) -> Decoder:
     """A decoder over `folder` in float32; quantized matrices go through the container's independent decoder.
 
     That may round them to the scale's dtype; `exact` takes our own decode, unrounded, as a float32 runtime does.
@@ -45,8 +47,9 @@ def decoder_of(folder: Path, *, exact: bool = False, rounded: bool = True, like:
         return checkpoint.round_inputs(name, x) if name in checkpoint.quantized else x
 
     if not rounded or not isinstance(checkpoint, QuantizedCheckpoint):
-        return Decoder(arch, read)
-    return Decoder(arch, read, rounding=rounding if checkpoint.rounds else None, kept=read_back(checkpoint, arch))
+        return Decoder(arch, read, device=device)
+    rounder = rounding if checkpoint.rounds else None
+    return Decoder(arch, read, rounding=rounder, kept=read_back(checkpoint, arch), device=device)
 
 
 def _held(arch: Architecture, like: Decoder) -> dict[str, torch.Tensor]:

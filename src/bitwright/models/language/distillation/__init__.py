@@ -1,0 +1,1 @@
+"""A language model, the student, learns the next-word distributions of another, its teacher."""
