@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.core.observe import Affine
+from bitwright.core.schedule import cosine
 from bitwright.errors import RecipeError
 
 RATES = 1e-3, 1e-4
@@ -187,7 +188,7 @@ def train(
         for parameter in group["params"]:
             parameter.requires_grad_(group["lr"] > 0)
     optimizer = torch.optim.AdamW([g for g in groups if g["params"] and g["lr"]])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (1 + math.cos(math.pi * i / epochs)) / 2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: cosine(i, epochs))
     model.train()
     for number in range(1, epochs + 1):
         losses = []
