@@ -9,6 +9,7 @@
     │   └── RecipeError         a recipe, an option or a pattern
     ├── ResourceError           not enough memory or disk
     ├── CertificationError      the written bytes are not what was meant
+    ├── TrainingError           a loss is not finite any more; the best weights so far are kept
     └── Interrupted             stopped by Ctrl-C; the work so far is kept
 
 A message says what is wrong, where (file, tensor, index, option) and what to do about it, in one line.
@@ -84,6 +85,12 @@ class CertificationError(BitwrightError):
     """The written bytes do not decode to what was meant; no final output exists."""
 
     exit_code = 4
+
+
+class TrainingError(BitwrightError):
+    """Training went astray: a loss is not finite any more. The best weights so far are kept."""
+
+    exit_code = 5
 
 
 class Interrupted(BitwrightError):

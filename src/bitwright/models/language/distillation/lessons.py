@@ -73,6 +73,7 @@ class Lessons:
     def loss(self, student: Student, numbers: list[int]) -> Tensor:
         """The mean objective over all positions of some windows, with a graph; in nats per token."""
         goal, device = self.objective, student.device
+        apart: Tensor
         ids = self.windows[numbers].to(device)
         logits, hidden = student(ids)
         total = torch.zeros((), device=device)

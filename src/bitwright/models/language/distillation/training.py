@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bitwright.core.schedule import warmed_cosine
-from bitwright.errors import RecipeError
+from bitwright.errors import TensorError, TrainingError
 from bitwright.models.language.distillation.lessons import Judge, Lessons
 from bitwright.models.language.distillation.state import BEST, Keeper, Record
 from bitwright.models.language.distillation.student import Student
@@ -79,7 +79,8 @@ def train(
 ) -> Generator[Step, None, Record]:
     """Train `student` in place, or go on with it; yields what is kept already, then every step. It ends as its best.
 
-    Raises RecipeError, which names the step, where a loss or its slope is not finite: the best weights stay kept.
+    Raises TrainingError, which names the step, where a loss or its slope is not finite: the best weights stay kept.
+    Raises TensorError where the student's answers are not finite from the first.
     """
     optimizer = torch.optim.AdamW(student.parameters(), lr=course.rate, betas=BETAS, weight_decay=DECAY)
     record = keeper.load(student, optimizer)
@@ -135,12 +136,16 @@ def _learn(
 
 
 def _finite(value: float, step: int, course: Course, keeper: Keeper, record: Record) -> float:
-    """`value`, or RecipeError."""
+    """`value`, or an error where it is not finite: TensorError before the first step, TrainingError after it."""
     if math.isfinite(value):
         return value
-    what = f"the loss or its slope is {'NaN' if math.isnan(value) else 'infinite'} at step {step} of {course.steps}"
     if not record.looks:
-        raise RecipeError(what, where="distil", fix="Repair the student's weights, or give another student")
+        what = "what the student answers is not finite, before any training"
+        raise TensorError(what, where="distil", fix="Repair or download its weights again")
     best, kl = record.best
-    fix = f"Lower --rate, now {course.rate:g}; {keeper.folder / BEST} holds the weights of step {best} (KL {kl:.4f})"
-    raise RecipeError(what, where="distil", fix=fix, key="rate")
+    raise TrainingError(
+        f"the loss or its slope is {'NaN' if math.isnan(value) else 'infinite'} at step {step} of {course.steps}",
+        where="distil",
+        fix=f"Lower --rate, now {course.rate:g}; {keeper.folder / BEST} holds the weights of step {best} (KL {kl:.4f})",
+        key="rate",
+    )
