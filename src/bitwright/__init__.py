@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bitwright.library import (
         check,
+        distil,
         imatrix,
         measure,
         open,  # noqa: A004
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "check",
+    "distil",
     "imatrix",
     "measure",
     "open",

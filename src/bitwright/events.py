@@ -90,6 +90,19 @@ class Row(Precision):
 
 
 @dataclass(frozen=True)
+class Learned(Event):
+    """Training has done `step` of `steps`: the loss of that step, and the KL on text that is not learned from.
+
+    Both are in nats per token; None where there was no step yet, or nobody looked.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True)
 class Note(Event):
     """Something the user should know: a fallback, a warning, or a choice made by default."""
 

@@ -513,6 +513,30 @@ def prune(
     return _finish(plan_stage("prune", model, out, max_ram=max_ram, device=device, threads=threads, **options), watch)
 
 
+def distil(
+    teacher: Source,
+    student: Source,
+    out: Source,
+    *,
+    max_ram: str | int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    watch: Watch = None,
+    **options: Any,
+) -> Result:
+    """Teach `student` what `teacher` says of a text, and write it to `out`.
+
+    `options` are those of `bitwright distil`: calib (there --text), tokens, length, batch, rate, warmup, loss,
+    temperature, labels, hidden, exact, cache, patience, bfloat16, heldout, heldout_windows, seed, max_shard_size and
+    copy_code. However it was stopped, the same call continues. `watch` gets every event. Raises what `plan_stage` and
+    `quantize` raise, and TrainingError where a loss is not finite.
+    """
+    options |= {"teacher": str(teacher)}
+    return _finish(
+        plan_stage("distil", student, out, max_ram=max_ram, device=device, threads=threads, **options), watch
+    )
+
+
 def measure(
     a: Source,
     b: Source,

@@ -83,5 +83,47 @@ class Prune(Settings):
         return self
 
 
-STAGES: dict[str, type[Settings]] = {table.stage: table for table in (Prune,)}
+class Distil(Settings):
+    """A language model, the student, learns from another what comes next: its teacher."""
+
+    stage = "distil"
+
+    teacher: str
+    """The model that teaches: a folder, a GGUF file or `hub:OWNER/NAME@REVISION`; float or quantized."""
+    tokens: int = Field(1_000_000, ge=1)
+    """Tokens to learn from. Where the text has fewer, it is gone through again, in another order."""
+    batch: int = Field(8, ge=1)
+    """Windows a step."""
+    rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
+    """The highest rate of AdamW."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """The share of the steps in which the rate rises; then it falls along half a cosine."""
+    loss: Literal["forward", "reverse", "jensen-shannon"] = "forward"
+    """KL of the student from the teacher, of the teacher from the student, or of both from their mean."""
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """By which logits are divided before they are compared."""
+    labels: float = Field(0.0, ge=0, le=1)
+    """The share of the loss that is the text's own next tokens."""
+    hidden: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Weight of the error of the last hidden states, behind a linear map that is learned too."""
+    exact: bool = False
+    """Keep all that the teacher says, not 12 words drawn at each position. Other losses than `forward` need it."""
+    cache: str | None = Field(None, min_length=1)
+    """A file that keeps what the teacher says, for other runs too. None: beside the unfinished output, until it is
+    done."""
+    patience: int = Field(0, ge=0)
+    """End after so many looks in a row, of 20, that are no better than the best one. 0: go on to the end."""
+    bfloat16: bool = False
+    """Multiply in bfloat16 while learning."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Distil:
+        whole = self.hidden > 0 or (self.loss != "forward" and self.labels < 1)
+        if whole and not self.exact:
+            fix = "Give --exact, or --loss forward without --hidden"
+            raise PydanticCustomError("unknown", "drawn words do not say enough for this loss", {"fix": fix})
+        return self
+
+
+STAGES: dict[str, type[Settings]] = {table.stage: table for table in (Prune, Distil)}
 """The stages, by name."""

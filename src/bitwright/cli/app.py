@@ -123,7 +123,7 @@ class Show:
 
     def event(self, event: Any) -> None:
         """Show one event."""
-        from bitwright.events import Finding, Note, Progress, Row, Started
+        from bitwright.events import Finding, Learned, Note, Progress, Row, Started
 
         if self.json:
             typer.echo(json.dumps(event.json()))
@@ -139,6 +139,10 @@ class Show:
             self.line(f"  {event.sign} {event.what}: {event.detail}")
         elif isinstance(event, Row):
             self._notes(event)
+        elif isinstance(event, Learned):
+            if event.kl is not None:
+                loss = "" if event.loss is None else f"loss {event.loss:.4f}, "
+                self.line(f"  step {event.step} of {event.steps}: {loss}KL {event.kl:.4f} on text not learned from")
         elif isinstance(event, Progress):
             self._progress(event)
 

@@ -84,3 +84,81 @@ def prune(
             do_quantize(show, job)
 
     guarded(as_json, work, resume=True, out=out)
+
+
+@app.command()
+def distil(
+    teacher: Annotated[
+        str, typer.Argument(help="The model that teaches: a folder, GGUF file or hub:OWNER/NAME[@REVISION].")
+    ],
+    student: Annotated[str, typer.Argument(help="The float model folder that learns, such as a pruned one.")],
+    out: Out,
+    calib: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            help="Text to learn from: a file, JSONL, folder, stdlib, hub:NAME[@REVISION] or self, which the teacher "
+            "writes; once more for each further source, mixed evenly or by shares, as in a.txt:3.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Tokens to learn from, e.g. 5M; a shorter text comes again. Default 1M.")
+    ] = None,
+    length: Length = None,
+    batch: Annotated[int | None, typer.Option(help="Windows a step. Default 8.")] = None,
+    rate: Annotated[float | None, typer.Option(help="The highest rate of AdamW. Default 0.0003.")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="The share of the steps in which the rate rises. Default 0.05.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="forward, reverse or jensen-shannon: which KL falls. Default: forward.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="By which logits are divided. Default 1.")] = None,
+    labels: Annotated[
+        float | None, typer.Option(help="The share of the loss that is the text's own next tokens. Default 0.")
+    ] = None,
+    hidden: Annotated[
+        float | None, typer.Option(help="Weight of the error of the last hidden states. Default 0; needs --exact.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep all that the teacher says, not 12 words drawn at each position.")
+    ] = False,
+    cache: Annotated[
+        str | None, typer.Option(help="A file that keeps what the teacher says for other runs too.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many looks, of 20, that are no better. Default 0: never.")
+    ] = None,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Multiply in bfloat16 while learning.")] = False,
+    heldout: Heldout = None,
+    heldout_windows: HeldoutCount = None,
+    seed: Seed = None,
+    max_shard_size: MaxShardSize = None,
+    copy_code: CopyCode = False,
+    plan: PlanOnly = False,
+    max_ram: MaxRam = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Teach a language model what another one says: to heal a pruned model, say. If interrupted, it continues."""
+    given: dict[str, Any] = dict(
+        calib=calib, tokens=tokens, length=length, batch=batch, rate=rate, warmup=warmup, loss=loss,
+        temperature=temperature, labels=labels, hidden=hidden, exact=exact or None, cache=cache, patience=patience,
+        bfloat16=bfloat16 or None, heldout=heldout, heldout_windows=heldout_windows, seed=seed,
+        max_shard_size=max_shard_size, copy_code=copy_code or None, teacher=teacher,
+    )  # fmt: skip
+
+    def work(show: Show) -> None:
+        from bitwright import library
+
+        found(show, teacher)  # what is downloaded is said
+        job = library.plan_stage(
+            "distil", found(show, student), out, max_ram=max_ram, device=device, threads=threads, **given
+        )
+        if plan:
+            show_plan(job, show)
+        else:
+            do_quantize(show, job)
+
+    guarded(as_json, work, resume=True, out=out)

@@ -74,6 +74,10 @@ TEXT = ("windows", "length", "heldout", "heldout_windows", "seed")
 """Options of stages that say what text is read, beside `calib`."""
 
 
+COUNTS = ("params", "tokens")
+"""Options of stages that are numbers of something, which people shorten: 100M."""
+
+
 def make_settings(stage: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a stage by its name, from the options that were `given`; None and empty lists are not.
 
@@ -87,8 +91,9 @@ def make_settings(stage: str, given: Mapping[str, Any]) -> Settings:
     calibration |= {"source": found.pop("calib")} if "calib" in found else {}
     if "max_shard_size" in found:
         found["max_shard_bytes"] = size(found.pop("max_shard_size"), "--max-shard-size")
-    if isinstance(found.get("params"), str):
-        found["params"] = count(found["params"], "--params")
+    for name in COUNTS:
+        if isinstance(found.get(name), str):
+            found[name] = count(found[name], f"--{name}")
     return table.read({**found, **({"calibration": calibration} if calibration else {})}, stage)
 
 
@@ -96,7 +101,8 @@ def count(text: str, where: str) -> int:
     """A number from text such as 100M, 1.5B, 20k or 1000000; RecipeError for anything else, said of option `where`."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmb]?)\s*", text.lower())
     if match is None:
-        raise RecipeError(f"{text!r} is not a number of parameters", where=where, fix="Write for example 100M or 1.5B")
+        what = f"{text!r} is not a number of {where.removeprefix('--').replace('params', 'parameters')}"
+        raise RecipeError(what, where=where, fix="Write for example 100M or 1.5B")
     return int(float(match[1]) * 1000 ** " kmb".index(match[2] or " "))
 
 

@@ -105,6 +105,11 @@ class Stage(ABC):
         """Memory and time."""
 
     @property
+    def beside(self) -> int:
+        """Bytes on disk that the work takes besides the output, until it is done."""
+        return 0
+
+    @property
     @abstractmethod
     def words(self) -> str:
         """What becomes of the model, in a few words: `pruned to 80 % of its blocks`."""

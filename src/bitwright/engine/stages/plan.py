@@ -41,7 +41,7 @@ def make(
 def require_out(stage: Stage) -> None:
     """Raise where the output cannot be written: wrongly named, there already, in a folder that is closed or full."""
     stage.kind.require_name(stage.out, stage.kind.ending)
-    require_place(stage, stage.after.bytes)
+    require_place(stage, stage.after.bytes + stage.beside)
 
 
 def summary(stage: Stage) -> dict[str, Any]:

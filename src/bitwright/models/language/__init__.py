@@ -14,7 +14,7 @@ from bitwright.models.language import facts
 from bitwright.models.language.runtimes import GAUGES, runtime_for
 from bitwright.models.running import Asked, Runner, Task
 from bitwright.recipe import Recipe
-from bitwright.stages import Prune, Settings
+from bitwright.stages import Distil, Prune, Settings
 
 if TYPE_CHECKING:
     from bitwright.events import Event
@@ -83,6 +83,10 @@ class Language(Kind):
             from bitwright.models.language.pruning.stage import Pruning
 
             return Pruning(self, source, out, settings, ceiling, device)
+        if isinstance(settings, Distil):
+            from bitwright.models.language.distillation.stage import Distilling
+
+            return Distilling(self, source, out, settings, ceiling, device)
         return super().stage(settings, source, out, ceiling, device)
 
     def output(self, recipe: Recipe, out: Path | None = None) -> str:

@@ -74,6 +74,11 @@ class FolderStage(Stage):
         inside = sum(e.count for b in range(self.arch.count) for e in self.arch.tensors_of(b))
         return Size(sum(e.count for e in entries), inside, self.arch.checkpoint.size)
 
+    @property
+    def reference(self) -> Path:
+        """The model that the output is compared with."""
+        return self.source
+
     # --- data
 
     @property
@@ -157,7 +162,7 @@ class FolderStage(Stage):
 
     def judge(self, data: Text) -> Generator[Event, None, dict[str, Any]]:
         budget = max(16 * machine.MIB, (self.room - self.estimate.needed) // 2)
-        verdict = yield from compare_on_text(self.source, self.partial, data, budget, {"rounded_inputs": False})
+        verdict = yield from compare_on_text(self.reference, self.partial, data, budget, {"rounded_inputs": False})
         ids = data.heldout[:1, :64]
         loaded = by_transformers(self.partial, ids, self.after.parameters, self.room)
         return {"text": data.summary, "verdict": verdict, "loaded_by_transformers": loaded}

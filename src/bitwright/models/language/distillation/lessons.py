@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.core import distillation
-from bitwright.errors import nearest
 from bitwright.models.language.distillation.cache import Cache
 from bitwright.models.language.distillation.student import Student
 
@@ -21,8 +20,7 @@ DIVERGENCES: Mapping[str, Divergence] = {
     "reverse": distillation.reverse,
     "jensen-shannon": distillation.jensen_shannon,
 }
-SPARSE = "forward"
-"""The one of them that drawn words stand for without bias: the others ask for the teacher's p at every word."""
+"""By name. Drawn words stand for the first alone: the others ask for the teacher's p at every word."""
 AT_ONCE = 1 << 24
 """Logits that a student gives at once, or those of one window."""
 
@@ -35,27 +33,15 @@ class Objective:
     and A is learned too (Romero et al. 2015, arXiv 1412.6550).
     """
 
-    divergence: str = SPARSE
+    divergence: str = "forward"
     temperature: float = 1.0
     labels: float = 0.0
     hidden: float = 0.0
 
     @property
-    def exact(self) -> bool:
-        """Whether it needs all that the teacher says, not only words drawn from it."""
-        return self.hidden > 0 or (self.taught and self.divergence != SPARSE)
-
-    @property
     def taught(self) -> bool:
         """Whether the teacher's words count at all."""
         return self.labels < 1
-
-
-def known_divergence(name: str) -> str:
-    """`name`, or ValueError with the nearest one."""
-    if name not in DIVERGENCES:
-        raise ValueError(f"no loss is called {name!r}. {nearest(name, DIVERGENCES)}")
-    return name
 
 
 @dataclass(frozen=True)
