@@ -200,8 +200,8 @@ def main() -> None:
 
         lines += [
             "",
-            f"cache: {made['teacher, 12 words bytes']:.1f} bytes a token drawn, {made['teacher, exact bytes']:.0f} exact; "
-            f"all logits would be {4 * teacher.decoder.vocabulary:,}",
+            f"cache: {made['teacher, 12 words bytes']:.1f} bytes a token drawn, {made['teacher, exact bytes']:.0f} "
+            f"exact; all logits would be {4 * teacher.decoder.vocabulary:,}",
             f"bias of what is drawn: {mean:+.5f} ± {error:.5f} nats per token ({single:.2f} for one token)",
             f"CPU ms a token: the teacher reads in {per('teacher, 12 words', made)}, the student learns in "
             f"{per('teacher, 12 words', seconds)} from the cache and in {per('next tokens', seconds)} from labels",

@@ -104,6 +104,22 @@ def test_another_cache_is_refused(tmp_path: Path, changes: dict[str, object], sa
     assert path.read_bytes() == kept
 
 
+def test_one_process_writes_it(tmp_path: Path) -> None:
+    """Whoever comes second is told, and the file is as the first one leaves it."""
+    about, path = header(), tmp_path / "cache"
+    first = fill(path, about, records(about))
+    assert [next(first), next(first)] == [0, 32]
+    second = fill(path, about, records(about))
+    assert next(second) == 32
+    with pytest.raises(RecipeError, match="another process is writing it"):
+        next(second)
+    assert [*first] == [64, 70]
+    wanted = path.read_bytes()
+    path.write_bytes(wanted + b"more")
+    assert [*fill(path, about, records(about))] == [70]
+    assert path.read_bytes() == wanted
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     for data in (b"x" * 5000, b"[]".ljust(5000), header().encode().replace(b'"version": 1', b'"version": 9')):

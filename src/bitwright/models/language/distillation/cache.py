@@ -12,6 +12,7 @@ A record holds a window of `length` tokens, numbers with their lowest byte first
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import zlib
@@ -204,7 +205,14 @@ def fill(path: Path, header: Header, answer: Callable[[range], bytes]) -> Iterat
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(header.encode())
     yield done
+    if path.stat().st_size == header.total and done == header.windows:
+        return
     with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fix = "Wait until it is done, or name another --cache"
+            raise RecipeError("another process is writing it", where=str(path), fix=fix, key="cache") from error
         file.truncate(HEADER + done * header.record + 4 * -(-done // CHUNK))
         file.seek(0, os.SEEK_END)
         while done < header.windows:

@@ -261,8 +261,6 @@ class Distilling(FolderStage):
             yield Progress("learn", step.number, course.steps, f"step {step.number} of {course.steps:,}{told}")
 
     def _cache(self, teacher: Teacher, header: Header, windows: Tensor, path: Path) -> Generator[Event, None, Cache]:
-        if path.is_dir():
-            raise RecipeError("a folder, not a file", where=str(path), fix="Name a file for --cache", key="cache")
         budget = max(16 * machine.MIB, self.room - self.estimate.needed)
         return (yield from make(teacher, header, windows, path, budget=budget, spill=self.partial, phase="teach"))
 
