@@ -246,9 +246,42 @@ def test_bad_input_is_one_line(home: Path, tmp_path: Path, change: Change, said:
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.slow
+def test_all_that_a_loss_can_be(home: Path, tmp_path: Path) -> None:
+    more = "--exact --loss jensen-shannon --temperature 2 --labels 0.1 --hidden 0.5 --bfloat16 --patience 20"
+    done = distil(home, tmp_path / "out", more)
+    assert done.exit_code == 0, done.output
+    found = certificate(tmp_path / "out")
+    assert found["verdict"]["kl"] < 0.95 * found["stages"][0]["begun"]["kl"]
+    said = " ".join(found["stages"][0]["lines"])
+    assert "jensen-shannon KL at temperature 2, 10% next tokens, 0.5 x error of the last hidden states" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"method": "rtn", "bits": 8}, {"type": "q8_0", "method": "rtn"}], ids=str)
+def test_a_quantized_model_may_teach(home: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    teacher = bw.quantize(home / "teacher", tmp_path / ("t.gguf" if "type" in options else "t"), **options).out
+    for name in ("student", "text.txt"):
+        (tmp_path / name).symlink_to(home / name)
+    text, out = str(home / "text.txt"), tmp_path / "out"
+    bw.distil(teacher, home / "student", out, calib=text, tokens="3k", length=32, rate=0.002, heldout_windows=2)
+    found = certificate(out)
+    assert found["stages"][0]["teacher"]["folder"] == teacher.name
+    assert found["verdict"]["kl"] < found["stages"][0]["begun"]["kl"]
+
+
 def test_without_a_text_it_asks_for_one(home: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, f"distil {home}/teacher {home}/student -o {tmp_path}/out".split())
     one_line(done, 2, "no text to learn from", "--text self")
+    with pytest.raises(RecipeError, match="follows from tokens and length"):
+        bw.distil(home / "teacher", home / "student", tmp_path / "out", calib=str(home / "text.txt"), windows=4)
+
+
+def test_a_teacher_that_is_none(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.onnx").write_bytes(b"no model")
+    for teacher, said in ((f"{home}/teachr", "teacher"), (f"{tmp_path}/note.onnx", "note.onnx")):
+        words = f"distil {teacher} {home}/student --text {home}/text.txt -o {tmp_path}/out"
+        one_line(CliRunner().invoke(app, words.split()), 2, said)
 
 
 def test_a_rate_that_is_too_high(home: Path, tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ class Distilling(FolderStage):
         super().__post_init__()
         from bitwright.models import find
 
-        if "source" not in self.settings.calibration.model_fields_set:
+        given = self.settings.calibration.model_fields_set
+        if "windows" in given:
+            fix = "Leave it out: the number of windows follows from tokens and length"
+            raise RecipeError("windows of calibration text", where=self.name, fix=fix, key="calibration.windows")
+        if "source" not in given:
             fix = "Give --text with a file, a folder or a dataset, or --text self: the teacher writes it then"
             raise RecipeError("no text to learn from", where=self.name, fix=fix, key="calibration.source")
         self.teacher = find(self.settings.teacher)
