@@ -527,7 +527,7 @@ def distil(
     """Teach `student` what `teacher` says of a text, and write it to `out`.
 
     `options` are those of `bitwright distil`: calib (there --text), tokens, length, batch, rate, warmup, loss,
-    temperature, labels, hidden, exact, cache, patience, bfloat16, heldout, heldout_windows, seed, max_shard_size and
+    temperature, labels, hidden, exact, cache, patience, mixed, heldout, heldout_windows, seed, max_shard_size and
     copy_code. However it was stopped, the same call continues. `watch` gets every event. Raises what `plan_stage` and
     `quantize` raise, and TrainingError where a loss is not finite.
     """

@@ -113,7 +113,7 @@ class Distil(Settings):
     done."""
     patience: int = Field(0, ge=0)
     """End after so many looks in a row, of 20, that are no better than the best one. 0: go on to the end."""
-    bfloat16: bool = False
+    mixed: bool = False
     """Multiply in bfloat16 while learning."""
 
     @model_validator(mode="after")

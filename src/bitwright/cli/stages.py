@@ -129,7 +129,7 @@ def distil(
     patience: Annotated[
         int | None, typer.Option(help="End after so many looks, of 20, that are no better. Default 0: never.")
     ] = None,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Multiply in bfloat16 while learning.")] = False,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Multiply in bfloat16 while learning.")] = False,
     heldout: Heldout = None,
     heldout_windows: HeldoutCount = None,
     seed: Seed = None,
@@ -145,7 +145,7 @@ def distil(
     given: dict[str, Any] = dict(
         calib=calib, tokens=tokens, length=length, batch=batch, rate=rate, warmup=warmup, loss=loss,
         temperature=temperature, labels=labels, hidden=hidden, exact=exact or None, cache=cache, patience=patience,
-        bfloat16=bfloat16 or None, heldout=heldout, heldout_windows=heldout_windows, seed=seed,
+        mixed=mixed or None, heldout=heldout, heldout_windows=heldout_windows, seed=seed,
         max_shard_size=max_shard_size, copy_code=copy_code or None, teacher=teacher,
     )  # fmt: skip
 

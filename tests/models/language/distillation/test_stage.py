@@ -248,7 +248,7 @@ def test_bad_input_is_one_line(home: Path, tmp_path: Path, change: Change, said:
 
 @pytest.mark.slow
 def test_all_that_a_loss_can_be(home: Path, tmp_path: Path) -> None:
-    more = "--exact --loss jensen-shannon --temperature 2 --labels 0.1 --hidden 0.5 --bfloat16 --patience 20"
+    more = "--exact --loss jensen-shannon --temperature 2 --labels 0.1 --hidden 0.5 --mixed --patience 20"
     done = distil(home, tmp_path / "out", more)
     assert done.exit_code == 0, done.output
     found = certificate(tmp_path / "out")

@@ -19,6 +19,8 @@ STATE = 5
 old ones go."""
 TRAINED = 20
 """Bytes in memory per weight: it, its gradient, two means, and what is read back at the end."""
+COPIES = 6
+"""Copies of a piece's logits: the student's and the teacher's, their logarithms, and slopes."""
 DRAWN = 35e-9
 """Seconds per word of the vocabulary to draw from a position's distribution (measured on docs18m)."""
 MEASURED = 1 << 29
@@ -56,7 +58,7 @@ def memory(job: Job, weights: int, batch: int) -> int:
     tokens = job.length * min(batch, at_once(job.length, words))
     heads = int(getattr(job.student.config.get_text_config(decoder=True), "num_attention_heads", 0))
     graph = 4 * tokens * (KEPT_PER_ROW * rows + job.student.count * heads * job.length)
-    logits = 4 * tokens * words * (8 if job.exact else 5)
+    logits = 4 * tokens * words * COPIES + 10 * 4 * LOGITS
     reading = (
         8 * max(blocks)
         + 10 * 4 * max(LOGITS, min(AT_ONCE, POSITIONS * words))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bitwright.core import distillation
 from bitwright.models.language.distillation.cache import Cache
 from bitwright.models.language.distillation.student import Student
+from bitwright.models.language.memory import LOGITS
 
 Divergence = Callable[[Tensor, Tensor, float], Tensor]
 """How far a student's logits are from a teacher's [..., words], at a temperature."""
@@ -76,12 +77,22 @@ class Lessons:
             return total + (1 - goal.labels) * apart
         known = torch.from_numpy(self.cache.hidden(numbers)).to(device)
         if goal.taught:
-            apart = DIVERGENCES[goal.divergence](self.head(known).float(), logits, goal.temperature).mean()
-            total = total + (1 - goal.labels) * apart
+            total = total + (1 - goal.labels) * self._apart(self.head(known).float(), logits)
         if goal.hidden:
             error = (student.mapped(hidden) - known).square().sum() / known.square().sum()
             total = total + goal.hidden * error
         return total
+
+    def _apart(self, known: Tensor, logits: Tensor) -> Tensor:
+        """The mean divergence of logits [windows, length, words]; what its slope needs is made anew, slice by slice."""
+        total = torch.zeros((), device=logits.device)
+        for p, q in slices(known, logits):
+            total = total + checkpoint(self._sum, p, q, use_reentrant=False)
+        mean: Tensor = total / logits[..., 0].numel()
+        return mean
+
+    def _sum(self, known: Tensor, logits: Tensor) -> Tensor:
+        return DIVERGENCES[self.objective.divergence](known, logits, self.objective.temperature).sum()
 
     def pieces(self, numbers: list[int], words: int) -> list[list[int]]:
         """The same windows in runs whose logits exist at once: a student of `words` words."""
@@ -92,6 +103,12 @@ class Lessons:
 def at_once(length: int, words: int) -> int:
     """How many windows of `length` tokens a student of `words` words reads at once."""
     return max(1, AT_ONCE // (length * words))
+
+
+def slices(known: Tensor, logits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of teacher and student [windows, length, words] at so many positions at once [positions, words]."""
+    step = max(1, LOGITS // logits.shape[-1])
+    return zip(torch.split(known.flatten(0, 1), step), torch.split(logits.flatten(0, 1), step), strict=True)
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,6 @@ class Judge:
         for start in range(0, count, step):
             numbers = [*range(start, min(start + step, count))]
             logits, _ = student(self.windows[numbers].to(student.device))
-            known: Any = self.head(torch.from_numpy(self.cache.hidden(numbers)).to(student.device))
-            total += float(distillation.forward(known.float(), logits).double().sum())
+            known = self.head(torch.from_numpy(self.cache.hidden(numbers)).to(student.device)).float()
+            total += sum(float(distillation.forward(p, q).double().sum()) for p, q in slices(known, logits))
         return total / self.windows.numel()

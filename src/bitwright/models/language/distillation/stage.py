@@ -248,7 +248,7 @@ class Distilling(FolderStage):
         with without_bars():
             network = load_in_transformers(self.source).to(self.device)
         width = self.teaching.config.get_text_config(decoder=True).hidden_size if s.hidden else None
-        student = Student(network, self.arch.blocks, short=s.bfloat16, width=width, seed=c.seed)
+        student = Student(network, self.arch.blocks, short=s.mixed, width=width, seed=c.seed)
         yield Started("learn", f"{course.steps:,} steps")
         lessons, judge = (
             Lessons(learned, cache, teacher.decoder.logits, goal),
