@@ -11,11 +11,13 @@ from typing import Any
 import bitwright
 from bitwright import machine
 from bitwright.engine import card, journal, partial
+from bitwright.engine.report.certificate import read
 from bitwright.engine.write import Writer
+from bitwright.errors import ModelError
 from bitwright.events import Event, Finished, Progress, Started, plain
 from bitwright.files import hub
 from bitwright.files.plain import hashes
-from bitwright.models import precision
+from bitwright.models import Kind, precision
 from bitwright.models.model import Plan
 
 BINS = 96
@@ -59,6 +61,7 @@ def certify(writer: Writer, data: Any) -> Generator[Event, None, dict[str, Any]]
                 "kept_float": plan.floats,
                 "peak_memory_bytes": machine.resident("VmHWM"),
                 "notes": plan.notes,
+                **({"stages": stages} if (stages := earlier(model.kind, plan.source, sources.result())) else {}),
                 "rows": [row.json() for row in rows.values()],
                 "histogram": model.histogram(plan, worst.name, BINS),
             }
@@ -69,6 +72,19 @@ def origin(source: Path) -> dict[str, str]:
     """What a source is called, and where it was downloaded from."""
     found = hub.origin(source)
     return {"folder": hub.title(source), **({"hub": str(found)} if found else {})}
+
+
+def earlier(kind: Kind, source: Path, sums: dict[str, str]) -> list[dict[str, Any]]:
+    """The stages that a source came through, if its files, of SHA-256 `sums` by name, are those that were certified."""
+    path = kind.certificate(source)
+    if not path.is_file():
+        return []
+    try:
+        found = read(path)
+    except ModelError:  # of a foreign tool, or damaged: it says nothing of these files
+        return []
+    stages: list[dict[str, Any]] = found.get("stages", []) if found["output"]["sha256"] == sums else []
+    return stages
 
 
 def publish(plan: Plan, certificate: dict[str, Any]) -> Finished:

@@ -60,7 +60,7 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         *map(_on, beside(certificate)),
         f"Size        {megabytes(before)} -> {megabytes(after)} ({saved(certificate)}), {bits_told(certificate)}",
         f"{'Format' if certificate['rows'] else 'Done':<12}{scheme(certificate)}",
-        *(f"{'':<12}{line}" for stage in stages(certificate) for line in stage["lines"][:2]),
+        *_done(certificate),
         *_levels(certificate),
     ]
     if (spent := spending(certificate)) is not None:
@@ -92,6 +92,14 @@ def verdict_lines(certificate: Certificate) -> list[str]:
         if len(lines) > LINES + len(beside(certificate)) and spare:
             lines.remove(spare)
     return [fit(line, WIDTH) for line in lines]
+
+
+def _done(certificate: Certificate) -> list[str]:
+    """What stages did: two lines of each, or a few words where the model was quantized after them."""
+    found = stages(certificate)
+    if certificate["rows"]:
+        return [f"{'Before':<12}{', '.join(stage['words'] for stage in found)}"] if found else []
+    return [f"{'':<12}{line}" for stage in found for line in stage["lines"][:2]]
 
 
 def _on(judged: Judged) -> str:

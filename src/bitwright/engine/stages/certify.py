@@ -11,7 +11,7 @@ from typing import Any
 import bitwright
 from bitwright import machine
 from bitwright.engine import card, journal, partial
-from bitwright.engine.certify import origin
+from bitwright.engine.certify import earlier, origin
 from bitwright.events import Event, Finished, Progress, Started, plain
 from bitwright.files.folder import sync
 from bitwright.files.plain import hashes
@@ -22,7 +22,7 @@ def certify(stage: Stage, data: Any, record: journal.Journal) -> Generator[Event
     """Complete the output under its partial name, read it back and compare; returns the certificate.
 
     It has what every certificate has; no matrix of it is quantized, so `rows` is empty, and "stages" says what was
-    done. Raises CertificationError.
+    done, to its source too where that came out of one. Raises CertificationError.
     """
     yield Started("certify", str(stage.partial))
     files = stage.finish()
@@ -46,6 +46,7 @@ def certify(stage: Stage, data: Any, record: journal.Journal) -> Generator[Event
                 "output": {"sha256": outputs.result(), "bytes": size},
                 "recipe": {"sha256": stage.asked, "stage": stage.name, **stage.settings.model_dump(mode="json")},
                 "stages": [
+                    *earlier(stage.kind, stage.source, sources.result()),
                     {
                         "name": stage.name,
                         "words": stage.words,
@@ -54,7 +55,7 @@ def certify(stage: Stage, data: Any, record: journal.Journal) -> Generator[Event
                         "after": stage.after._asdict(),
                         **stage.facts(),
                         "tables": [asdict(table) for table in stage.tables(record)],
-                    }
+                    },
                 ],
                 "stored_bits_per_weight": 8 * size / max(stage.after.parameters, 1),
                 "quantized_weights": 0,

@@ -109,10 +109,30 @@ def test_the_report_tells_how_it_went(whole: Path) -> None:
     assert "before: KL" in (whole / "README.md").read_text()
 
 
-def test_its_output_is_a_model_as_any_other(whole: Path, tmp_path: Path) -> None:
-    assert bw.check(whole).sound is not False
-    result = bw.quantize(whole, tmp_path / "int4", method="rtn", group=32)
-    assert result.certificate["quantized_weights"] > 0
+@pytest.mark.slow
+def test_three_stages_tell_of_all(home: Path, tmp_path: Path) -> None:
+    """Pruned, healed and quantized: the last certificate and its report know what was done before."""
+    text = str(home / "text.txt")
+    held = {"calib": text, "length": 32, "heldout_windows": 2}
+    bw.prune(home / "teacher", tmp_path / "pruned", keep=0.8, windows=8, **held)
+    bw.distil(home / "teacher", tmp_path / "pruned", tmp_path / "healed", tokens="3k", rate=0.002, **held)
+    stages = certificate(tmp_path / "healed")["stages"]
+    assert [stage["name"] for stage in stages] == ["prune", "distil"]
+    assert bw.check(tmp_path / "healed").sound is not False
+    result = bw.quantize(tmp_path / "healed", tmp_path / "int4", method="rtn", group=32, heldout=text, length=32)
+    assert result.certificate["stages"] == stages and result.certificate["rows"]
+    assert "Before      pruned to 80 % of its blocks, distilled from teacher" in str(result)
+    said = bw.report(tmp_path / "int4").markdown
+    assert "prune: " in said and "distil: " in said and "How training went" in said
+    assert "How training went" in bw.report(tmp_path / "int4").html
+    weights = tmp_path / "healed" / "model.safetensors"
+    network = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "healed", dtype=torch.bfloat16)
+    network.lm_head.weight.data[0, 0] += 1
+    before = digest(tmp_path / "healed")
+    network.save_pretrained(tmp_path / "healed")
+    assert digest(tmp_path / "healed") != before and weights.exists()
+    other = bw.quantize(tmp_path / "healed", tmp_path / "other", method="rtn", group=32)
+    assert "stages" not in other.certificate, "it is not what was certified"
 
 
 def test_the_plan_says_what_it_costs(home: Path, tmp_path: Path) -> None:
