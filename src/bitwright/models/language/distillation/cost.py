@@ -43,6 +43,11 @@ class Job:
         """Weights of the teacher."""
         return self.teaching.weights
 
+    @property
+    def width(self) -> int:
+        """Numbers in a hidden state of the teacher."""
+        return int(self.teaching.config.get_text_config(decoder=True).hidden_size)
+
 
 def forward(job: Job, weights: int) -> float:
     """Seconds in which a token passes so many weights."""
@@ -72,7 +77,7 @@ def seconds(job: Job, judges: int, batch: int, taught: bool, room: int) -> float
     words, tokens = job.student.vocabulary, job.windows * job.length
     reading = forward(job, job.teacher) + (0 if job.exact else DRAWN * words)
     each = _measured(job, batch, room)
-    looks = 21 * judges * job.length * (each / 3 + forward(job, words * job.teaching.model.config.hidden_size))
+    looks = 21 * judges * job.length * (each / 3 + forward(job, words * job.width))
     return 8 + (tokens * reading if taught else 0) + tokens * each + looks
 
 
