@@ -331,7 +331,7 @@ def test_windows_that_judge_are_not_learned_from() -> None:
     learned, judging = divide(windows)
     assert len(judging) == 16 and len(learned) == 184
     assert not {*learned.flatten().tolist()} & {*judging.flatten().tolist()}
-    assert int(judging[0]) < 10 and int(judging[-1]) > 190
+    assert int(learned[-1]) < int(judging[0]), "they are of other documents"
     assert [len(part) for part in divide(windows[:5])] == [4, 1]
     assert [len(part) for part in divide(windows[:1])] == [1, 1]
 

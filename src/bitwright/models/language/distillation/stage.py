@@ -296,12 +296,13 @@ class Distilling(FolderStage):
 
 
 def divide(windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Windows to learn from, and those, evenly between them, that judge; a single one does both."""
+    """Windows to learn from, and the last ones, which judge; a single one does both.
+
+    Windows between those that are learned from would be of the same documents, and KL falls there first.
+    """
     count = len(windows)
     judges = min(JUDGES, max(1, count // 9))
-    places = [(2 * i + 1) * count // (2 * judges) for i in range(judges)]
-    rest = [i for i in range(count) if i not in places] or places
-    return windows[rest], windows[places]
+    return windows[: max(1, count - judges)], windows[-judges:]
 
 
 def curve(record: Record) -> dict[str, Any]:
