@@ -34,7 +34,7 @@ from bitwright.models.language.text import load_tokenizer
 
 BLOCKS = (0, 4)
 """Of the teacher that the student begins with."""
-DRAWS = 64
+DRAWS = 512
 """Caches of one window whose mean is compared with the whole distribution."""
 
 
@@ -102,7 +102,7 @@ def judge_all(school: School, student: Student) -> float:
     return Judge(school.held, cache, school.teacher.decoder.logits).kl(student)
 
 
-def bias(school: School) -> tuple[float, float, float]:
+def bias(school: School, seed: int) -> tuple[float, float, float]:
     """Mean difference of drawn caches' cross-entropy from the whole one, its standard error, and that of one token.
 
     Of one window, with the distributions that a uniform one would have to learn: nats per token.
@@ -112,7 +112,7 @@ def bias(school: School) -> tuple[float, float, float]:
     logits = float32(teacher.decoder.logits(hidden)[0])
     p, other = logits.softmax(-1), logits.roll(1, 0)  # a student that is one position late
     whole = distillation.forward(logits, other) + distillation.entropy(logits)
-    chance, gaps = np.random.default_rng(0), []
+    chance, gaps = np.random.default_rng(seed), []
     for _ in range(DRAWS):
         words, weights = distillation.draw(p, 12, torch.from_numpy(chance.random(len(p))))
         shares = float32(distillation.in_units(weights, torch.from_numpy(chance.random(len(p)))) / distillation.UNITS)
@@ -193,7 +193,8 @@ def main() -> None:
         ]
         for name, looks in curves:
             lines.append(f"| {name} | " + " | ".join(spread(list(column)) for column in looks.T) + " |")
-        mean, error, single = bias(school)
+        mean, error, single = np.mean([bias(school, seed) for seed in range(options.seeds)], 0)
+        error /= options.seeds**0.5
 
         def per(name: str, of: dict[str, float]) -> str:
             return f"{1e3 * of[name] / (count * length):.2f}"
