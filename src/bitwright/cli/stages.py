@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -72,18 +73,8 @@ def prune(
         copy_code=copy_code or None,
     )  # fmt: skip
 
-    def work(show: Show) -> None:
-        from bitwright import library
-
-        job = library.plan_stage(
-            "prune", found(show, model), out, max_ram=max_ram, device=device, threads=threads, **given
-        )
-        if plan:
-            show_plan(job, show)
-        else:
-            do_quantize(show, job)
-
-    guarded(as_json, work, resume=True, out=out)
+    where: dict[str, Any] = dict(max_ram=max_ram, device=device, threads=threads)
+    guarded(as_json, lambda show: _do(show, "prune", model, out, plan, given | where), resume=True, out=out)
 
 
 @app.command()
@@ -149,16 +140,21 @@ def distil(
         max_shard_size=max_shard_size, copy_code=copy_code or None, teacher=teacher,
     )  # fmt: skip
 
-    def work(show: Show) -> None:
-        from bitwright import library
+    where: dict[str, Any] = dict(max_ram=max_ram, device=device, threads=threads)
 
+    def work(show: Show) -> None:
         found(show, teacher)  # what is downloaded is said
-        job = library.plan_stage(
-            "distil", found(show, student), out, max_ram=max_ram, device=device, threads=threads, **given
-        )
-        if plan:
-            show_plan(job, show)
-        else:
-            do_quantize(show, job)
+        _do(show, "distil", student, out, plan, given | where)
 
     guarded(as_json, work, resume=True, out=out)
+
+
+def _do(show: Show, stage: str, source: str, out: Path, only_plan: bool, given: dict[str, Any]) -> None:
+    """Plan a stage, and run it unless only its plan is wanted."""
+    from bitwright import library
+
+    job = library.plan_stage(stage, found(show, source), out, **given)
+    if only_plan:
+        show_plan(job, show)
+    else:
+        do_quantize(show, job)
