@@ -5,6 +5,8 @@ FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
 # Where PyTorch's build for processors lies: that of PyPI for Linux is for GPUs, gigabytes larger. Empty: as pip is configured.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Processes that test at once: one more than processors, as many tests wait for a browser or a process of their own.
+TESTERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -17,13 +19,13 @@ demo: $(READY)
 	$(BIN)/bitwright demo -o demo-output
 
 test: $(READY) $(BUILT) lint docs
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 # The tests that are not marked slow, in minutes; its last lines are where its time went.
 quick: $(READY) $(BUILT)
 	$(BIN)/ruff check src tests bench scripts hatch_build.py
 	$(BIN)/ruff format --check src tests bench scripts hatch_build.py
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --durations=10
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal -m "not slow" --durations=10
 
 studio: $(READY) $(BUILT)
 	$(BIN)/bitwright studio

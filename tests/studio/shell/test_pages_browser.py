@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -23,18 +24,26 @@ WEIGHT = 200_000
 """Most bytes of a page over the wire, everything compressed and nothing cached: the brief of the studio's pages."""
 
 
-@pytest.mark.parametrize("path", [*PAGES, *(f"/learn/{slug}" for slug in LESSONS)])
-def test_a_page_is_sound_in_every_light_and_width(chromium: Browser, studio: Running, path: str) -> None:
-    for scheme in ("light", "dark"):
-        for size in (WIDE, NARROW):
-            tab, context = look(chromium, studio, viewport=size, color_scheme=scheme)
-            page = tab.goto(path)
-            where = f"{path} {scheme} {size['width']}"
-            assert tab.axe() == [], where
-            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], f"{where} scrolls sideways"
-            faults = [f for f in tab.faults if path != "/no/such/page" or "404" not in f]
-            assert faults == [], where
-            context.close()
+LIGHTS = (("light", WIDE), ("dark", NARROW)), (("dark", WIDE), ("light", NARROW))
+"""Lessons share styles, and are many: each is looked at in one of these pairs, the next one in the other."""
+
+
+@pytest.mark.parametrize(
+    ("path", "lights"),
+    [(path, LIGHTS[0] + LIGHTS[1]) for path in PAGES]
+    + [(f"/learn/{slug}", LIGHTS[i % 2]) for i, slug in enumerate(LESSONS)],
+    ids=[*PAGES, *LESSONS],
+)
+def test_a_page_is_sound_in_every_light_and_width(chromium: Browser, studio: Running, path: str, lights: Any) -> None:
+    for scheme, size in lights:
+        tab, context = look(chromium, studio, viewport=size, color_scheme=scheme)
+        page = tab.goto(path)
+        where = f"{path} {scheme} {size['width']}"
+        assert tab.axe() == [], where
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], f"{where} scrolls sideways"
+        faults = [f for f in tab.faults if path != "/no/such/page" or "404" not in f]
+        assert faults == [], where
+        context.close()
 
 
 @pytest.mark.parametrize("path", [*PAGES, *(f"/learn/{slug}" for slug in LESSONS)])

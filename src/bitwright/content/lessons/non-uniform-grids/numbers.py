@@ -343,6 +343,8 @@ def numbers() -> dict[str, Any]:
         "apart_packed": 10 * math.log10(packed[3] / limit[3]),
         "kl": {f"{key}_{how}": value[1] for (key, how), value in paid.items()},
         "bits": {key: paid[key, "plain"][0] for key in fits()},
+        "second": sorted(FP4.values)[-2],
+        "top": FP4.high,
         "narrow": inputs[0],
         "overhead": 16 * 16 / inputs[0],
         "wide": WIDE,
