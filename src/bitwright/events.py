@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,15 @@ class Event:
     def json(self) -> dict[str, Any]:
         """The event as a JSON-able table; infinities become null."""
         return {"event": type(self).__name__.lower(), **plain(asdict(self))}
+
+
+def drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:
+    """Hear all events of a generator; its return value."""
+    while True:
+        try:
+            hear(next(events))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +21,7 @@ from bitwright.engine.options import make_recipe, make_settings, size
 from bitwright.engine.push import Push
 from bitwright.engine.push import prepare as prepare_push
 from bitwright.errors import ModelError, RecipeError
-from bitwright.events import Event, Finding, Finished, Note, Precision, Progress, Row
+from bitwright.events import Event, Finding, Finished, Note, Precision, Progress, Row, drain
 from bitwright.models import Kind, find, kind_of
 from bitwright.models import open as open_model
 from bitwright.models.running import Asked
@@ -189,7 +189,7 @@ def sweep(
     """
     job = plan_sweep(model, out, recipes, **options)
     with closing(_Watcher(watch)) as watcher:
-        return _drain(job.run(), watcher)
+        return drain(job.run(), watcher)
 
 
 def plan_stage(
@@ -285,7 +285,7 @@ def measure(
         for note in capped:
             watcher(Note(note))
         steps = compare(find(a), find(b), heldout, made.model_copy(update={"calibration": text}))
-        comparison = _drain(steps, watcher)
+        comparison = drain(steps, watcher)
         return Measured(comparison, kind.baseless(comparison.summary()))
 
 
@@ -319,7 +319,7 @@ def imatrix(
     with closing(_Watcher(watch)) as watcher:
         for note in capped:
             watcher(Note(note))
-        found = _drain(importance.write(source, Path(out), made, max_ram=size(max_ram), device=device), watcher)
+        found = drain(importance.write(source, Path(out), made, max_ram=size(max_ram), device=device), watcher)
     return {
         "out": str(out), "entries": len(found.entries), "chunks": found.chunks, "chunk_size": found.chunk_size,
         "dataset": found.dataset,
@@ -351,7 +351,7 @@ def run(
     with closing(_Watcher(watch)) as watcher:
         for note in capped:
             watcher(Note(note))
-        return Ran(_drain(turns(path, find(against) if against is not None else None, asked), watcher))
+        return Ran(drain(turns(path, find(against) if against is not None else None, asked), watcher))
 
 
 def check(model: Source, against: Source | None = None, *, watch: Watch = None) -> Checked:
@@ -425,15 +425,6 @@ def _prepare(kind: Kind, threads: int | None) -> list[str]:
 
 THREADS = 1024
 """Threads that may be asked for; a machine uses as many as it has processors."""
-
-
-def _drain(events: Generator[Event, None, T], hear: Callable[[Event], None]) -> T:
-    """Hear all events of a generator; its return value."""
-    while True:
-        try:
-            hear(next(events))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
 
 
 class _Watcher:

@@ -124,7 +124,7 @@ class Swept:
                 ("*" if name in self.best else "", name, *row[1:]) for name, row in zip(self.outs, rows, strict=True)
             ]
             lines = [*aligned([("", *head), *rows]), "* none of the others is as small and as good"]
-            lines.append(reports.ranking(self.report.certificates))
+            lines += [reports.ranking(self.report.certificates), *reports.comparability(self.report.certificates)]
         return "\n".join([*lines, *(f"failed: {name}: {why}" for name, why in self.failed.items())])
 
 

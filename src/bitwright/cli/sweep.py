@@ -12,15 +12,13 @@ from bitwright.cli.app import Show, app, guarded
 from bitwright.cli.commands import found
 from bitwright.cli.options import Device, Json, MaxRam, Model
 from bitwright.errors import BitwrightError
-from bitwright.events import Member
+from bitwright.events import Member, drain
 
 
 @app.command()
 def sweep(
     model: Model,
-    recipes: Annotated[
-        list[Path], typer.Argument(help="TOML files, such as recipes/*.toml: each a recipe, or a [grid] of them.")
-    ],
+    recipes: Annotated[list[Path], typer.Argument(help="TOML files: each a recipe, or a [grid] of them.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder of the outputs, one for each recipe.")],
     workers: Annotated[
         int | None, typer.Option(min=1, help="Recipes at work at once. Default: processors / threads.")
@@ -46,13 +44,7 @@ def sweep(
         show.line(str(job))
         if plan:
             return
-        events = job.run()
-        while True:
-            try:
-                _tell(show, next(events))
-            except StopIteration as end:
-                swept = end.value
-                break
+        swept = drain(job.run(), lambda event: _tell(show, event))
         show.close()
         show.line(str(swept))
         if show.json:

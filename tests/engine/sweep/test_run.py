@@ -66,6 +66,7 @@ def test_several_at_once_make_what_single_runs_make(
     assert {event.name for event in seen if isinstance(event, Member)} == set(singles)
     assert "fine" in swept.best
     assert "* " in str(swept) and "Judgement" in str(swept)
+    assert "do not compare" not in str(swept)
     again: list[Event] = []
     assert bw.sweep(home / "model", tmp_path / "out", recipes(home), watch=again.append).outs == swept.outs
     assert again == [], "nothing was left to do"
@@ -151,6 +152,20 @@ def test_a_killed_member_is_told_and_costs_the_others_nothing(home: Path, tmp_pa
     assert list(swept.failed) == [killed] and "killed" in swept.failed[killed]
     assert set(swept.outs) == set(given) - {killed}
     assert bw.sweep(home / "model", tmp_path / "out", given).failed == {}
+
+
+def test_outputs_judged_on_different_text_are_said_not_to_compare(home: Path, tmp_path: Path) -> None:
+    given = {
+        f"windows-{count}": Recipe.read(
+            {
+                "layer": LAYERS["coarse"],
+                "calibration": {**TEXT, "source": str(home / "some.txt"), "heldout_windows": count},
+            },
+            "test",
+        )
+        for count in (2, 3)
+    }
+    assert "different held-out text: do not compare" in str(bw.sweep(home / "model", tmp_path / "out", given))
 
 
 def test_what_lies_in_the_way_is_named_before_anything_runs(home: Path, tmp_path: Path) -> None:

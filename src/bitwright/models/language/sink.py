@@ -124,12 +124,7 @@ class FolderSink(Sink):
         return decoded
 
     def copy(self, name: str) -> dict[str, int]:
-        checkpoint = self.arch.checkpoint
-        entry, crc = checkpoint.entry(name), 0
-        for start, piece in checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
-            require_finite(f"{entry.path}: {name}", piece, start)
-            crc = self.layout.write(self.folder, name, piece, start, crc)
-        return {name: crc}
+        return copied(self.arch, name, self.layout, self.folder)
 
     def adopt(self, item: Item, other: FolderSink) -> dict[str, int]:
         """Take over what another layout holds of a matrix."""
@@ -160,6 +155,15 @@ class FolderSink(Sink):
     def require_intact(self, sums: Mapping[str, int]) -> None:
         """Raise CertificationError where a file's header or a tensor is not what was written."""
         require_intact(self.layout, self.folder, sums)
+
+
+def copied(arch: Architecture, name: str, layout: Layout, folder: Path) -> dict[str, int]:
+    """Write a source tensor below `folder` as it is, checked to be finite; its {stored name: CRC-32}."""
+    entry, crc = arch.checkpoint.entry(name), 0
+    for start, piece in arch.checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
+        require_finite(f"{entry.path}: {name}", piece, start)
+        crc = layout.write(folder, name, piece, start, crc)
+    return {name: crc}
 
 
 def require_intact(layout: Layout, folder: Path, sums: Mapping[str, int]) -> None:

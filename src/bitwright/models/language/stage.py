@@ -27,10 +27,9 @@ from bitwright.files.usage import in_transformers, in_vllm
 from bitwright.models.language import outline, text
 from bitwright.models.language.arch import Architecture
 from bitwright.models.language.compare import compare_on_text
-from bitwright.models.language.memory import COPY_BYTES
 from bitwright.models.language.mixture import shares_of
 from bitwright.models.language.reread import by_safetensors, by_transformers
-from bitwright.models.language.sink import SHARD, require_intact
+from bitwright.models.language.sink import SHARD, copied, require_intact
 from bitwright.models.language.text import Order, Text
 from bitwright.models.stage import Record, Size, Stage
 
@@ -135,12 +134,7 @@ class FolderStage(Stage):
 
     def copy(self, name: str) -> dict[str, int]:
         """Write a source tensor as it is, checked; its {stored name: CRC-32}."""
-        checkpoint = self.arch.checkpoint
-        entry, crc = checkpoint.entry(name), 0
-        for start, piece in checkpoint.chunks(name, max(1, COPY_BYTES // max(entry.row_size, 1))):
-            require_finite(f"{entry.path}: {name}", piece, start)
-            crc = self.layout.write(self.partial, name, piece, start, crc)
-        return {name: crc}
+        return copied(self.arch, name, self.layout, self.partial)
 
     def finish(self) -> list[Path]:
         sidecars.copy(self.source, self.partial, self.settings.copy_code)

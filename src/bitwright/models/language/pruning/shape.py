@@ -100,7 +100,7 @@ def _none(anatomy: Anatomy, settings: Prune, most: int) -> RecipeError:
     heads = ", ".join(str(groups * anatomy.sharing) for groups in anatomy.legal)
     told = {
         "width": f"the width is a multiple of {settings.multiple} up to {full.width}",
-        "heads": f"{anatomy.sharing} heads of queries share keys and values, and the network takes {heads} heads",
+        "heads": f"the network takes {heads} heads",
         "layers": f"there are {full.layers} layers",
     }
     where = "--keep" if settings.keep is not None else "--params"
