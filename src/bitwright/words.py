@@ -30,6 +30,11 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:.{1 if size >= 1e6 else 2}f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
+def grown(before: float, after: float) -> bool:
+    """Whether a file is larger than another by more than its header may be: a thousandth."""
+    return after > 1.001 * before
+
+
 def millions(count: int) -> str:
     """`18.3 M`; a small number in full."""
     return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"

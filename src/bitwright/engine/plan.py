@@ -23,7 +23,7 @@ from bitwright.models.effort import EFFORTS
 from bitwright.models.kind import Kind
 from bitwright.models.model import Item, Plan, levels_of
 from bitwright.recipe import Layer, Recipe, matches
-from bitwright.words import megabytes, plural, summed
+from bitwright.words import grown, megabytes, plural, summed
 
 ASKED = "kept float on request"
 STUDY = (
@@ -111,7 +111,7 @@ def beside(kind: Kind, source: Path, recipe: Recipe) -> Path:
 def growth(plan: Plan) -> list[str]:
     """A note where the output is larger than the input."""
     before, after = plan.model.source_bytes, budget.final_bytes(plan)
-    if after <= before:
+    if not grown(before, after):
         return []
     return [f"the output is larger than the input: {megabytes(before)} -> {megabytes(after)} ({after / before:.0%})"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bitwright.engine.report.certificate import REMEASURE, Certificate, data, kind, label, leaves_out_activations, words
 from bitwright.engine.report.measures import leading, measures, speed
 from bitwright.models.kind import Fact
-from bitwright.words import kl_text, lowest_output, megabytes, number, share
+from bitwright.words import grown, kl_text, lowest_output, megabytes, number, share
 
 
 class Judgement(NamedTuple):
@@ -114,7 +114,7 @@ def cautions(certificate: Certificate) -> list[str]:
     """Warnings beside the judgement: stale files, nothing to judge by, flattering text, a slower network."""
     lines = [f"Stale: {line}; what follows was measured on other bytes." for line in certificate.get("stale", [])]
     before, after = certificate["source"]["bytes"], certificate["output"]["bytes"]
-    if after > before:
+    if grown(before, after):
         lines.append(f"Larger than the float model: {megabytes(before)} -> {megabytes(after)}.")
     lines += kind(certificate).cautions(certificate)
     found = certificate.get("speed")

@@ -71,7 +71,8 @@ class FolderStage(Stage):
     def before(self) -> Size:
         entries = self.arch.checkpoint.tensors.values()
         inside = sum(e.count for b in range(self.arch.count) for e in self.arch.tensors_of(b))
-        return Size(sum(e.count for e in entries), inside, self.arch.checkpoint.size)
+        files = sum(file.stat().st_size for file in self.arch.checkpoint.files)  # as the output's: with their headers
+        return Size(sum(e.count for e in entries), inside, files)
 
     @property
     def reference(self) -> Path:
